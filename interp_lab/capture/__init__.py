@@ -1,0 +1,1 @@
+"""Watching a model while it works: attention, hidden states and gates, reduced on the device."""

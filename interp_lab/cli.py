@@ -1,0 +1,153 @@
+"""The command line: argument order, Hydra's entry, one-line errors, exit codes.
+
+Exit codes: 0 all well, 1 an error, 3 finished with failed samples, 130 stopped by the user.
+"""
+
+import itertools
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from interp_lab.config import conf_dir
+from interp_lab.errors import FinishedWithFailuresError, StoppedByUserError
+
+FAILED_SAMPLES = 3
+STOPPED = 130
+# Hydra's flags that take a value in the next argument.
+FLAGS_WITH_VALUE = frozenset(
+    ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn")
+    + ("--config-dir", "-cd", "--experimental-rerun", "--info", "-i")
+)
+
+
+def flags_first(arguments: list[str]) -> list[str]:
+    """Return the arguments with the flags before the overrides; argparse wants them so."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        flags.append(argument)
+        if argument in FLAGS_WITH_VALUE:
+            value = next(waiting, None)
+            # `--info` alone is allowed, so an override after it is not its value.
+            if value is not None and argument in ("--info", "-i") and "=" in value:
+                overrides.append(value)
+            elif value is not None:
+                flags.append(value)
+    return flags + overrides
+
+
+def config_folders(arguments: list[str]) -> list[Path]:
+    """Return the folders of the user's own configs."""
+    folders = [b for a, b in itertools.pairwise(arguments) if a in ("--config-dir", "-cd")]
+    folders += [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
+    return [Path(folder).expanduser() for folder in folders]
+
+
+def with_task_of_result(arguments: list[str]) -> list[str]:
+    """Choose the task of the result that is to be drawn, unless the user chose one.
+
+    Its options are then known to the configuration, whatever the default task is.
+    """
+    values = dict(a.split("=", 1) for a in arguments if "=" in a and not a.startswith("-"))
+    redrawing = values.get("mode") in ("render", "summary")
+    if not redrawing or "results" not in values or "task" in values:
+        return arguments
+    from interp_lab.store.results import open_results
+
+    with open_results(values["results"]) as results:
+        task = results.attributes["task_name"]
+    known = (conf_dir() / "task" / f"{task}.yaml").is_file()
+    return [*arguments, f"task={task}"] if known else arguments
+
+
+# What a single job raised. Hydra would announce it in lines of its own before handing it on; in a
+# sweep, whose jobs may be other processes, it has to be raised.
+_problems: list[Exception] = []
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="config")
+def job(cfg: DictConfig) -> None:
+    """Do one job; Hydra composes the configuration and calls this, in a worker if need be."""
+    logging.captureWarnings(True)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        do(cfg, list(HydraConfig.get().overrides.task))
+    except Exception as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        _problems.append(error)
+
+
+def do(cfg: DictConfig, overrides: list[str]) -> None:
+    """Run the study and print where its result lies.
+
+    Raises:
+        FinishedWithFailuresError: if the result is complete but for failed samples.
+    """
+    # `--help` and `--cfg job` must be quick, so what a job needs is imported in the job.
+    from interp_lab.runner import run_study
+
+    outcome = run_study(cfg, overrides)
+    for path in outcome.figures[:8]:
+        print(f"figure: {path}")
+    if len(outcome.figures) > 8:
+        print(f"figures: {len(outcome.figures)} in {outcome.results.parent / 'figures'}")
+    print(f"results: {outcome.results}", flush=True)
+    if outcome.failed:
+        raise FinishedWithFailuresError(
+            f"{outcome.measured} samples measured, {outcome.failed} failed; "
+            f"mode=summary results={outcome.results} lists them"
+        )
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with a code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line on these arguments and return the exit code."""
+    verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # Hydra prints errors in its own way and exits; with this it raises them to us.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        arguments = flags_first(with_task_of_result(arguments))
+        if "--help" in arguments or "-h" in arguments:
+            from interp_lab.help import help_text
+
+            overrides = [a for a in arguments if not a.startswith("-") and "=" in a]
+            print(help_text(config_folders(arguments), overrides))
+            return 0
+        if not any(a in ("--config-path", "-cp") for a in arguments):
+            arguments = [f"--config-path={conf_dir()}", *arguments]
+        sys.argv = [sys.argv[0], *arguments]
+        _problems.clear()
+        job()
+        if _problems:
+            raise _problems[0]
+        return 0
+    except FinishedWithFailuresError as error:
+        print(f"finished with failures: {error}", file=sys.stderr)
+        return FAILED_SAMPLES
+    except (StoppedByUserError, KeyboardInterrupt) as error:
+        print(str(error) or "stopped; the same command goes on", file=sys.stderr)
+        return STOPPED
+    except Exception as error:
+        from interp_lab.complaints import explain
+
+        line = explain(error, arguments, config_folders(arguments))
+        if verbose or line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return 1

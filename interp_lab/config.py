@@ -1,0 +1,272 @@
+"""The configuration: its typed schema, where it lies, and the checks that come before any model.
+
+Two kinds of nodes. The root and its small sections are dataclasses here, which OmegaConf enforces.
+The nodes `model`, `dataset`, `analysis` and `visualization` name a class in `_target_`; the
+signature of that class is their schema, so a new study brings its own and edits nothing here.
+"""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from interp_lab import __version__
+from interp_lab.errors import ConfigError, did_you_mean
+
+PACKAGE = Path(__file__).parent
+# Keys that every node may hold beside its class's own arguments.
+NODE_KEYS = ("_target_", "name")
+# Arguments that the runner gives, not the configuration.
+GIVEN_BY_RUNNER = ("device", "seed")
+# Where a model runs, and what a node is called, does not change what is computed.
+NOT_IN_RUN_ID = {"model": ("device_map", "name"), "dataset": ("name",), "analysis": ("name",)}
+
+
+class Mode(Enum):
+    """What a command does: measure, draw again, or list what a result holds."""
+
+    run = "run"
+    render = "render"
+    summary = "summary"
+
+
+@dataclass
+class Output:
+    """Where results go and how they are written."""
+
+    root: str = "outputs"
+    dir: str = "${run_dir:}"
+    part_size: int = 64
+    part_seconds: float = 30.0
+    exports: bool = True
+
+
+@dataclass
+class Capture:
+    """How attention is watched, and what is checked while it is."""
+
+    method: str = "auto"
+    verify: str = "first"
+    live_check: bool = True
+    interventions: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Config:
+    """The root of every configuration."""
+
+    task_name: str = MISSING
+    mode: Mode = Mode.run
+    device: Any = None
+    seed: int = 0
+    batch_size: int = 8
+    resume: bool = True
+    retry_failed: bool = False
+    results: str | None = None
+    max_failed_share: float = 0.2
+    model: Any = MISSING
+    dataset: Any = MISSING
+    analysis: Any = MISSING
+    visualization: Any = MISSING
+    capture: Capture = field(default_factory=Capture)
+    output: Output = field(default_factory=Output)
+
+
+def conf_dir() -> Path:
+    """Return the folder of the YAML files: inside an installed package, else beside it."""
+    installed = PACKAGE / "conf"
+    return installed if installed.is_dir() else PACKAGE.parent / "conf"
+
+
+def node_name(cfg: DictConfig, node: str) -> str:
+    """Return the name that a node goes by in paths and figures."""
+    values = cfg[node]
+    name = values.get("name") or values.get("checkpoint") or values["_target_"].rsplit(".")[-1]
+    return str(name).rstrip("/").rsplit("/")[-1]
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """Return a node as a dict, its interpolations resolved."""
+    return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+
+
+def run_id(cfg: DictConfig) -> str:
+    """Return a hash of everything that changes the numbers: not device, workers or style."""
+    identity: dict[str, Any] = {"version": __version__.rsplit(".", 1)[0]}
+    for key in ("task_name", "seed"):
+        identity[key] = cfg[key]
+    for key, left_out in NOT_IN_RUN_ID.items():
+        identity[key] = {k: v for k, v in plain(cfg[key]).items() if k not in left_out}
+    identity["capture"] = [
+        cfg.capture.method,
+        OmegaConf.to_container(cfg.capture.interventions, resolve=True),
+    ]
+    # The same folder is the same data set from wherever the command is typed.
+    for key, value in identity["dataset"].items():
+        if isinstance(value, str) and ("/" in value or Path(value).exists()):
+            identity["dataset"][key] = str(Path(value).expanduser().absolute())
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def run_dir(cfg: DictConfig) -> str:
+    """Return the run's stable directory: outputs/<task>/<model>-<dataset>-<run_id>.
+
+    For `mode=render | summary` with `results=` it is the directory of that result.
+    """
+    if cfg.mode != Mode.run and cfg.results:
+        path = Path(cfg.results)
+        return str(path if path.is_dir() else path.parent)
+    place = f"{node_name(cfg, 'model')}-{node_name(cfg, 'dataset')}-{run_id(cfg)}"
+    return str(Path(cfg.output.root) / cfg.task_name / place)
+
+
+def register() -> None:
+    """Make the schema and the resolvers known to Hydra; called when this module is imported."""
+    ConfigStore.instance().store(name="base_config", node=Config)
+    OmegaConf.register_new_resolver("run_dir", lambda *, _root_: run_dir(_root_), replace=True)
+    OmegaConf.register_new_resolver("embedded", lambda path: str(PACKAGE / path), replace=True)
+    # A run keeps the configuration it was made with; drawing it again must not overwrite that.
+    OmegaConf.register_new_resolver(
+        "run_only", lambda value, *, _root_: value if _root_.mode == Mode.run else None,
+        replace=True,
+    )  # fmt: skip
+
+
+def check_root(cfg: DictConfig) -> None:
+    """Check what OmegaConf's types leave open: added keys, ranges, words out of few.
+
+    Raises:
+        ConfigError: names the key and, where it can, the nearest valid one.
+    """
+    _check_keys(cfg, Config, "")
+    for key, low in (("batch_size", 1), ("output.part_size", 1)):
+        if OmegaConf.select(cfg, key) < low:
+            raise ConfigError(f"{key}={OmegaConf.select(cfg, key)}: give at least {low}")
+    if not 0 <= cfg.max_failed_share <= 1:
+        raise ConfigError(f"max_failed_share={cfg.max_failed_share}: give a share from 0 to 1")
+    for key, known in (
+        ("capture.method", ("auto", "eager")),
+        ("capture.verify", ("first", "all", "off")),
+    ):
+        value = OmegaConf.select(cfg, key)
+        if value not in known:
+            near = did_you_mean(str(value), known)
+            raise ConfigError(f"{key}={value!r}: give one of {', '.join(known)}.{near}")
+
+
+def _check_keys(cfg: DictConfig, schema: type, prefix: str) -> None:
+    known = {f.name: f for f in fields(schema)}
+    for key in cfg:
+        if key not in known:
+            raise ConfigError(
+                f"{prefix}{key}: no such key.{did_you_mean(str(key), known)} "
+                f"Known here: {', '.join(known)}"
+            )
+        section = known[key].type
+        if isinstance(section, type) and is_dataclass(section):
+            _check_keys(cfg[key], section, f"{prefix}{key}.")
+
+
+def target_of(node: Mapping[str, Any], key: str) -> Any:
+    """Import and return what a node's `_target_` names.
+
+    Raises:
+        ConfigError: if there is no `_target_` or it cannot be imported.
+    """
+    if "_target_" not in node:
+        raise ConfigError(f"{key}: has no _target_ (the dotted path of its class)")
+    path = str(node["_target_"])
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except ValueError as error:
+        raise ConfigError(f"{key}._target_={path!r}: give a dotted path") from error
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{key}._target_={path}: module {error.name!r} is not installed or not on the path"
+        ) from error
+    except AttributeError as error:
+        near = did_you_mean(name, dir(import_module(module)))
+        raise ConfigError(f"{key}._target_={path}: {module} has no {name!r}.{near}") from error
+
+
+def build(cfg: DictConfig, key: str, **given: Any) -> Any:
+    """Make the object that the node `key` describes, its values checked against the signature.
+
+    Args:
+        cfg: the root.
+        key: the node.
+        given: arguments that the runner gives; those that the class does not take are left out.
+
+    Raises:
+        ConfigError: for an unknown key, a wrong type or a missing value; names key and file.
+    """
+    values = plain(cfg[key])
+    target = target_of(values, key)
+    arguments = check_arguments(target, values, key)
+    parameters = inspect.signature(target).parameters
+    return target(**arguments, **{k: v for k, v in given.items() if k in parameters})
+
+
+def check_arguments(target: Any, values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return the node's values as the types that `target`'s signature asks for.
+
+    Raises:
+        ConfigError: for an unknown key, a wrong type or a missing value.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    parameters = inspect.signature(target, eval_str=True).parameters
+    known = [p for p in parameters if p not in GIVEN_BY_RUNNER]
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in NODE_KEYS and name not in parameters:
+            continue
+        if name not in known:
+            raise ConfigError(
+                f"{key}.{name}: {target.__qualname__} takes no such option."
+                f"{did_you_mean(name, known)} Known: {', '.join(known)}"
+            )
+        annotation = parameters[name].annotation
+        if value == MISSING:
+            raise ConfigError(f"{key}.{name} has no value yet: give {key}.{name}=...")
+        if annotation is inspect.Parameter.empty:
+            checked[name] = value
+            continue
+        try:
+            adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        except Exception:  # a dataclass or model brings its own configuration
+            adapter = TypeAdapter(annotation)
+        try:
+            checked[name] = adapter.validate_python(value)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            expected = problem["msg"].removeprefix("Input should be ")
+            near = did_you_mean(str(value), _words(problem))
+            raise ConfigError(f"{key}.{name}={value!r}: should be {expected}.{near}") from error
+    for name in known:
+        if name not in checked and parameters[name].default is inspect.Parameter.empty:
+            raise ConfigError(f"{key}.{name} is not given: {target.__qualname__} needs it")
+    return checked
+
+
+def _words(problem: Mapping[str, Any]) -> list[str]:
+    """Return the words out of which one was expected, from a literal error's message."""
+    return (
+        str(problem.get("ctx", {}).get("expected", ""))
+        .replace("'", "")
+        .replace(" or ", ", ")
+        .split(", ")
+    )
+
+
+register()

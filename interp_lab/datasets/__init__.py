@@ -1,0 +1,1 @@
+"""Data sets: one file a format; each turns records into samples, one measurement each."""

@@ -1,0 +1,70 @@
+"""The contract of a data set: named samples, loaded one by one, each able to fail alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement: what goes into the model, and what is known about it.
+
+    Args:
+        id: unique in its data set and stable from run to run.
+        parts: the input in order: ("text", str), ("image", index) or ("audio", index).
+        images: RGB pictures, upright.
+        audio: mono waveforms with their sampling rates in Hz.
+        answer: what the data set says is right, if it says so.
+        facts: whatever else an analysis of this format needs, by name.
+    """
+
+    id: str
+    parts: tuple[tuple[str, Any], ...] = ()
+    images: tuple[Image.Image, ...] = ()
+    audio: tuple[tuple[np.ndarray, int], ...] = ()
+    answer: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Dataset(Protocol):
+    """What the runner needs of a data set.
+
+    The constructor reads the index only and raises `MissingInputError` or `ConfigError` for what
+    the configuration got wrong, so that nothing of that kind is found after a model is loaded.
+    """
+
+    def ids(self) -> Sequence[str]:
+        """Return every sample's id in the data set's order; all differ."""
+        ...
+
+    def load(self, index: int) -> Sample:
+        """Return one sample.
+
+        Raises:
+            SampleError: if this record cannot be used; the run goes on without it.
+        """
+        ...
+
+
+def existing_path(key: str, path: str | Path) -> Path:
+    """Return `path` as an absolute path.
+
+    Raises:
+        MissingInputError: if it is not there; names the configuration key.
+    """
+    from interp_lab.errors import MissingInputError, did_you_mean
+
+    absolute = Path(path).expanduser().absolute()
+    if not absolute.exists():
+        parent = absolute.parent
+        near = (
+            did_you_mean(absolute.name, [p.name for p in parent.iterdir()])
+            if (parent.is_dir())
+            else f" The folder {parent} is not there either."
+        )
+        raise MissingInputError(f"{key}={path}: no such file or folder ({absolute}).{near}")
+    return absolute

@@ -1,0 +1,193 @@
+"""The loop over samples: load, prepare, run under capture, reduce, hand to the store.
+
+A sample that fails is recorded with its reason and the rest goes on; a batch that does not fit in
+memory is halved; Ctrl-C stops after the batch at hand.
+"""
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+
+from interp_lab.analyses.base import Analysis
+from interp_lab.capture.session import watch
+from interp_lab.datasets.base import Dataset, Sample
+from interp_lab.errors import InterpLabError, SampleError, TooManyFailuresError
+from interp_lab.models.base import LoadedModel
+from interp_lab.progress import Progress
+from interp_lab.store.parts import Failure, PartWriter
+
+log = logging.getLogger(__name__)
+# So many failures are needed before their share can stop a run.
+FEWEST_FAILURES = 10
+
+Loaded = list[tuple[int, Sample]]
+
+
+class Measurement:
+    """Measures samples one batch after the other.
+
+    Args:
+        model, dataset, analysis: the parts of the study.
+        writer: takes finished and failed samples.
+        progress: counts them.
+        batch_size: samples a forward; halved when memory runs out.
+        max_failed_share: share of failed samples that stops the run.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        dataset: Dataset,
+        analysis: Analysis,
+        writer: PartWriter,
+        progress: Progress,
+        batch_size: int,
+        max_failed_share: float,
+    ) -> None:
+        self.model = model
+        self.dataset = dataset
+        self.analysis = analysis
+        self.writer = writer
+        self.progress = progress
+        self.batch_size = batch_size
+        self.max_failed_share = max_failed_share
+        self._ids = dataset.ids()
+        self._seen = 0
+        self._failed = 0
+
+    def run(self, todo: Sequence[int]) -> bool:
+        """Measure the samples at these places; return False if the user stopped it.
+
+        Raises:
+            TooManyFailuresError: if too large a share has failed.
+        """
+        with stop_flag() as stopped:
+            try:
+                for batch in self._loaded_batches(todo):
+                    self._attempt(batch)
+                    if stopped.is_set():
+                        return False
+            finally:
+                self.writer.flush()
+        return True
+
+    def _loaded_batches(self, todo: Sequence[int]) -> Iterator[Loaded]:
+        """Yield loaded samples; the next batch is read while the model works on this one."""
+        chunks = [todo[i : i + self.batch_size] for i in range(0, len(todo), self.batch_size)]
+        with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
+            following = pool.submit(self._load, chunks[0]) if chunks else None
+            for chunk in [*chunks[1:], None]:
+                if following is None:
+                    return
+                loaded = following.result()
+                following = pool.submit(self._load, chunk) if chunk is not None else None
+                yield self._without_failures(loaded)
+
+    def _load(self, indices: Sequence[int]) -> list[tuple[int, Sample | Exception]]:
+        loaded: list[tuple[int, Sample | Exception]] = []
+        for index in indices:
+            try:
+                loaded.append((index, self.dataset.load(index)))
+            except Exception as error:  # a decoder can raise anything; it is this sample's failure
+                loaded.append((index, error))
+        return loaded
+
+    def _without_failures(self, loaded: Sequence[tuple[int, Sample | Exception]]) -> Loaded:
+        good: Loaded = []
+        for index, sample in loaded:
+            if isinstance(sample, Exception):
+                self._fail(index, "load", sample)
+            else:
+                good.append((index, sample))
+        return good
+
+    def _attempt(self, batch: Loaded) -> None:
+        """Measure a batch; if it fails, its halves; a single sample that fails is recorded."""
+        if not batch:
+            return
+        try:
+            self._measure(batch)
+            return
+        except SampleError as error:
+            problem: Exception = error
+        except InterpLabError:
+            raise
+        except Exception as error:  # one odd input must not end a run of thousands
+            problem = error
+        out_of_memory = should_reduce_batch_size(problem)
+        if out_of_memory and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            self._fail(batch[0][0], "memory" if out_of_memory else "model", problem)
+            return
+        if out_of_memory:
+            self.batch_size = max(1, len(batch) // 2)
+            log.warning("out of memory with %d samples; trying %d", len(batch), self.batch_size)
+        # The traceback holds the batch's tensors; without this the halves would not fit either.
+        problem.__traceback__ = None
+        middle = len(batch) // 2
+        self._attempt(batch[:middle])
+        self._attempt(batch[middle:])
+
+    def _measure(self, batch: Loaded) -> None:
+        samples = [sample for _, sample in batch]
+        with torch.inference_mode():
+            prepared = self.model.prepare(samples)
+            plans = [self.analysis.plans(seen.tokens) for seen in prepared.seen]
+            with watch(self.model, plans) as captured:
+                outputs = self.model.run(prepared)
+            values = [
+                self.analysis.update(*of_sample)
+                for of_sample in zip(samples, prepared.seen, captured, outputs, strict=True)
+            ]
+        for (index, sample), value in zip(batch, values, strict=True):
+            self.writer.add(index, sample.id, value)
+            self._seen += 1
+            self.progress.step()
+
+    def _fail(self, index: int, stage: str, problem: Exception) -> None:
+        expected = isinstance(problem, SampleError)
+        reason = str(problem) if expected else f"{type(problem).__name__}: {problem}"
+        reason = " ".join(reason.split())[:500]
+        sample_id = self._ids[index]
+        log.warning(
+            "sample %s failed (%s): %s", sample_id, stage, reason,
+            exc_info=None if expected else problem,
+        )  # fmt: skip
+        self.writer.fail(Failure(index, sample_id, stage, reason))
+        self._seen += 1
+        self._failed += 1
+        self.progress.step(failed=True)
+        share = self._failed / self._seen
+        if self._failed >= FEWEST_FAILURES and share > self.max_failed_share:
+            raise TooManyFailuresError(
+                f"{self._failed} of {self._seen} samples failed, more than max_failed_share="
+                f"{self.max_failed_share} allows; the last: {sample_id}: {reason}"
+            )
+
+
+@contextmanager
+def stop_flag() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a flag, the second into an interrupt; main thread only."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+
+    def stop(number: int, frame: object) -> None:
+        if flag.is_set():
+            raise KeyboardInterrupt
+        flag.set()
+        log.warning("stopping after the batch at hand; Ctrl-C again to stop at once")
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, before)

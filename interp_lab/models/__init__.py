@@ -1,0 +1,1 @@
+"""Models: one file a family; each turns samples into inputs and says what every token is."""

@@ -1,0 +1,156 @@
+"""Vision towers of contrastive image-text models: CLIP and SigLIP.
+
+Only the image side is loaded. A SigLIP tower has no CLS token; its token map says so by having
+none, and what needs CLS is then not measured.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    SiglipImageProcessor,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
+
+from interp_lab.datasets.base import Sample
+from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
+from interp_lab.models.base import Prepared, Seen, Weights, refuse_partial
+from interp_lab.tokens import Token, TokenMap
+
+FAMILIES: dict[str, tuple[Any, Any, Any, str]] = {
+    # family: configuration, network, image processor, module before the first layer
+    "clip": (CLIPVisionConfig, CLIPVisionModel, CLIPImageProcessor, "pre_layrnorm"),
+    "siglip": (SiglipVisionConfig, SiglipVisionModel, SiglipImageProcessor, "embeddings"),
+}
+# What a whole CLIP or SigLIP checkpoint holds beside its vision tower.
+TEXT_SIDE = ("text_model", "text_projection", "visual_projection", "logit_scale", "logit_bias")
+
+
+class ClipVision:
+    """A CLIP or SigLIP vision tower on a device.
+
+    Args:
+        family: `clip` or `siglip`.
+        checkpoint, revision, dtype, init, trust_remote_code, architecture: see `Weights`;
+            `architecture` holds the vision config's values.
+        processor: the image processor's values, used with `init: random`.
+        device: where the tower goes.
+        seed: of the random weights.
+
+    Raises:
+        ConfigError: if the family is unknown.
+        MissingInputError: if the checkpoint cannot be had.
+        UnsupportedModelError: if the checkpoint is not of the family.
+    """
+
+    def __init__(
+        self,
+        family: str,
+        checkpoint: str,
+        device: torch.device,
+        revision: str | None = None,
+        dtype: str = "float32",
+        init: str = "pretrained",
+        trust_remote_code: bool = False,
+        architecture: dict[str, Any] | None = None,
+        processor: dict[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if family not in FAMILIES:
+            raise ConfigError(f"model.family={family!r}: give one of {', '.join(FAMILIES)}")
+        self.device = device
+        self.notes: list[str] = []
+        weights = Weights(checkpoint, revision, dtype, init, trust_remote_code, architecture or {})
+        if init == "random":
+            self.module, self.processor = _random(family, weights, processor or {}, seed)
+            self.notes.append("RANDOM WEIGHTS: the architecture is real, the numbers mean nothing")
+        else:
+            self.module, self.processor = _pretrained(family, weights)
+        self.module = self.module.to(device).eval().requires_grad_(False)
+        config = self.module.config
+        self.n_layers: int = config.num_hidden_layers
+        self.grid: int = config.image_size // config.patch_size
+        self.has_cls = family == "clip"
+        # hidden.0 is what the first layer reads, hidden.n what layer n wrote: transformers'
+        # numbering of hidden_states. The final layer norm comes after the last of them.
+        self.hookpoints: dict[str, str] = {"hidden.0": FAMILIES[family][3]} | {
+            f"hidden.{i + 1}": f"encoder.layers.{i}" for i in range(self.n_layers)
+        }
+
+    def prepare(self, samples: Sequence[Sample]) -> Prepared:
+        """Return pixel values (n, 3, size, size) and the map of CLS and cells for each sample.
+
+        Raises:
+            SampleError: if a sample has not exactly one image.
+        """
+        for sample in samples:
+            if len(sample.images) != 1:
+                raise SampleError(f"{sample.id}: {len(sample.images)} images; this tower takes one")
+        batch = self.processor(images=[s.images[0] for s in samples], return_tensors="pt")
+        pixels = batch["pixel_values"]
+        size = self.module.config.image_size
+        if tuple(pixels.shape[1:]) != (3, size, size):
+            raise UnsupportedModelError(
+                f"the image processor gives {tuple(pixels.shape[1:])}, the tower takes "
+                f"(3, {size}, {size}); mend the checkpoint's preprocessor_config.json"
+            )
+        tokens = _token_map(self.grid, self.has_cls)
+        return Prepared(
+            inputs={"pixel_values": pixels.to(self.device, self.module.dtype)},
+            seen=tuple(Seen(tokens, (self._picture(p),)) for p in pixels),
+        )
+
+    def run(self, prepared: Prepared) -> Sequence[torch.Tensor]:
+        """Return each sample's last_hidden_state (positions, d_model) as the tower defines it."""
+        return list(self.module(**prepared.inputs).last_hidden_state)
+
+    def _picture(self, pixels: torch.Tensor) -> np.ndarray:
+        """Undo the normalisation of (3, h, w): the crop that the model saw, uint8 (h, w, 3)."""
+        mean = torch.tensor(self.processor.image_mean).view(3, 1, 1)
+        std = torch.tensor(self.processor.image_std).view(3, 1, 1)
+        image = (pixels.float() * std + mean) * 255
+        return image.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def _random(family: str, weights: Weights, processor: dict[str, Any], seed: int) -> tuple[Any, Any]:
+    config_class, network, processor_class, _ = FAMILIES[family]
+    if not weights.architecture:
+        raise ConfigError("model.init=random needs model.architecture; this model's YAML has none")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = network(config_class(**weights.architecture))
+    return module.to(weights.torch_dtype), processor_class(**processor)
+
+
+def _pretrained(family: str, weights: Weights) -> tuple[Any, Any]:
+    _, network, _, _ = FAMILIES[family]
+    config = weights.load(AutoConfig.from_pretrained, "configuration")
+    kind = config.model_type.removesuffix("_vision_model")
+    if kind != family:
+        raise UnsupportedModelError(
+            f"model.checkpoint={weights.checkpoint}: its model_type is {config.model_type!r}, "
+            f"model.family says {family!r}"
+        )
+    module, info = weights.load(
+        network.from_pretrained, "weights", dtype=weights.torch_dtype, output_loading_info=True
+    )
+    refuse_partial(info, weights.checkpoint, TEXT_SIDE)
+    return module, weights.load(AutoImageProcessor.from_pretrained, "image processor")
+
+
+def _token_map(grid: int, has_cls: bool) -> TokenMap:
+    cells = [
+        Token(text=f"cell {r},{c}", role="image", modality="image", image=0, cell=(r, c))
+        for r in range(grid)
+        for c in range(grid)
+    ]
+    cls = [Token(text="CLS", role="cls", modality="none")] if has_cls else []
+    return TokenMap(tokens=tuple(cls + cells), grids=((grid, grid),))

@@ -1,0 +1,188 @@
+"""The pipeline, in reading order: compose, load, measure, merge, export, draw.
+
+The wing with torch is imported inside `measure_study` alone, so that drawing a result again or
+listing it needs neither torch nor transformers.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from interp_lab.config import (
+    Mode,
+    build,
+    check_arguments,
+    check_root,
+    node_name,
+    plain,
+    run_id,
+    target_of,
+)
+from interp_lab.errors import ConfigError, StoppedByUserError, TooManyFailuresError
+from interp_lab.progress import Progress
+from interp_lab.store.parts import PartWriter, finished_samples, list_parts
+from interp_lab.store.results import open_results
+from interp_lab.store.rundir import RunDirectory
+from interp_lab.summary import summary
+from interp_lab.visualization.draw import check_figures, draw_all
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did.
+
+    Args:
+        results: path of the result.
+        measured: samples in it.
+        failed: samples that could not be measured.
+        figures: the files that were drawn.
+    """
+
+    results: Path
+    measured: int
+    failed: int
+    figures: tuple[Path, ...] = ()
+
+
+def run_study(cfg: DictConfig, overrides: list[str] | None = None) -> Outcome:
+    """Do what the configuration says: measure, draw again, or list.
+
+    Args:
+        cfg: the composed configuration.
+        overrides: what the user typed; `mode=render` applies it to the style that is stored.
+
+    Raises:
+        InterpLabError: one line that says what is wrong, where, and what to do.
+    """
+    check_root(cfg)
+    if cfg.mode == Mode.run:
+        return measure_study(cfg)
+    path = Path(cfg.results) if cfg.results else RunDirectory(cfg.output.dir).results
+    with open_results(path) as results:
+        if cfg.mode == Mode.summary:
+            print(summary(results))
+            return Outcome(results.path, len(results), len(results.failures))
+        stored = cast(DictConfig, OmegaConf.create(results.attributes["config"]))
+        path = results.path
+    return draw_study(restyled(stored, cfg, overrides or []), path)
+
+
+def measure_study(cfg: DictConfig) -> Outcome:
+    """Measure what is left to measure, make the result, and draw it."""
+    style_of(cfg)
+    dataset = build(cfg, "dataset")
+    ids = list(dataset.ids())
+    place = RunDirectory(cfg.output.dir)
+    with place.locked():
+        if not cfg.resume:
+            place.clear_parts()
+        done = finished_samples(place.sources(cfg.resume))
+        todo = [i for i, name in enumerate(ids) if cfg.retry_failed or name not in done]
+        todo = [i for i in todo if not done.get(ids[i])]
+        if done:
+            log.info(
+                "%d of %d samples were measured before; going on", len(ids) - len(todo), len(ids)
+            )
+        if todo or not place.results.exists() or list_parts(place.parts):
+            measure(cfg, place, dataset, ids, todo)
+    return draw_study(cfg, place.results)
+
+
+def measure(
+    cfg: DictConfig, place: RunDirectory, dataset: Any, ids: list[str], todo: list[int]
+) -> None:
+    """Load the model, measure the samples in `todo`, and write the result."""
+    from interp_lab.measure import Measurement
+    from interp_lab.models.base import resolve_device
+    from interp_lab.store.merge import merge
+    from interp_lab.store.provenance import now, provenance
+
+    started = now()
+    analysis = build(cfg, "analysis")
+    model = build(cfg, "model", device=resolve_device(cfg.device), seed=cfg.seed)
+    notes = [*model.notes, *analysis.check(model)]
+    for note in notes:
+        log.warning(note)
+    writer = PartWriter(place.parts, analysis.fields, cfg.output.part_size, cfg.output.part_seconds)
+    with Progress(len(ids), len(ids) - len(todo)) as progress:
+        whole = Measurement(
+            model, dataset, analysis, writer, progress, cfg.batch_size, cfg.max_failed_share
+        ).run(todo)
+    sources = place.sources(cfg.resume)
+    if not whole:
+        raise StoppedByUserError(
+            f"stopped with {progress.done} of {len(ids)} samples finished; the same command goes on"
+        )
+    attributes = {
+        "task_name": cfg.task_name,
+        "model": node_name(cfg, "model"),
+        "dataset": node_name(cfg, "dataset"),
+        "run_id": run_id(cfg),
+        "config": OmegaConf.to_yaml(cfg, resolve=True),
+        "definitions": json.dumps(dict(analysis.definitions)),
+        "notes": json.dumps(notes),
+        "device": str(model.device),
+        "started": started,
+        "finished": now(),
+        **provenance(),
+    }
+    if not any(finished_samples(sources).values()):
+        failures = "; see the log" if len(ids) > 1 else ""
+        raise TooManyFailuresError(f"none of {len(ids)} samples could be measured{failures}")
+    merge(sources, ids, place.results, attributes, analysis.compute)
+    if cfg.output.exports:
+        with open_results(place.results) as results:
+            place.exports.mkdir(exist_ok=True)
+            (place.exports / "config.yaml").write_text(str(attributes["config"]))
+            analysis.export(results, place.exports)
+    place.clear_parts()
+
+
+def draw_study(cfg: DictConfig, path: Path) -> Outcome:
+    """Draw a result as the visualization node says."""
+    style, figures = style_of(cfg)
+    drawn = draw_all(path, figures, style, path.parent / "figures")
+    with open_results(path) as results:
+        return Outcome(path, len(results), len(results.failures), tuple(drawn))
+
+
+def style_of(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
+    """Return the style and the figures of the visualization node, every value checked.
+
+    Raises:
+        ConfigError: for a value that could only fail later.
+    """
+    values = plain(cfg.visualization)
+    figures = values.pop("figures", None) or {}
+    target = target_of(values, "visualization")
+    style = target(**check_arguments(target, values, "visualization"))
+    check_figures(figures)
+    return style, figures
+
+
+def restyled(stored: DictConfig, composed: DictConfig, overrides: list[str]) -> DictConfig:
+    """Return the configuration that a result is drawn with again.
+
+    It is the one that is stored with the result, changed by what the user typed below
+    `visualization`; a whole `visualization=` or `experiment=` replaces it.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    if any(o.key_or_group in ("visualization", "experiment") for o in parsed):
+        stored.visualization = composed.visualization
+        return stored
+    for override in parsed:
+        key = override.key_or_group
+        if not key.startswith("visualization."):
+            continue
+        if override.is_delete():
+            raise ConfigError(f"{override.input_line}: set {key}=null instead of deleting it")
+        OmegaConf.update(stored, key, override.value(), force_add=True)
+    return stored

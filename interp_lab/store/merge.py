@@ -1,0 +1,157 @@
+"""From parts to the one result file: in the data set's order, however the work was divided.
+
+The file is written under a temporary name and renamed when it is whole, so `results.h5` is either
+the old result or the new one. What it holds depends on the samples alone, not on how many parts,
+workers or interruptions there were.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from interp_lab.errors import StoreError
+from interp_lab.fields import Field
+from interp_lab.store.layout import (
+    create_sample_axis,
+    create_single,
+    create_stacked,
+    ragged_name,
+    read_fields,
+)
+from interp_lab.store.parts import (
+    Failure,
+    read_failures,
+    sync_and_rename,
+    write_failures,
+)
+from interp_lab.store.results import Results
+
+SCHEMA_VERSION = 1
+Aggregates = Sequence[tuple[Field, Any]]
+
+
+def merge(
+    sources: Sequence[Path],
+    ids: Sequence[str],
+    final: Path,
+    attributes: Mapping[str, Any],
+    compute: Callable[[Results], Aggregates],
+) -> None:
+    """Merge parts into the file `final`.
+
+    Args:
+        sources: parts, and an earlier result of the same run if there is one.
+        ids: the data set's sample ids in its order; what is not among them is left out.
+        final: the result's path; replaced at the end, not before.
+        attributes: provenance, written at the root.
+        compute: makes the aggregate fields from the merged samples, streaming.
+
+    Raises:
+        StoreError: if parts disagree on a field's shape.
+    """
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    plan = _Plan(sources, ids)
+    try:
+        with h5py.File(temporary, "w") as file:
+            file.attrs["schema_version"] = SCHEMA_VERSION
+            file.attrs["complete"] = False
+            _copy_samples(file, plan)
+            write_failures(file, plan.failures)
+            for key, value in attributes.items():
+                file.attrs[key] = value
+            file.attrs["n_samples"] = len(plan.ids)
+            file.attrs["n_failed"] = len(plan.failures)
+            aggregate = file.create_group("aggregate")
+            for field, value in compute(Results(file)) if plan.ids else ():
+                create_single(aggregate, field, value)
+            file.flush()
+            file.attrs["complete"] = True
+        sync_and_rename(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class _Plan:
+    """Which row of which source becomes which row of the result."""
+
+    def __init__(self, sources: Sequence[Path], ids: Sequence[str]) -> None:
+        self.sources = sources
+        place = {sample_id: index for index, sample_id in enumerate(ids)}
+        owners: dict[int, tuple[int, int]] = {}
+        failed: dict[int, Failure] = {}
+        for number, path in enumerate(sources):
+            with h5py.File(path, "r") as file:
+                for row, sample_id in enumerate(file["samples/sample"].asstr()[...]):
+                    if sample_id in place:
+                        owners.setdefault(place[sample_id], (number, row))
+                for failure in read_failures(file):
+                    if failure.sample_id in place:
+                        index = place[failure.sample_id]
+                        failed.setdefault(index, replace(failure, index=index))
+        self.indices = sorted(owners)
+        self.ids = [ids[i] for i in self.indices]
+        # A sample that failed once and was measured in a later run is measured.
+        self.failures = [f for i, f in sorted(failed.items()) if i not in owners]
+        self.rows: list[list[tuple[int, int]]] = [[] for _ in sources]
+        for target, index in enumerate(self.indices):
+            number, row = owners[index]
+            self.rows[number].append((row, target))
+
+
+def _copy_samples(file: h5py.File, plan: _Plan) -> None:
+    group = file.create_group("samples")
+    create_sample_axis(group, plan.ids, plan.indices)
+    ragged = file.create_group("ragged")
+    for path, rows in zip(plan.sources, plan.rows, strict=True):
+        if not rows:
+            continue
+        with h5py.File(path, "r") as part:
+            _copy_stacked(part["samples"], group, np.array(rows), len(plan.ids), path)
+            old = part["samples/index"][...]
+            for row, target in rows:
+                name = ragged_name(old[row])
+                if name in part["ragged"]:
+                    own = ragged.create_group(ragged_name(plan.indices[target]))
+                    _copy_ragged(part["ragged"][name], own)
+
+
+def _copy_stacked(
+    source: h5py.Group, target: h5py.Group, rows: np.ndarray, n: int, path: Path
+) -> None:
+    for name, field in read_fields(source).items():
+        shape = source[name].shape[1:]
+        if name not in target:
+            create_stacked(target, field, shape, n)
+        if target[name].shape[1:] != shape:
+            raise StoreError(
+                f"{path.name}: field {name!r} has shape {shape}, other parts "
+                f"{target[name].shape[1:]}; delete the run directory and run again"
+            )
+        for row, start, length in _stretches(rows):
+            target[name][start : start + length] = source[name][row : row + length]
+
+
+def _copy_ragged(source: h5py.Group, target: h5py.Group) -> None:
+    target.attrs["sample_id"] = source.attrs["sample_id"]
+    for name, field in read_fields(source).items():
+        value = source[name].asstr()[()] if field.dtype == "str" else source[name][()]
+        create_single(target, field, value)
+
+
+def _stretches(rows: np.ndarray, longest: int = 1024) -> Iterator[tuple[int, int, int]]:
+    """Yield (source row, target row, length) of what can be copied in one call.
+
+    Both sides must be consecutive; a stretch is bounded so that memory is.
+    """
+    breaks = np.flatnonzero((np.diff(rows, axis=0) != 1).any(axis=1)) + 1
+    edges = [0, *breaks.tolist(), len(rows)]
+    for first, end in itertools.pairwise(edges):
+        for start in range(first, end, longest):
+            row, target = rows[start].tolist()
+            yield row, target, min(longest, end - start)

@@ -1,0 +1,193 @@
+"""Parts: finished samples, written atomically while a run goes on.
+
+A part is a small HDF5 file that either is there whole or is not there. A kill at any moment loses
+the samples since the last part and nothing else; what is left to do is decided by reading the
+parts, never by counting.
+"""
+
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from interp_lab.errors import StoreError
+from interp_lab.fields import Field
+from interp_lab.store.layout import (
+    TEXT,
+    as_stored,
+    create_sample_axis,
+    create_single,
+    create_stacked,
+    ragged_name,
+)
+
+SUFFIX = ".part.h5"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample that could not be measured: where it stands, at which stage, and why."""
+
+    index: int
+    sample_id: str
+    stage: str
+    reason: str
+
+
+def sync_and_rename(temporary: Path, final: Path) -> None:
+    """Make a file that was written whole appear under its name, also after a power cut."""
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, final)
+    folder = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class PartWriter:
+    """Collects finished samples and writes them as parts.
+
+    Args:
+        folder: where the parts of this run lie; made if it is not there.
+        fields: what a sample may hold, by name.
+        size: samples a part.
+        seconds: the longest that a finished sample waits for its part.
+    """
+
+    def __init__(
+        self, folder: Path, fields: Sequence[Field], size: int = 64, seconds: float = 30.0
+    ) -> None:
+        self.folder = folder
+        self.fields = {f.name: f for f in fields}
+        self.size = size
+        self.seconds = seconds
+        self._samples: list[tuple[int, str, dict[str, np.ndarray]]] = []
+        self._failures: list[Failure] = []
+        self._oldest = 0.0
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob(f".*.{os.getpid()}.tmp"):
+            stale.unlink()
+
+    def add(self, index: int, sample_id: str, values: Mapping[str, Any]) -> None:
+        """Take one finished sample.
+
+        Raises:
+            StoreError: if a value's name is not declared, or it does not fit its field.
+        """
+        unknown = sorted(set(values) - set(self.fields))
+        if unknown:
+            raise StoreError(f"sample {sample_id!r}: undeclared fields {', '.join(unknown)}")
+        stored = {name: as_stored(self.fields[name], value) for name, value in values.items()}
+        self._start_clock()
+        self._samples.append((index, sample_id, stored))
+        self._flush_if_due()
+
+    def fail(self, failure: Failure) -> None:
+        """Take one failed sample."""
+        self._start_clock()
+        self._failures.append(failure)
+        self._flush_if_due()
+
+    def flush(self) -> Path | None:
+        """Write what has been collected; return the part's path, or None if there was nothing."""
+        if not self._samples and not self._failures:
+            return None
+        first = min([i for i, _, _ in self._samples] + [f.index for f in self._failures])
+        name = f"{first:08d}-{uuid.uuid4().hex[:8]}"
+        temporary = self.folder / f".{name}.{os.getpid()}.tmp"
+        with h5py.File(temporary, "w") as file:
+            self._write_samples(file)
+            write_failures(file, self._failures)
+        final = self.folder / f"{name}{SUFFIX}"
+        sync_and_rename(temporary, final)
+        self._samples, self._failures = [], []
+        return final
+
+    def _start_clock(self) -> None:
+        if not self._samples and not self._failures:
+            self._oldest = time.monotonic()
+
+    def _flush_if_due(self) -> None:
+        full = len(self._samples) + len(self._failures) >= self.size
+        if full or time.monotonic() - self._oldest >= self.seconds:
+            self.flush()
+
+    def _write_samples(self, file: h5py.File) -> None:
+        group = file.create_group("samples")
+        samples = sorted(self._samples, key=lambda s: s[0])
+        create_sample_axis(group, [s[1] for s in samples], [s[0] for s in samples])
+        ragged = file.create_group("ragged")
+        for name, field in self.fields.items():
+            held = [values[name] for _, _, values in samples if name in values]
+            if not held:
+                continue
+            if field.ragged:
+                self._write_ragged(ragged, field, samples)
+                continue
+            if len(held) != len(samples):
+                raise StoreError(f"field {name!r} is missing in {len(samples) - len(held)} samples")
+            self._check_shapes(name, samples)
+            dataset = create_stacked(group, field, held[0].shape, len(held))
+            dataset[...] = np.stack(held)
+
+    @staticmethod
+    def _check_shapes(name: str, samples: list[tuple[int, str, dict[str, np.ndarray]]]) -> None:
+        first = samples[0][2][name].shape
+        for _, sample_id, values in samples:
+            if values[name].shape != first:
+                raise StoreError(
+                    f"sample {sample_id!r}: field {name!r} has shape {values[name].shape}, the "
+                    f"samples before it {first}; declare it ragged"
+                )
+
+    @staticmethod
+    def _write_ragged(
+        parent: h5py.Group, field: Field, samples: list[tuple[int, str, dict[str, np.ndarray]]]
+    ) -> None:
+        for index, sample_id, values in samples:
+            if field.name in values:
+                group = parent.require_group(ragged_name(index))
+                group.attrs["sample_id"] = sample_id
+                create_single(group, field, values[field.name])
+
+
+def write_failures(file: h5py.File, failures: Sequence[Failure]) -> None:
+    """Write the table of failed samples."""
+    group = file.create_group("failures")
+    rows = sorted(failures, key=lambda f: f.index)
+    group.create_dataset("index", data=np.array([f.index for f in rows], dtype=np.int64))
+    for column in ("sample_id", "stage", "reason"):
+        data = np.array([getattr(f, column) for f in rows], dtype=object)
+        group.create_dataset(column, data=data, dtype=TEXT)
+
+
+def read_failures(file: h5py.File) -> list[Failure]:
+    """Return the table of failed samples."""
+    group = file["failures"]
+    columns = [group["index"][...].tolist()]
+    columns += [list(group[name].asstr()[...]) for name in ("sample_id", "stage", "reason")]
+    return [Failure(*row) for row in zip(*columns, strict=True)]
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """Return the whole parts of a run, in the order of their names."""
+    return sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
+
+
+def finished_samples(sources: Sequence[Path]) -> dict[str, bool]:
+    """Return the ids that parts or a result hold: True for measured, False for failed."""
+    finished: dict[str, bool] = {}
+    for path in sources:
+        with h5py.File(path, "r") as file:
+            finished.update(dict.fromkeys(file["samples/sample"].asstr()[...], True))
+            for failure in read_failures(file):
+                finished.setdefault(failure.sample_id, False)
+    return finished

@@ -1,0 +1,166 @@
+"""Reading a result: fields by name or kind, one sample, a stream of them, or the aggregates.
+
+This is what figures, reports, exports and notebooks see of a run. It needs h5py and NumPy only.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from interp_lab.errors import StoreError, did_you_mean
+from interp_lab.fields import Field
+from interp_lab.store.layout import ragged_name, read_fields
+from interp_lab.store.parts import Failure, read_failures
+
+
+class Results:
+    """A read-only view of a result file.
+
+    Args:
+        file: an open HDF5 file in the layout of `store.merge`.
+
+    Attributes:
+        fields: the fields that samples hold, by name.
+        aggregates: the fields over the whole run, by name.
+        sample_ids: the measured samples, in the data set's order.
+    """
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+        self.sample_ids: list[str] = list(file["samples/sample"].asstr()[...])
+        self.fields: dict[str, Field] = read_fields(file["samples"])
+        for group in file["ragged"].values():
+            self.fields.update(read_fields(group))
+        self._rows = {name: row for row, name in enumerate(self.sample_ids)}
+
+    def __enter__(self) -> "Results":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies."""
+        return Path(self._file.filename)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Provenance: task_name, config (YAML), versions, device, times, complete, and more."""
+        return dict(self._file.attrs)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the numbers must know, such as random weights."""
+        return json.loads(self._file.attrs.get("notes", "[]"))
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The samples that could not be measured, with their reasons."""
+        return read_failures(self._file)
+
+    @property
+    def aggregates(self) -> dict[str, Field]:
+        """The fields over the whole run, by name."""
+        return read_fields(self._file["aggregate"]) if "aggregate" in self._file else {}
+
+    def of_kind(self, *kinds: type[Field]) -> list[Field]:
+        """Return the sample fields of these kinds, in the order of their names."""
+        return [f for f in self.fields.values() if isinstance(f, kinds)]
+
+    def read(self, name: str, sample: str | int) -> Any:
+        """Return one sample's value: an array, a number or a text.
+
+        Raises:
+            StoreError: if the field or the sample is not there.
+        """
+        field = self._field(name, self.fields)
+        row = self._row(sample)
+        if field.ragged:
+            group = self._file["ragged"].get(ragged_name(self._file["samples/index"][row]))
+            if group is None or name not in group:
+                raise StoreError(f"sample {self.sample_ids[row]!r} holds no field {name!r}")
+            return _value(group[name], ())
+        return _value(self._file["samples"][name], row)
+
+    def stream(self, names: Sequence[str], chunk: int = 256) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the stacked fields in blocks of at most `chunk` samples: {name: (n, *axes)}.
+
+        Memory is bounded by the block. Ragged fields are read with `read`.
+        """
+        for name in names:
+            if self._field(name, self.fields).ragged:
+                raise StoreError(f"field {name!r} is ragged: read it sample by sample")
+        for start in range(0, len(self), chunk):
+            rows = slice(start, start + chunk)
+            yield {name: _value(self._file["samples"][name], rows) for name in names}
+
+    def aggregate(self, name: str) -> Any:
+        """Return a field over the whole run.
+
+        Raises:
+            StoreError: if it is not there.
+        """
+        self._field(name, self.aggregates)
+        return _value(self._file["aggregate"][name], ())
+
+    def _row(self, sample: str | int) -> int:
+        if isinstance(sample, int):
+            return range(len(self))[sample]
+        if sample not in self._rows:
+            failed = {f.sample_id: f.reason for f in self.failures}
+            why = f" It failed: {failed[sample]}" if sample in failed else ""
+            near = did_you_mean(sample, self._rows)
+            raise StoreError(f"{self.path}: no sample {sample!r}.{why}{near}")
+        return self._rows[sample]
+
+    def _field(self, name: str, known: dict[str, Field]) -> Field:
+        if name not in known:
+            raise StoreError(f"{self.path}: no field {name!r}.{did_you_mean(name, known)}")
+        return known[name]
+
+
+def _value(dataset: h5py.Dataset, selection: Any) -> Any:
+    if h5py.check_string_dtype(dataset.dtype):
+        return dataset.asstr()[selection]
+    return dataset[selection]
+
+
+def open_results(path: str | Path) -> Results:
+    """Open a result: the file itself, or a run directory that holds `results.h5`.
+
+    Raises:
+        StoreError: if there is no result, it is not ours, or it is unfinished.
+    """
+    path = Path(path)
+    file_path = path / "results.h5" if path.is_dir() else path
+    if not file_path.is_file():
+        raise StoreError(f"results={path}: no such file; give a results.h5 or a run directory")
+    try:
+        file = h5py.File(file_path, "r")
+    except OSError as error:
+        raise StoreError(f"results={file_path}: not a readable HDF5 file ({error})") from error
+    if "schema_version" not in file.attrs:
+        file.close()
+        raise StoreError(f"results={file_path}: not a result of interp_lab")
+    if not file.attrs["complete"]:
+        file.close()
+        raise StoreError(f"results={file_path}: unfinished; run its command again to complete it")
+    return Results(file)

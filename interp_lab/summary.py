@@ -1,0 +1,48 @@
+"""What a result holds, as text: for `mode=summary` and for a look before drawing."""
+
+from interp_lab.fields import Scalar
+from interp_lab.store.results import Results
+
+LONGEST_LIST = 10
+
+
+def summary(results: Results) -> str:
+    """Return provenance, fields, aggregates and failures of a result as text."""
+    attributes = results.attributes
+    lines = [f"{results.path}"]
+    for key in ("task_name", "model", "dataset", "device", "run_id", "started", "finished"):
+        if key in attributes:
+            lines.append(f"  {key:<10} {attributes[key]}")
+    lines += [f"  note       {note}" for note in results.notes]
+    lines.append(f"{len(results)} samples measured, {len(results.failures)} failed")
+    lines += _listed([f"  {name}" for name in results.sample_ids])
+    lines.append("fields of a sample")
+    for field in results.fields.values():
+        axes = f"({', '.join(field.axes)})" if field.axes else ""
+        lines.append(f"  {field.name:<24} {field.kind:<14} {axes:<22} {field.about} [{field.unit}]")
+    lines += _scalar_means(results)
+    if results.aggregates:
+        lines.append("over all samples")
+        lines += [f"  {f.name:<24} {f.kind:<14} {f.about}" for f in results.aggregates.values()]
+    if results.failures:
+        lines.append("failures")
+        lines += _listed([f"  {f.sample_id} ({f.stage}): {f.reason}" for f in results.failures])
+    return "\n".join(lines)
+
+
+def _scalar_means(results: Results) -> list[str]:
+    scalars = [f for f in results.of_kind(Scalar) if not f.ragged]
+    if not scalars or not len(results):
+        return []
+    totals = dict.fromkeys((f.name for f in scalars), 0.0)
+    for block in results.stream(list(totals)):
+        for name, values in block.items():
+            totals[name] += float(values.sum())
+    lines = ["means over the samples"]
+    return lines + [f"  {name:<24} {total / len(results):.6g}" for name, total in totals.items()]
+
+
+def _listed(lines: list[str]) -> list[str]:
+    if len(lines) <= LONGEST_LIST:
+        return lines
+    return [*lines[:LONGEST_LIST], f"  ... and {len(lines) - LONGEST_LIST} more"]

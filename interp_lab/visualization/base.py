@@ -1,0 +1,260 @@
+"""What every figure shares: a checked style and one way of saving.
+
+A figure is a `matplotlib.figure.Figure` of its own. The global state of pyplot is never touched, so
+figures can be drawn in any process, thread or notebook.
+"""
+
+import logging
+import math
+import numbers
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from interp_lab import __version__
+from interp_lab.errors import ConfigError, InterpLabError, did_you_mean
+from interp_lab.visualization import fonts
+
+log = logging.getLogger(__name__)
+
+# pgf needs a TeX installation, raw and rgba have no header that a viewer could read.
+FORMATS = sorted(set(FigureCanvasAgg.get_supported_filetypes()) - {"pgf", "raw", "rgba"})
+MAX_PIXELS = 2**16 - 1  # a side, Agg's limit
+
+PAPER_LOOK: dict[str, Any] = {
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "image.interpolation": "nearest",
+    "axes.formatter.useoffset": False,
+    # A sample id may hold two dollar signs; it is not a formula.
+    "text.parse_math": False,
+    # Type 42 keeps letters as letters in PDF, which journals ask for; SVG must look alike anywhere.
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "svg.fonttype": "path",
+    # The same figure gives the same bytes.
+    "svg.hashsalt": "interp_lab",
+}
+
+
+# Shares of the font size, and points at a font size of 10.
+LETTER_SIZES = {
+    "axes.titlesize": 1.05,
+    "axes.labelsize": 0.9,
+    "xtick.labelsize": 0.85,
+    "ytick.labelsize": 0.85,
+}
+LINE_SIZES = {
+    "axes.linewidth": 0.7,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.major.size": 3.0,
+    "ytick.major.size": 3.0,
+}
+
+
+# Letters on a figure of its natural size, and the smallest there are on a tiny one.
+NATURAL_POINTS = 10.5
+MIN_POINTS = 4.0
+
+
+class NothingToDrawError(InterpLabError):
+    """The result holds nothing of what a figure shows."""
+
+
+class FigureError(InterpLabError):
+    """Some figures of a run could not be drawn."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A figure's width and height in inches, and the size of its letters in points."""
+
+    width: float
+    height: float
+    points: float
+
+
+@dataclass(frozen=True)
+class Style:
+    """How figures look, which are drawn, and by how many processes.
+
+    Args:
+        cmap: a colormap that matplotlib knows.
+        figsize: [width, height] in inches of the box that figures fill or fit in; null = each
+            figure's own size.
+        dpi: pixels an inch.
+        format: file format: png, pdf, svg and what else matplotlib writes.
+        max_samples: how many samples get figures of their own, in data-set order; -1 = all.
+        workers: processes that draw; 0 = this one.
+        font: a font family to prefer; null = DejaVu Sans.
+        font_size: in points; null = grows with the figure, so that a large one stays legible
+            when it is printed small.
+
+    Raises:
+        ConfigError: for a value that could only fail later.
+    """
+
+    cmap: str = "viridis"
+    figsize: tuple[float, float] | None = None
+    dpi: int = 150
+    format: str = "png"
+    max_samples: int = 16
+    workers: int = 1
+    font: str | None = None
+    font_size: float | None = None
+
+    def __post_init__(self) -> None:
+        self._check_word("cmap", matplotlib.colormaps, "matplotlib has no such colormap.")
+        self._check_word("format", FORMATS, f"give one of {', '.join(FORMATS)}.")
+        self._check_number("dpi", 10, 4800, whole=True)
+        self._check_number("max_samples", -1, math.inf, whole=True)
+        self._check_number("workers", 0, 1024, whole=True)
+        if self.font is not None:
+            fonts.default_chain()  # finds the fonts that lie in packages
+            self._check_word("font", fonts.known_families(), "no such font family here.")
+        if self.font_size is not None:
+            self._check_number("font_size", 2, 100)
+        if self.figsize is not None:
+            self._check_figsize()
+
+    def _check_figsize(self) -> None:
+        self._check_pair("figsize", "give [width, height] in inches")
+        for side in self.figsize or ():
+            if not 1 <= side <= 200:
+                self.refuse("figsize", "each side must be from 1 to 200 inches")
+            if side * self.dpi > MAX_PIXELS:
+                self.refuse(
+                    "figsize",
+                    f"with visualization.dpi={self.dpi} a side has {side * self.dpi:.0f} pixels, "
+                    f"the most is {MAX_PIXELS}",
+                )
+
+    def refuse(self, key: str, why: str) -> None:
+        """Raise the error for the value of `key`."""
+        value = getattr(self, key)
+        shown = list(value) if isinstance(value, tuple) else value
+        raise ConfigError(f"visualization.{key}={shown!r}: {why}")
+
+    def _check_word(self, key: str, known: Any, why: str) -> None:
+        value = getattr(self, key)
+        if not isinstance(value, str) or value not in known:
+            near = did_you_mean(str(value), known, 1) or did_you_mean(str(value).lower(), known, 1)
+            self.refuse(key, why + near)
+
+    def _check_number(self, key: str, low: float, high: float, *, whole: bool = False) -> None:
+        value: Any = getattr(self, key)
+        kind = int if whole else (int, float)
+        right_kind = isinstance(value, kind) and not isinstance(value, bool)
+        if not right_kind or not low <= value <= high:
+            span = f"from {low:g} to {high:g}" if high < math.inf else f"of at least {low:g}"
+            self.refuse(key, f"give a {'whole ' if whole else ''}number {span}")
+
+    def _check_pair(self, key: str, why: str) -> None:
+        """Make a pair of numbers of the value, also of a list as YAML gives it."""
+        values = getattr(self, key)
+        is_sequence = isinstance(values, Sequence) and not isinstance(values, str)
+        if not is_sequence or len(values) != 2:
+            self.refuse(key, why)
+        if not all(isinstance(v, numbers.Real) and math.isfinite(v) for v in values):
+            self.refuse(key, why)
+        object.__setattr__(self, key, tuple(float(v) for v in values))
+
+    def page(self, natural: tuple[float, float], *, fill: bool = False) -> Page:
+        """Return a figure's size and that of its letters.
+
+        Args:
+            natural: width and height in inches that its panels would choose.
+            fill: its layout adapts to any box; else its proportions are kept within `figsize`.
+        """
+        box = self.figsize or natural
+        scale = min(box[0] / natural[0], box[1] / natural[1])
+        points = self.font_size or max(MIN_POINTS, NATURAL_POINTS * scale)
+        if fill:
+            return Page(box[0], box[1], points)
+        return Page(natural[0] * scale, natural[1] * scale, points)
+
+    @contextmanager
+    def context(self, base: float = NATURAL_POINTS) -> Iterator[None]:
+        """Draw with this style; matplotlib's settings are as before afterwards.
+
+        It starts from matplotlib's defaults, so that a figure looks the same on every machine.
+
+        Args:
+            base: the size of the letters in points; lines follow it.
+        """
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            look: dict[Any, Any] = PAPER_LOOK | {
+                key: share * base for key, share in LETTER_SIZES.items()
+            }
+            look |= {key: points * base / 10 for key, points in LINE_SIZES.items()}
+            look |= {"font.family": fonts.chain(self.font), "font.size": base}
+            matplotlib.rcParams.update(look)
+            yield
+
+
+def save(figure: Figure, path: Path, style: Style, about: Mapping[str, str] | None = None) -> Path:
+    """Write a figure, whole or not at all, and release it.
+
+    Args:
+        figure: the figure; it is empty afterwards.
+        path: where; its suffix decides the format. The folder is made.
+        style: gives resolution and fonts.
+        about: `title` and `description`, stored in the file where the format can.
+
+    Returns:
+        The path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = path.suffix.removeprefix(".").lower()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with style.context(), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            figure.savefig(temporary, format=kind, dpi=style.dpi, metadata=_metadata(kind, about))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        figure.clear()
+    _pass_on(caught, path.name)
+    return path
+
+
+def _metadata(kind: str, about: Mapping[str, str] | None) -> dict[str, Any] | None:
+    maker = f"interp_lab {__version__}"
+    title, text = (about or {}).get("title", ""), (about or {}).get("description", "")
+    known: dict[str, dict[str, Any]] = {
+        "png": {"Software": maker, "Title": title, "Description": text},
+        "pdf": {"Creator": maker, "Title": title, "Subject": text, "CreationDate": None},
+        "svg": {"Creator": maker, "Title": title, "Description": text, "Date": None},
+        "ps": {"Creator": maker},
+    }
+    known |= {"svgz": known["svg"], "eps": known["ps"]}
+    return known.get(kind)
+
+
+def _pass_on(caught: Sequence[warnings.WarningMessage], where: str) -> None:
+    """Turn warnings that a reader can mend into log lines with the remedy; repeat the others."""
+    messages = [str(warning.message) for warning in caught]
+    characters = [fonts.missing_glyph(message) for message in messages]
+    fonts.report_missing([c for c in characters if c], where)
+    for warning, message, character in zip(caught, messages, characters, strict=True):
+        if "layout not applied" in message:
+            log.warning("%s: too small for its labels: raise visualization.figsize or set "
+                        "visualization.font_size", where)  # fmt: skip
+        elif character is None:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )

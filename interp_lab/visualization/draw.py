@@ -1,0 +1,206 @@
+"""All figures of a run: which, where they lie, by how many processes, and what failed.
+
+The configuration names a draw function for each figure; it returns a `Figure`, and saving happens
+here. A figure that fails costs neither the others nor the numbers.
+"""
+
+import logging
+import multiprocessing
+import sys
+import traceback
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from interp_lab.errors import InterpLabError
+from interp_lab.store.places import sample_folder
+from interp_lab.store.results import Results, open_results
+from interp_lab.visualization.base import FigureError, NothingToDrawError, Style, save
+from interp_lab.visualization.figure_nodes import OWN_KEYS, check_figures, plain, resolve
+
+log = logging.getLogger(__name__)
+
+JOBS_A_TASK = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """One figure to draw: its name in the configuration, its place, and what it shows."""
+
+    figure: str
+    target: str
+    options: Mapping[str, Any]
+    path: Path
+    sample: str | None
+
+
+@dataclass
+class Outcome:
+    """What became of some jobs: files, log lines, absent fields and errors, to tell once."""
+
+    paths: list[Path] = field(default_factory=list)
+    messages: list[tuple[int, str]] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+def draw_all(
+    results_path: str | Path,
+    figures: Mapping[str, Mapping[str, Any]],
+    style: Style,
+    folder: str | Path,
+) -> list[Path]:
+    """Draw and save the figures of a result.
+
+    With one sample its figures lie at the top of the folder and figures of the run are left out;
+    with several every sample has a folder of its own.
+
+    Args:
+        results_path: a results.h5 or run directory.
+        figures: name -> node with `_target_`, `file` (a name without suffix), `per` (sample or
+            run), `enabled`, and the draw function's own options.
+        style: how, how many, and by how many processes.
+        folder: where they go.
+
+    Returns:
+        The files, in the order of samples and figures.
+
+    Raises:
+        ConfigError: see `check_figures`.
+        StoreError: if there is no result.
+        FigureError: at the end, if some figures could not be drawn; they are counted.
+    """
+    enabled = {name: node for name, node in figures.items() if node.get("enabled", True)}
+    check_figures(enabled)
+    with open_results(results_path) as results:
+        jobs = _jobs(results, enabled, style, Path(folder))
+        path = results.path
+    outcomes = _in_processes(path, jobs, style) if style.workers else _here(path, jobs, style)
+    drawn = {path for outcome in outcomes for path in outcome.paths}
+    messages = [message for outcome in outcomes for message in outcome.messages]
+    # A font that lacks a letter, or a field that is absent, says so in every figure: tell it once.
+    for level, message in dict.fromkeys(messages):
+        log.log(level, message)
+    failed = [line for outcome in outcomes for line in outcome.failed]
+    if failed:
+        raise FigureError(
+            f"{len(failed)} of {len(jobs)} figures could not be drawn; the first: {failed[0]}"
+        )
+    return [job.path for job in jobs if job.path in drawn]
+
+
+def _jobs(
+    results: Results, figures: Mapping[str, Mapping[str, Any]], style: Style, folder: Path
+) -> list[Job]:
+    limit = len(results) if style.max_samples < 0 else style.max_samples
+    samples: list[str | None] = [*results.sample_ids[:limit]]
+    if len(results) + len(results.failures) > 1 and len(results):
+        samples.append(None)  # the run itself
+    jobs = []
+    for sample in samples:
+        place = folder if sample is None else sample_folder(folder, results, sample)
+        for name, node in figures.items():
+            if (node["per"] == "run") == (sample is None):
+                options = {k: plain(v) for k, v in node.items() if k not in OWN_KEYS}
+                path = place / f"{node['file']}.{style.format}"
+                jobs.append(Job(name, str(node["_target_"]), options, path, sample))
+    return jobs
+
+
+def _here(path: Path, jobs: Sequence[Job], style: Style) -> list[Outcome]:
+    return [draw_jobs(path, [job], style) for job in tqdm(jobs, "figures", disable=None)]
+
+
+def _in_processes(path: Path, jobs: Sequence[Job], style: Style) -> list[Outcome]:
+    if multiprocessing.current_process().daemon:
+        # A daemon (a worker of multiprocessing.Pool) may not have children of its own.
+        return _here(path, jobs, style)
+    share = max(1, min(JOBS_A_TASK, len(jobs) // style.workers))
+    tasks = [jobs[start : start + share] for start in range(0, len(jobs), share)]
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(style.workers, len(tasks)) or 1, mp_context=context)
+    try:
+        with _hidden_main():
+            futures: list[Future[Outcome]] = [
+                pool.submit(draw_jobs, path, task, style) for task in tasks
+            ]
+        with tqdm(total=len(jobs), desc="figures", disable=None) as bar:
+            for future in as_completed(futures):
+                bar.update(len(tasks[futures.index(future)]))
+        return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        raise FigureError(
+            "a drawing process died (out of memory?): lower visualization.dpi or figsize, or set "
+            "visualization.workers=0; the numbers are safe in results.h5"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Start processes that do not import the caller's main module again.
+
+    A spawned process runs the main script once more, to find functions defined there. Ours are in
+    this module; a script without a `__name__` guard would start its study again in every worker,
+    and a notebook or standard input has no file to run.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+class _Collector(logging.Handler):
+    """Keeps log lines, so that a worker's reach the log of the process that started it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append((record.levelno, record.getMessage()))
+
+
+def draw_jobs(path: Path, jobs: Sequence[Job], style: Style) -> Outcome:
+    """Draw some figures of the result at `path`; never raises for a figure that fails."""
+    outcome = Outcome()
+    collector = _Collector()
+    logger = logging.getLogger("interp_lab.visualization")
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(collector)
+    try:
+        with open_results(path) as results:
+            for job in jobs:
+                _draw(results, job, style, outcome)
+    finally:
+        logger.removeHandler(collector)
+        logger.propagate = propagate
+    outcome.messages = collector.messages + outcome.messages
+    return outcome
+
+
+def _draw(results: Results, job: Job, style: Style, outcome: Outcome) -> None:
+    where = f"figure {job.figure}" + (f" of sample {job.sample!r}" if job.sample else "")
+    subject = () if job.sample is None else (job.sample,)
+    try:
+        function = resolve(job.target, f"visualization.figures.{job.figure}._target_")
+        figure = function(results, style, *subject, **job.options)
+        about = {"title": where, "description": f"results: {results.path}"}
+        outcome.paths.append(save(figure, job.path, style, about))
+    except NothingToDrawError as error:
+        outcome.messages.append((logging.WARNING, f"figure {job.figure} is left out: {error}"))
+    except Exception as error:  # whatever a draw function does wrong, the others go on
+        known = isinstance(error, InterpLabError)
+        line = f"{where}: {error if known else f'{type(error).__name__}: {error}'}"
+        outcome.failed.append(line)
+        outcome.messages.append((logging.ERROR, line))
+        outcome.messages.append((logging.DEBUG, traceback.format_exc()))

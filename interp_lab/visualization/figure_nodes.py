@@ -1,0 +1,114 @@
+"""The figure nodes of a configuration: what each may say, checked before a model is loaded.
+
+A draw function's signature is its schema, so a new figure is a function and its lines of YAML.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from interp_lab.errors import ConfigError, did_you_mean
+
+OWN_KEYS = ("_target_", "file", "per", "enabled")
+# What draw_all gives to a draw function, by position.
+GIVEN = {"sample": ("results", "style", "sample"), "run": ("results", "style")}
+
+
+def check_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check the figure nodes of a configuration before anything is measured.
+
+    Raises:
+        ConfigError: for a target that cannot be imported, an unknown or missing option, a place
+            outside the folder, or two figures at one place.
+    """
+    places: dict[str, str] = {}
+    for name, node in figures.items():
+        key = f"visualization.figures.{name}"
+        per = node.get("per")
+        if per not in GIVEN:
+            raise ConfigError(
+                f"{key}.per={per!r}: give sample or run.{did_you_mean(str(per), GIVEN)}"
+            )
+        file = node.get("file")
+        if not isinstance(file, str) or not file or not _is_inside(file):
+            raise ConfigError(f"{key}.file={file!r}: give a name without suffix, as individual/map")
+        if file in places:
+            raise ConfigError(f"{key}.file={file!r}: {places[file]} lies there already")
+        places[file] = key
+        if not isinstance(node.get("enabled", True), bool):
+            raise ConfigError(f"{key}.enabled={node['enabled']!r}: give true or false")
+        _check_options(key, node, GIVEN[per])
+
+
+def _is_inside(file: str) -> bool:
+    path = PurePosixPath(file)
+    return not path.is_absolute() and ".." not in path.parts and not file.endswith("/")
+
+
+def _check_options(key: str, node: Mapping[str, Any], given: Sequence[str]) -> None:
+    if "_target_" not in node:
+        raise ConfigError(f"{key}: has no _target_ (the dotted path of its draw function)")
+    function = resolve(str(node["_target_"]), f"{key}._target_")
+    parameters = inspect.signature(function, eval_str=True).parameters
+    if tuple(parameters)[: len(given)] != tuple(given) or (
+        len(given) == 2 and "sample" in parameters
+    ):
+        raise ConfigError(
+            f"{key}._target_={node['_target_']}: with per={node['per']} a draw function starts "
+            f"with ({', '.join(given)}), this one with ({', '.join(tuple(parameters)[:3])})"
+        )
+    options = [name for name in parameters if name not in given]
+    for name in node:
+        if name not in OWN_KEYS and name not in options:
+            raise ConfigError(
+                f"{key}.{name}: {function.__name__} takes no such option."
+                f"{did_you_mean(name, [*options, *OWN_KEYS])} Known: {', '.join(options)}"
+            )
+        if name in options:
+            _check_type(f"{key}.{name}", node[name], parameters[name].annotation)
+    for name in options:
+        if parameters[name].default is inspect.Parameter.empty and name not in node:
+            raise ConfigError(f"{key}.{name} is not given: {function.__name__} needs it")
+
+
+def _check_type(key: str, value: Any, annotation: Any) -> None:
+    if annotation is inspect.Parameter.empty:
+        return
+    try:
+        TypeAdapter(annotation).validate_python(plain(value))
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Input should be ")
+        raise ConfigError(f"{key}={value!r}: should be {problem}") from error
+
+
+def plain(value: Any) -> Any:
+    """Return built-in lists and dictionaries: a configuration's own kinds stay in this process."""
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(v) for v in value]
+    return value
+
+
+def resolve(target: str, key: str) -> Callable[..., Any]:
+    """Import the draw function that a dotted path names.
+
+    Raises:
+        ConfigError: if there is none; names the key.
+    """
+    module_name, _, name = target.rpartition(".")
+    if not module_name:
+        raise ConfigError(f"{key}={target!r}: give a dotted path")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"{key}={target}: cannot import {module_name} ({error})") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        near = did_you_mean(name, [n for n in dir(module) if callable(getattr(module, n))])
+        raise ConfigError(f"{key}={target}: {module_name} has no function {name!r}.{near}")
+    return function

@@ -1,0 +1,26 @@
+"""Tiny trained models of real transformers classes, with synthetic data whose truth is known.
+
+They let the first run work offline, and they test that a figure tells the truth. A module here
+holds a model's definition, data, training and evaluation; `weights/<name>/` holds what was trained.
+This file stays free of torch, so that the command line can look up a folder quickly.
+"""
+
+from difflib import get_close_matches
+from pathlib import Path
+
+WEIGHTS_ROOT = Path(__file__).parent / "weights"
+
+
+def shipped_models() -> list[str]:
+    """Names of the models whose weights are in the package, sorted."""
+    return sorted(config.parent.name for config in WEIGHTS_ROOT.glob("*/config.json"))
+
+
+def weights_path(name: str) -> Path:
+    """Folder of a shipped model, for `from_pretrained`. Raises ValueError for an unknown name."""
+    known = shipped_models()
+    if name in known:
+        return WEIGHTS_ROOT / name
+    near = get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"no zoo model {name!r} (known: {', '.join(known) or 'none'}){hint}")

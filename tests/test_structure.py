@@ -1,0 +1,85 @@
+"""The house, frozen: which way imports go, how large a module may be, what must stay light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "interp_lab"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+LONGEST_MODULE = 300
+LONGEST_FUNCTION = 60
+
+# Ground floor first; a package may import those that stand before it in its wing.
+GROUND = ["errors", "fields", "tokens", "config"]
+TORCH_WING = [*GROUND, "zoo", "datasets", "models", "capture", "analyses", "measure"]
+LIGHT_WING = [*GROUND, "store", "visualization", "summary"]
+# A contract names the store's reader, which every analysis streams from.
+ALSO = {"analyses": ["store"], "measure": ["store", "progress"], "models": ["zoo"]}
+JOINTS = {"runner", "cli", "api", "complaints", "help", "__main__", "__init__", "progress"}
+
+
+def room(path: Path) -> str:
+    """The package or top-level module that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The rooms of this project that a file imports, anywhere in it."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "interp_lab" and len(parts) > 1:
+                rooms.add(parts[1])
+    return rooms - {room(path)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    own = room(path)
+    if own in JOINTS:
+        return
+    allowed: set[str] = set(ALSO.get(own, []))
+    for wing in (TORCH_WING, LIGHT_WING):
+        if own in wing:
+            allowed |= set(wing[: wing.index(own)])
+    assert own in TORCH_WING + LIGHT_WING, f"{own} has no place in the house"
+    assert imported_rooms(path) <= allowed
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_module_is_small_typed_and_says_its_purpose(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree), "a module opens with why it exists"
+    assert text.count("\n") <= LONGEST_MODULE
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= LONGEST_FUNCTION, f"{node.name} has {length} lines"
+            assert node.returns is not None, f"{node.name} has no return type"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "interp_lab.cli",
+        "interp_lab.runner",
+        "interp_lab.store.merge",
+        "interp_lab.visualization.draw",
+    ],
+)
+def test_light_modules_import_neither_torch_nor_transformers(module: str) -> None:
+    code = (
+        f"import sys, {module}; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,211 @@
+"""All figures of a run: names, places, processes, failures; without torch."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from matplotlib.figure import Figure
+from PIL import Image
+
+from interp_lab.config import conf_dir
+from interp_lab.errors import ConfigError
+from interp_lab.store.results import Results
+from interp_lab.visualization.base import FigureError, Style
+from interp_lab.visualization.draw import check_figures, draw_all
+from interp_lab.visualization.maps import MapStyle
+
+Write = Callable[..., Path]
+STYLE = MapStyle(figsize=(5, 4), dpi=30, workers=0)
+COMBINED = {
+    "_target_": "interp_lab.visualization.maps.combined",
+    "file": "similarity_analysis_combined",
+    "per": "sample",
+}
+CLS = {
+    "_target_": "interp_lab.visualization.maps.individual",
+    "file": "individual/cls_similarity",
+    "per": "sample",
+    "field": "cls_similarity",
+}
+MEANS = {
+    "_target_": "interp_lab.visualization.run_maps.mean_maps",
+    "file": "mean_similarity_maps",
+    "per": "run",
+}
+FIGURES = {"combined": COMBINED, "cls": CLS, "means": MEANS}
+
+
+def fails_on_b(results: Results, style: Style, sample: str) -> Figure:
+    """Draw nothing; fail on one sample."""
+    if sample == "b":
+        raise RuntimeError("no ink")
+    return Figure()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_one_sample_lies_at_the_top_under_the_known_names(
+    write_result: Write, tmp_path: Path
+) -> None:
+    paths = draw_all(write_result(), FIGURES, STYLE, tmp_path / "f")
+    assert names(tmp_path / "f") == [
+        "individual/cls_similarity.png",
+        "similarity_analysis_combined.png",
+    ]
+    assert {str(p.relative_to(tmp_path / "f")) for p in paths} == set(names(tmp_path / "f"))
+
+
+def test_a_failed_sample_beside_it_makes_it_several(write_result: Write, tmp_path: Path) -> None:
+    draw_all(write_result(failed=["x"]), {"c": CLS, "m": MEANS}, STYLE, tmp_path / "f")
+    assert names(tmp_path / "f") == [
+        "a.png/individual/cls_similarity.png",
+        "mean_similarity_maps.png",
+    ]
+
+
+@pytest.mark.parametrize(("limit", "drawn"), [(2, 2), (0, 0), (-1, 3)])
+def test_max_samples_limits_the_samples_in_their_order(
+    write_result: Write, tmp_path: Path, limit: int, drawn: int
+) -> None:
+    style = MapStyle(figsize=(5, 4), dpi=30, workers=0, max_samples=limit)
+    draw_all(write_result(["x/c", "b", "a"]), {"cls": CLS, "m": MEANS}, style, tmp_path / "f")
+    expected = [f"{name}/individual/cls_similarity.png" for name in ("x_c", "b", "a")[:drawn]]
+    assert names(tmp_path / "f") == sorted([*expected, "mean_similarity_maps.png"])
+
+
+def test_processes_draw_the_same_pixels(write_result: Write, tmp_path: Path) -> None:
+    result = write_result(["a", "b"])
+    figures = {"cls": CLS, "means": MEANS}
+    here = draw_all(result, figures, STYLE, tmp_path / "here")
+    two = MapStyle(figsize=(5, 4), dpi=30, workers=2)
+    there = draw_all(result, figures, two, tmp_path / "there")
+    assert names(tmp_path / "here") == names(tmp_path / "there")
+    for one, other in zip(here, there, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_script_without_a_guard_is_not_run_again(write_result: Write, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('started')\n"
+        "from interp_lab.visualization.draw import draw_all\n"
+        "from interp_lab.visualization.maps import MapStyle\n"
+        "style = MapStyle(figsize=(5, 4), dpi=30, workers=1)\n"
+        f"print(len(draw_all({str(write_result())!r}, { ({'c': CLS})!r}, style, "
+        f"{str(tmp_path / 'f')!r})))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.split() == ["started", "1"]
+
+
+def test_redrawing_changes_size_and_colours(write_result: Write, tmp_path: Path) -> None:
+    result = write_result()
+    (first,) = draw_all(result, {"c": COMBINED}, STYLE, tmp_path / "first")
+    hot = MapStyle(figsize=(5, 4), dpi=60, cmap="hot", workers=0)
+    (second,) = draw_all(result, {"c": COMBINED}, hot, tmp_path / "second")
+    assert Image.open(first).size == (150, 120)
+    assert Image.open(second).size == (300, 240)
+    assert Image.open(second).resize((150, 120)).tobytes() != Image.open(first).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["pdf", "svg", "jpg"])
+def test_other_formats_are_what_they_say(write_result: Write, tmp_path: Path, kind: str) -> None:
+    style = MapStyle(figsize=(5, 4), dpi=30, workers=0, format=kind)
+    (path,) = draw_all(write_result(), {"c": CLS}, style, tmp_path / "f")
+    start = {"pdf": b"%PDF", "svg": b"<?xml", "jpg": b"\xff\xd8"}[kind]
+    assert path.suffix == f".{kind}"
+    assert path.read_bytes().startswith(start)
+
+
+def test_a_file_says_where_it_comes_from(write_result: Write, tmp_path: Path) -> None:
+    result = write_result()
+    (path,) = draw_all(result, {"c": CLS}, STYLE, tmp_path / "f")
+    text = Image.open(path).text
+    assert text["Software"].startswith("interp_lab")
+    assert str(result) in text["Description"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_figure_that_fails_is_named_and_the_others_are_drawn(
+    write_result: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture, workers: int
+) -> None:
+    broken = {"_target_": f"{__name__}.fails_on_b", "file": "ink", "per": "sample"}
+    style = MapStyle(figsize=(5, 4), dpi=30, workers=workers)
+    with pytest.raises(FigureError, match="1 of 4 figures could not be drawn"):
+        draw_all(write_result(["a", "b"]), {"ink": broken, "cls": CLS}, style, tmp_path / "f")
+    assert "figure ink of sample 'b': RuntimeError: no ink" in caplog.text
+    assert names(tmp_path / "f") == [
+        "a/individual/cls_similarity.png",
+        "a/ink.png",
+        "b/individual/cls_similarity.png",
+    ]
+
+
+def test_an_absent_field_is_left_out_and_said_once(
+    write_result: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = write_result(["a", "b"], has_cls=False)
+    assert draw_all(result, {"cls": CLS}, STYLE, tmp_path / "f") == []
+    lines = [r.message for r in caplog.records]
+    assert lines == [
+        "figure cls is left out: the result holds no field cls_similarity; it has "
+        "horizontal_right, vertical_down."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"_target_": "interp_lab.visualization.maps.combind"}, "has no function 'combind'.*comb"),
+        ({"_target_": "interp_lab.no_such.combined"}, "cannot import interp_lab.no_such"),
+        ({"_target_": "combined"}, "give a dotted path"),
+        ({"fields_": ["a"]}, r"fields_: combined takes no such option. Did you mean 'fields'"),
+        ({"fields": "cls_similarity"}, "fields='cls_similarity': should be"),
+        ({"per": "samples"}, "per='samples': give sample or run. Did you mean 'sample'"),
+        ({"per": "run"}, r"with per=run a draw function starts with \(results, style\)"),
+        ({"file": "../up"}, "give a name without suffix"),
+        ({"enabled": "yes"}, "give true or false"),
+    ],
+)
+def test_mistakes_are_found_before_a_run(change: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError, match=line) as caught:
+        check_figures({"one": {**COMBINED, **change}})
+    assert str(caught.value).startswith("visualization.figures.one")
+
+
+def test_a_missing_option_and_a_shared_place_are_mistakes() -> None:
+    with pytest.raises(ConfigError, match=r"figures\.cls\.field is not given"):
+        check_figures({"cls": {k: v for k, v in CLS.items() if k != "field"}})
+    with pytest.raises(ConfigError, match=r"figures\.one lies there already"):
+        check_figures({"one": COMBINED, "two": COMBINED})
+
+
+def test_the_configuration_that_ships_is_right() -> None:
+    text = (conf_dir() / "visualization" / "clip_similarity.yaml").read_text(encoding="utf-8")
+    node = yaml.safe_load(text)
+    figures = node.pop("figures")
+    for figure in figures.values():
+        figure.pop("enabled", None)  # an interpolation
+    check_figures(figures)
+    assert node.pop("_target_") == "interp_lab.visualization.maps.MapStyle"
+    MapStyle(**node)
+
+
+def test_drawing_needs_neither_torch_nor_pyplot() -> None:
+    code = (
+        "import sys, interp_lab.visualization.draw, interp_lab.visualization.run_maps\n"
+        "heavy = {'torch', 'transformers', 'matplotlib.pyplot', 'koreanize_matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
