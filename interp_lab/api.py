@@ -93,9 +93,9 @@ class TokenSimilarityAnalyzer:
         with torch.inference_mode():
             prepared = self.model.prepare([sample])
             plans = [self.analysis.plans(prepared.seen[0].tokens)]
-            with watch(self.model, plans) as captured:
+            with watch(self.model, prepared, plans) as capture:
                 self.model.run(prepared)
-            maps = {name: v.cpu().numpy() for name, v in captured[0]["maps"].items()}
+            maps = {name: v.cpu().numpy() for name, v in capture.rows[0]["maps"].items()}
         return TokenSimilarity(
             sample_id=sample.id,
             grid_size=len(maps["horizontal_right"]),

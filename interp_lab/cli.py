@@ -113,7 +113,14 @@ def do(cfg: DictConfig, overrides: list[str]) -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit with a code."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has read enough; Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:

@@ -7,18 +7,21 @@ memory is halved; Ctrl-C stops after the batch at hand.
 import logging
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
 from interp_lab.analyses.base import Analysis
-from interp_lab.capture.session import watch
+from interp_lab.capture.plans import Plan
+from interp_lab.capture.roles import interventions_for
+from interp_lab.capture.session import Capture, watch
 from interp_lab.datasets.base import Dataset, Sample
 from interp_lab.errors import InterpLabError, SampleError, TooManyFailuresError
-from interp_lab.models.base import LoadedModel
+from interp_lab.models.base import LoadedModel, Prepared, Seen
 from interp_lab.progress import Progress
 from interp_lab.store.parts import Failure, PartWriter
 
@@ -27,6 +30,7 @@ log = logging.getLogger(__name__)
 FEWEST_FAILURES = 10
 
 Loaded = list[tuple[int, Sample]]
+Check = Callable[[Prepared, Sequence[Mapping[str, Plan]], Capture], None]
 
 
 class Measurement:
@@ -38,6 +42,12 @@ class Measurement:
         progress: counts them.
         batch_size: samples a forward; halved when memory runs out.
         max_failed_share: share of failed samples that stops the run.
+        check: is called with each measured batch; the run's checks of itself.
+        method: how attention is captured, `auto` or `eager`.
+        interventions: what to change in every sample, as `capture.roles` reads it.
+
+    Attributes:
+        paths: how captured numbers were made ("lse", "rows", "eager") and by which kernels.
     """
 
     def __init__(
@@ -49,6 +59,9 @@ class Measurement:
         progress: Progress,
         batch_size: int,
         max_failed_share: float,
+        check: Check | None = None,
+        method: str = "auto",
+        interventions: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.model = model
         self.dataset = dataset
@@ -57,6 +70,10 @@ class Measurement:
         self.progress = progress
         self.batch_size = batch_size
         self.max_failed_share = max_failed_share
+        self.check = check
+        self.method = method
+        self.interventions = interventions
+        self.paths: dict[str, list[str]] = {"paths": [], "kernels": []}
         self._ids = dataset.ids()
         self._seen = 0
         self._failed = 0
@@ -69,8 +86,11 @@ class Measurement:
         """
         with stop_flag() as stopped:
             try:
-                for batch in self._loaded_batches(todo):
-                    self._attempt(batch)
+                for loaded in self._loaded_batches(todo):
+                    # After memory ran out once, what is loaded may be more than fits.
+                    while loaded and not stopped.is_set():
+                        batch, loaded = loaded[: self.batch_size], loaded[self.batch_size :]
+                        self._attempt(batch)
                     if stopped.is_set():
                         return False
             finally:
@@ -140,16 +160,39 @@ class Measurement:
         with torch.inference_mode():
             prepared = self.model.prepare(samples)
             plans = [self.analysis.plans(seen.tokens) for seen in prepared.seen]
-            with watch(self.model, plans) as captured:
-                outputs = self.model.run(prepared)
+            changes = [interventions_for(self.interventions, s.tokens) for s in prepared.seen]
+            with watch(self.model, prepared, plans, changes, self.method) as capture:
+                outputs = [{"plain": output} for output in self.model.run(prepared)]
+            rows = list(zip(samples, prepared.seen, capture.rows, strict=True))
+            for name, more in self._variants(prepared, rows).items():
+                for row, output in zip(outputs, more, strict=True):
+                    row[name] = output
             values = [
-                self.analysis.update(*of_sample)
-                for of_sample in zip(samples, prepared.seen, captured, outputs, strict=True)
+                self.analysis.update(*row, output)
+                for row, output in zip(rows, outputs, strict=True)
             ]
+            if self.check is not None:
+                self.check(prepared, plans, capture)
+        for key, known in self.paths.items():
+            known += [name for name in capture.how.get(key, ()) if name not in known]
         for (index, sample), value in zip(batch, values, strict=True):
             self.writer.add(index, sample.id, value)
             self._seen += 1
             self.progress.step()
+
+    def _variants(
+        self, prepared: Prepared, rows: Sequence[tuple[Sample, Seen, Mapping[str, Any]]]
+    ) -> dict[str, Sequence[Any]]:
+        """Run the batch again under each intervention that the analysis asks for."""
+        changes = [self.analysis.variants(*row) for row in rows]
+        names = dict.fromkeys(name for change in changes for name in change)
+        outputs: dict[str, Sequence[Any]] = {}
+        for name in names:
+            # A row without this variant runs unchanged beside the others.
+            of_rows = [tuple(change.get(name, ())) for change in changes]
+            with watch(self.model, prepared, [{} for _ in rows], of_rows):
+                outputs[name] = self.model.run(prepared)
+        return outputs
 
     def _fail(self, index: int, stage: str, problem: Exception) -> None:
         expected = isinstance(problem, SampleError)

@@ -24,7 +24,9 @@ from interp_lab.config import (
 )
 from interp_lab.errors import ConfigError, StoppedByUserError, TooManyFailuresError
 from interp_lab.progress import Progress
+from interp_lab.store.merge import merge
 from interp_lab.store.parts import PartWriter, finished_samples, list_parts
+from interp_lab.store.provenance import now, provenance
 from interp_lab.store.results import open_results
 from interp_lab.store.rundir import RunDirectory
 from interp_lab.summary import summary
@@ -100,46 +102,71 @@ def measure(
     """Load the model, measure the samples in `todo`, and write the result."""
     from interp_lab.measure import Measurement
     from interp_lab.models.base import resolve_device
-    from interp_lab.store.merge import merge
-    from interp_lab.store.provenance import now, provenance
+    from interp_lab.selfcheck import SelfCheck
 
     started = now()
-    analysis = build(cfg, "analysis")
+    analysis = build(cfg, "analysis", seed=cfg.seed)
     model = build(cfg, "model", device=resolve_device(cfg.device), seed=cfg.seed)
-    notes = [*model.notes, *analysis.check(model)]
+    notes = [*model.notes, *analysis.check(model), *getattr(dataset, "notes", ())]
     for note in notes:
         log.warning(note)
+    settings = plain(cfg.capture)
+    check = SelfCheck(model, settings["live_check"], settings["verify"])
     writer = PartWriter(place.parts, analysis.fields, cfg.output.part_size, cfg.output.part_seconds)
     with Progress(len(ids), len(ids) - len(todo)) as progress:
-        whole = Measurement(
-            model, dataset, analysis, writer, progress, cfg.batch_size, cfg.max_failed_share
-        ).run(todo)
-    sources = place.sources(cfg.resume)
-    if not whole:
-        raise StoppedByUserError(
-            f"stopped with {progress.done} of {len(ids)} samples finished; the same command goes on"
+        measurement = Measurement(
+            model,
+            dataset,
+            analysis,
+            writer,
+            progress,
+            cfg.batch_size,
+            cfg.max_failed_share,
+            check,
+            settings["method"],
+            settings["interventions"],
         )
+        if not measurement.run(todo):
+            raise StoppedByUserError(
+                f"stopped with {progress.done} of {len(ids)} samples finished; "
+                "the same command goes on"
+            )
     attributes = {
+        "definitions": json.dumps(dict(analysis.definitions)),
+        "notes": json.dumps(notes),
+        "device": str(model.device),
+        "capture": json.dumps({**measurement.paths, "interventions": settings["interventions"]}),
+        "checks": json.dumps(check.found),
+        "started": started,
+        "finished": now(),
+    }
+    conclude(cfg, place, ids, analysis, attributes)
+
+
+def conclude(
+    cfg: DictConfig, place: RunDirectory, ids: list[str], analysis: Any, attributes: dict[str, str]
+) -> None:
+    """Merge the parts into the result, and write the exports.
+
+    Raises:
+        TooManyFailuresError: if no sample could be measured.
+    """
+    sources = place.sources(cfg.resume)
+    if not any(finished_samples(sources).values()):
+        raise TooManyFailuresError(f"none of {len(ids)} samples could be measured; see the log")
+    config = OmegaConf.to_yaml(cfg, resolve=True)
+    identity = {
         "task_name": cfg.task_name,
         "model": node_name(cfg, "model"),
         "dataset": node_name(cfg, "dataset"),
         "run_id": run_id(cfg),
-        "config": OmegaConf.to_yaml(cfg, resolve=True),
-        "definitions": json.dumps(dict(analysis.definitions)),
-        "notes": json.dumps(notes),
-        "device": str(model.device),
-        "started": started,
-        "finished": now(),
-        **provenance(),
+        "config": config,
     }
-    if not any(finished_samples(sources).values()):
-        failures = "; see the log" if len(ids) > 1 else ""
-        raise TooManyFailuresError(f"none of {len(ids)} samples could be measured{failures}")
-    merge(sources, ids, place.results, attributes, analysis.compute)
+    merge(sources, ids, place.results, identity | attributes | provenance(), analysis.compute)
     if cfg.output.exports:
+        place.exports.mkdir(exist_ok=True)
+        (place.exports / "config.yaml").write_text(config, encoding="utf-8")
         with open_results(place.results) as results:
-            place.exports.mkdir(exist_ok=True)
-            (place.exports / "config.yaml").write_text(str(attributes["config"]))
             analysis.export(results, place.exports)
     place.clear_parts()
 

@@ -14,7 +14,7 @@ LONGEST_FUNCTION = 60
 
 # Ground floor first; a package may import those that stand before it in its wing.
 GROUND = ["errors", "fields", "tokens", "config"]
-TORCH_WING = [*GROUND, "zoo", "datasets", "models", "capture", "analyses", "measure"]
+TORCH_WING = [*GROUND, "zoo", "datasets", "models", "capture", "analyses", "measure", "selfcheck"]
 LIGHT_WING = [*GROUND, "store", "visualization", "summary"]
 # A contract names the store's reader, which every analysis streams from.
 ALSO = {"analyses": ["store"], "measure": ["store", "progress"], "models": ["zoo"]}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from interp_lab.capture.plans import Plan
+from interp_lab.capture.plans import Intervention, Plan
 from interp_lab.datasets.base import Sample
 from interp_lab.fields import Field
 from interp_lab.models.base import LoadedModel, Seen
@@ -40,8 +40,14 @@ class Analysis(Protocol):
         """Return what to watch while the model works on this input."""
         ...
 
+    def variants(
+        self, sample: Sample, seen: Seen, captured: Mapping[str, Any]
+    ) -> Mapping[str, Sequence[Intervention]]:
+        """Return the interventions under which the model runs on this sample again, by name."""
+        ...
+
     def update(
-        self, sample: Sample, seen: Seen, captured: Mapping[str, Any], output: Any
+        self, sample: Sample, seen: Seen, captured: Mapping[str, Any], outputs: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         """Return this sample's values by field name.
 
@@ -49,7 +55,7 @@ class Analysis(Protocol):
             sample: the sample.
             seen: its tokens and pictures, as the model got them.
             captured: what was watched, by plan name.
-            output: what the model returned for this sample.
+            outputs: what the model returned for this sample: `plain`, and one a variant.
         """
         ...
 

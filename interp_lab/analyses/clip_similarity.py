@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from interp_lab.analyses.statistics import RunningMoments, histogram
-from interp_lab.capture.plans import HiddenPlan
+from interp_lab.capture.plans import HiddenPlan, Intervention
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, UnsupportedModelError
 from interp_lab.fields import CellMap, DownEdgeMap, Field, Picture, RightEdgeMap, Scalar
@@ -77,7 +77,10 @@ class ClipSimilarity:
             kind(name, about, definition=self.definitions[name])
             for name, (kind, about) in MAPS.items()
         ]
-        means = [Scalar(f"mean_{name}", f"mean {about}") for name, (_, about) in MAPS.items()]
+        means = [
+            Scalar(f"mean_{name}", f"mean {about}", definition=self.definitions[name])
+            for name, (_, about) in MAPS.items()
+        ]
         self.fields: Sequence[Field] = [*maps, *means, Picture("picture", "as the model saw it")]
         self._hookpoint = ""
 
@@ -119,8 +122,14 @@ class ClipSimilarity:
 
         return {"maps": HiddenPlan(self._hookpoint, reduce)}
 
+    def variants(
+        self, sample: Sample, seen: Seen, captured: Mapping[str, Any]
+    ) -> dict[str, tuple[Intervention, ...]]:
+        """Nothing is changed in this study."""
+        return {}
+
     def update(
-        self, sample: Sample, seen: Seen, captured: Mapping[str, Any], output: Any
+        self, sample: Sample, seen: Seen, captured: Mapping[str, Any], outputs: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Return the maps, their means, and the picture."""
         values: dict[str, Any] = {k: v.cpu().numpy() for k, v in captured["maps"].items()}
@@ -143,7 +152,7 @@ class ClipSimilarity:
             aggregates += [
                 (kind(f"mean_{name}", f"mean {about}", definition=definition), moments[name].mean),
                 (kind(f"std_{name}", f"std of {about}", definition=definition), moments[name].std),
-                histogram(results, name, f"{about}", moments[name].lowest, moments[name].highest),
+                histogram(results, name, moments[name].lowest, moments[name].highest),
             ]
         return aggregates
 

@@ -46,7 +46,7 @@ class RunningMoments:
 
 
 def histogram(
-    results: Results, name: str, about: str, lowest: float, highest: float, bins: int = 100
+    results: Results, name: str, lowest: float, highest: float, bins: int = 100
 ) -> tuple[Histogram, np.ndarray]:
     """Return the pooled counts of a stacked field in equal bins from `lowest` to `highest`."""
     if highest <= lowest:
@@ -54,5 +54,13 @@ def histogram(
     counts = np.zeros(bins, dtype=np.int64)
     for block in results.stream([name]):
         counts += np.histogram(block[name], bins=bins, range=(lowest, highest))[0]
-    field = Histogram(f"histogram_{name}", about, lowest=lowest, highest=highest)
+    of = results.fields[name]
+    field = Histogram(
+        f"histogram_{name}",
+        of.about,
+        unit=of.unit,
+        definition=of.definition,
+        lowest=lowest,
+        highest=highest,
+    )
     return field, counts

@@ -78,6 +78,10 @@ class LoadedModel(Protocol):
         """Run the model on a batch and return one output a sample."""
         ...
 
+    def forward(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """Run one forward and return what depends on all of the input: logits, or hidden states."""
+        ...
+
 
 @dataclass(frozen=True)
 class Weights:

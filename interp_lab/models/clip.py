@@ -4,7 +4,7 @@ Only the image side is loaded. A SigLIP tower has no CLS token; its token map sa
 none, and what needs CLS is then not measured.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,7 +110,11 @@ class ClipVision:
 
     def run(self, prepared: Prepared) -> Sequence[torch.Tensor]:
         """Return each sample's last_hidden_state (positions, d_model) as the tower defines it."""
-        return list(self.module(**prepared.inputs).last_hidden_state)
+        return list(self.forward(prepared.inputs))
+
+    def forward(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """Return last_hidden_state (n, positions, d_model) as the tower defines it."""
+        return self.module(**inputs).last_hidden_state
 
     def _picture(self, pixels: torch.Tensor) -> np.ndarray:
         """Undo the normalisation of (3, h, w): the crop that the model saw, uint8 (h, w, 3)."""

@@ -108,10 +108,18 @@ def _copy_samples(file: h5py.File, plan: _Plan) -> None:
     group = file.create_group("samples")
     create_sample_axis(group, plan.ids, plan.indices)
     ragged = file.create_group("ragged")
+    first: tuple[str, set[str]] | None = None
     for path, rows in zip(plan.sources, plan.rows, strict=True):
         if not rows:
             continue
         with h5py.File(path, "r") as part:
+            names = set(read_fields(part["samples"]))
+            first = first or (path.name, names)
+            if names != first[1]:
+                raise StoreError(
+                    f"{path.name} and {first[0]} differ in the fields they hold "
+                    f"({', '.join(sorted(names ^ first[1]))}); run again with resume=false"
+                )
             _copy_stacked(part["samples"], group, np.array(rows), len(plan.ids), path)
             old = part["samples/index"][...]
             for row, target in rows:
@@ -131,7 +139,7 @@ def _copy_stacked(
         if target[name].shape[1:] != shape:
             raise StoreError(
                 f"{path.name}: field {name!r} has shape {shape}, other parts "
-                f"{target[name].shape[1:]}; delete the run directory and run again"
+                f"{target[name].shape[1:]}; run again with resume=false"
             )
         for row, start, length in _stretches(rows):
             target[name][start : start + length] = source[name][row : row + length]

@@ -4,6 +4,7 @@ With one sample its files lie at the top, under the names that earlier scripts k
 each sample has a folder of its own.
 """
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -11,9 +12,14 @@ from interp_lab.store.results import Results
 
 
 def safe_name(sample_id: str) -> str:
-    """Return a file name for a sample: letters of any script, digits, dots, dashes, underscores."""
-    name = re.sub(r"[^\w.\-]+", "_", sample_id).strip(".")
-    return name[:150] or "sample"
+    """Return a file name for a sample: letters of any script, digits, dots, dashes, underscores.
+
+    A name that had to be changed ends in a hash of the id, so that no two samples share a place.
+    """
+    name = re.sub(r"[^\w.\-]+", "_", sample_id).strip("._")[:120] or "sample"
+    if name == sample_id:
+        return name
+    return f"{name}-{hashlib.sha256(sample_id.encode()).hexdigest()[:6]}"
 
 
 def sample_folder(folder: Path, results: Results, sample_id: str) -> Path:

@@ -6,6 +6,7 @@ here. A figure that fails costs neither the others nor the numbers.
 
 import logging
 import multiprocessing
+import signal
 import sys
 import traceback
 import types
@@ -23,7 +24,13 @@ from interp_lab.errors import InterpLabError
 from interp_lab.store.places import sample_folder
 from interp_lab.store.results import Results, open_results
 from interp_lab.visualization.base import FigureError, NothingToDrawError, Style, save
-from interp_lab.visualization.figure_nodes import OWN_KEYS, check_figures, plain, resolve
+from interp_lab.visualization.figure_nodes import (
+    MIN_SAMPLES,
+    OWN_KEYS,
+    check_figures,
+    plain,
+    resolve,
+)
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +65,14 @@ def draw_all(
 ) -> list[Path]:
     """Draw and save the figures of a result.
 
-    With one sample its figures lie at the top of the folder and figures of the run are left out;
-    with several every sample has a folder of its own.
+    With one sample its figures lie at the top of the folder and figures of the run are left out,
+    but those that say `min_samples: 1`; with several every sample has a folder of its own.
 
     Args:
         results_path: a results.h5 or run directory.
         figures: name -> node with `_target_`, `file` (a name without suffix), `per` (sample or
-            run), `enabled`, and the draw function's own options.
+            run), `enabled`, `min_samples` (of a run, 2 if not given), and the draw function's own
+            options.
         style: how, how many, and by how many processes.
         folder: where they go.
 
@@ -99,13 +107,15 @@ def _jobs(
     results: Results, figures: Mapping[str, Mapping[str, Any]], style: Style, folder: Path
 ) -> list[Job]:
     limit = len(results) if style.max_samples < 0 else style.max_samples
-    samples: list[str | None] = [*results.sample_ids[:limit]]
-    if len(results) + len(results.failures) > 1 and len(results):
-        samples.append(None)  # the run itself
+    n_samples = len(results) + len(results.failures)
+    # The run itself comes last; without any measured sample it has nothing to show.
+    subjects = [*results.sample_ids[:limit], *([None] if len(results) else [])]
     jobs = []
-    for sample in samples:
+    for sample in subjects:
         place = folder if sample is None else sample_folder(folder, results, sample)
         for name, node in figures.items():
+            if sample is None and n_samples < node.get("min_samples", MIN_SAMPLES):
+                continue
             if (node["per"] == "run") == (sample is None):
                 options = {k: plain(v) for k, v in node.items() if k not in OWN_KEYS}
                 path = place / f"{node['file']}.{style.format}"
@@ -124,16 +134,22 @@ def _in_processes(path: Path, jobs: Sequence[Job], style: Style) -> list[Outcome
     share = max(1, min(JOBS_A_TASK, len(jobs) // style.workers))
     tasks = [jobs[start : start + share] for start in range(0, len(jobs), share)]
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(style.workers, len(tasks)) or 1, mp_context=context)
+    pool = ProcessPoolExecutor(
+        min(style.workers, len(tasks)) or 1,
+        mp_context=context,
+        # An interrupt is for the process that was asked to draw; it ends these in order.
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
     try:
-        with _hidden_main():
-            futures: list[Future[Outcome]] = [
-                pool.submit(draw_jobs, path, task, style) for task in tasks
-            ]
+        with _clean_start():
+            sizes: dict[Future[Outcome], int] = {
+                pool.submit(draw_jobs, path, task, style): len(task) for task in tasks
+            }
         with tqdm(total=len(jobs), desc="figures", disable=None) as bar:
-            for future in as_completed(futures):
-                bar.update(len(tasks[futures.index(future)]))
-        return [future.result() for future in futures]
+            for future in as_completed(sizes):
+                bar.update(sizes[future])
+        return [future.result() for future in sizes]
     except BrokenProcessPool as error:
         raise FigureError(
             "a drawing process died (out of memory?): lower visualization.dpi or figsize, or set "
@@ -144,19 +160,22 @@ def _in_processes(path: Path, jobs: Sequence[Job], style: Style) -> list[Outcome
 
 
 @contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Start processes that do not import the caller's main module again.
+def _clean_start() -> Iterator[None]:
+    """Start processes that know nothing of how this one was started.
 
     A spawned process runs the main script once more, to find functions defined there. Ours are in
     this module; a script without a `__name__` guard would start its study again in every worker,
-    and a notebook or standard input has no file to run.
+    and a notebook or standard input has no file to run. It also takes over this process's default
+    start method, which inside a joblib worker is one that a plain process does not know.
     """
-    main = sys.modules["__main__"]
+    main, method = sys.modules["__main__"], multiprocessing.get_start_method(allow_none=True)
     sys.modules["__main__"] = types.ModuleType("__main__")
+    multiprocessing.set_start_method("spawn", force=True)
     try:
         yield
     finally:
         sys.modules["__main__"] = main
+        multiprocessing.set_start_method(method, force=True)
 
 
 class _Collector(logging.Handler):

@@ -13,7 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from interp_lab.errors import ConfigError, did_you_mean
 
-OWN_KEYS = ("_target_", "file", "per", "enabled")
+OWN_KEYS = ("_target_", "file", "per", "enabled", "min_samples")
+# A figure over samples says little of one, unless its node says otherwise.
+MIN_SAMPLES = 2
 # What draw_all gives to a draw function, by position.
 GIVEN = {"sample": ("results", "style", "sample"), "run": ("results", "style")}
 
@@ -41,6 +43,9 @@ def check_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
         places[file] = key
         if not isinstance(node.get("enabled", True), bool):
             raise ConfigError(f"{key}.enabled={node['enabled']!r}: give true or false")
+        fewest = node.get("min_samples", MIN_SAMPLES)
+        if not isinstance(fewest, int) or isinstance(fewest, bool) or fewest < 1:
+            raise ConfigError(f"{key}.min_samples={fewest!r}: give a whole number of at least 1")
         _check_options(key, node, GIVEN[per])
 
 

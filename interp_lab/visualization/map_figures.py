@@ -18,13 +18,14 @@ from interp_lab.visualization.panels import DrawnMap
 from interp_lab.visualization.sheets import Heading, sheet
 
 PANEL = 3.4  # inches a panel takes in a figure that chooses its own size
-EDGE_GUIDE = (
-    "Between neighbours: a tile reaches from the centre of one token to the centre of the next; "
-    "on the image a bar lies on the border that the two share."
+TILE_GUIDE = (
+    "Between neighbours: a tile reaches from the centre of one token to the centre of the next."
 )
+BAR_GUIDE = "On the image a bar lies on the border that two tokens share."
 LIMIT_GUIDE = (
     "Colours span the smallest to the largest value; maps between neighbours share their scale."
 )
+NO_NEIGHBOURS = "a token that has no neighbour there cannot be compared"
 HEAT_GUIDE = "On the image the heat is translucent: read values from the map beside it."
 
 
@@ -79,7 +80,9 @@ def combined_figure(
     slots = _Slots(n, picture is not None, style.figsize)
     page = style.page((slots.cols * PANEL * 1.25, slots.rows * PANEL + 0.9), fill=True)
     with style.context(page.points):
-        figure = sheet(style, page, with_guide(head, drawn, over_picture=picture is not None))
+        figure = sheet(
+            style, page, with_guide(head, drawn, style, over_picture=picture is not None)
+        )
         grid = figure.add_gridspec(slots.rows, slots.cols)
         aspect = panels.cell_aspect(picture, drawn[0].grid)
         if picture is not None:
@@ -102,17 +105,26 @@ def individual_figure(
     head: Heading,
     style: MapStyle,
 ) -> Figure:
-    """Draw one map, and the same on the photograph (arguments as for `combined_figure`)."""
-    drawn = _drawn(maps, style)
+    """Draw one map, and the same on the photograph.
+
+    Args:
+        maps: the map, and behind it those that only share its colour limits.
+        picture, head, style: as for `combined_figure`.
+    """
+    one, *others = _drawn(maps, style)
+    if one.field is not maps[0][0]:
+        raise NothingToDrawError(NO_NEIGHBOURS)
     panes = 1 if picture is None else 2
-    page = style.page((panes * PANEL * 1.3, PANEL * 1.1 + 0.9))
+    aspect = panels.cell_aspect(picture, one.grid)
+    proportion = min(2.0, max(0.4, aspect * one.grid[0] / one.grid[1]))
+    page = style.page((panes * PANEL * 1.3, PANEL * 1.1 * proportion + 1.2))
     with style.context(page.points):
-        figure = sheet(style, page, with_guide(head, drawn[:1], over_picture=picture is not None))
+        shown = with_guide(head, [one, *others], style, over_picture=picture is not None)
+        figure = sheet(style, page, shown)
         grid = figure.add_gridspec(1, panes)
-        aspect = panels.cell_aspect(picture, drawn[0].grid)
-        draw_tiles_panel(figure, grid[0, 0], drawn[0], aspect, style)
+        draw_tiles_panel(figure, grid[0, 0], one, aspect, style)
         if picture is not None:
-            _overlay(figure, grid[0, 1], drawn[0], picture, style)
+            _overlay(figure, grid[0, 1], one, picture, style)
     return figure
 
 
@@ -158,15 +170,22 @@ class _Slots:
 def _drawn(maps: Sequence[tuple[Field, np.ndarray]], style: MapStyle) -> list[DrawnMap]:
     drawn = panels.with_limits(maps, style.limits)
     if not drawn:
-        raise NothingToDrawError("a grid of one token has no neighbours to compare")
+        raise NothingToDrawError(NO_NEIGHBOURS)
     return drawn
 
 
-def with_guide(head: Heading, drawn: Sequence[DrawnMap], *, over_picture: bool) -> Heading:
+def with_guide(
+    head: Heading, drawn: Sequence[DrawnMap], style: MapStyle, *, over_picture: bool
+) -> Heading:
     """Return the heading with what a reader must know of these maps at its foot."""
     has_edges = any(isinstance(d.field, panels.EDGE_KINDS) for d in drawn)
-    has_heat = over_picture and any(isinstance(d.field, CellMap) for d in drawn)
-    guides = ((EDGE_GUIDE, has_edges), (LIMIT_GUIDE, len(drawn) > 1), (HEAT_GUIDE, has_heat))
+    has_cells = any(isinstance(d.field, CellMap) for d in drawn)
+    guides = (
+        (TILE_GUIDE, has_edges),
+        (BAR_GUIDE, has_edges and over_picture),
+        (HEAT_GUIDE, has_cells and over_picture),
+        (LIMIT_GUIDE, len(drawn) > 1 and style.limits is None),
+    )
     words = [head.foot, *(guide for guide, applies in guides if applies)]
     return replace(head, foot=" ".join(word for word in words if word))
 
@@ -202,6 +221,8 @@ def _distributions(
         axes = figure.add_subplot(grid[position])
         panels.draw_values(axes, one, style.cmap, one_line=is_wide)
         axes.set_ylabel("count")
-        axes.set_xlim(one.norm.vmin, one.norm.vmax)
+        # Fixed colour limits must not hide the values beyond them.
+        whole = panels.limits([one.values, np.array([one.norm.vmin, one.norm.vmax])])
+        axes.set_xlim(whole.vmin, whole.vmax)
         if one is drawn[-1]:
             axes.set_xlabel(one.unit or "value")

@@ -61,7 +61,8 @@ def individual(results: Results, style: MapStyle, sample: str | int, *, field: s
         NothingToDrawError: if the result does not hold it.
     """
     chosen = choose(results.fields, [field])
-    maps = [(chosen[0], results.read(field, sample))]
+    shown = [*chosen, *_same_scale(chosen[0], in_kind_order(results.fields))]
+    maps = [(one, results.read(one.name, sample)) for one in shown]
     return individual_figure(
         maps, picture_of(results, sample), heading(results, sample, chosen), style
     )
@@ -82,6 +83,12 @@ def choose(held: Mapping[str, Field], names: Sequence[str] | None) -> list[Field
             f"the result holds {wanted}; it has {', '.join(maps) or 'no maps at all'}.{near}"
         )
     return chosen
+
+
+def _same_scale(field: Field, others: Sequence[Field]) -> list[Field]:
+    """Return the other fields that are drawn with the same colour limits."""
+    group = panels.limit_group(field)
+    return [o for o in others if o is not field and panels.limit_group(o) == group]
 
 
 def in_kind_order(held: Mapping[str, Field]) -> list[Field]:
@@ -142,8 +149,11 @@ class SimilarityVisualizer:
     def visualize_individual(self, result: Any, output_dir: str | Path) -> list[Path]:
         """Draw one figure a field into a folder (`result` as for `visualize_all`)."""
         paths = []
+        maps = [(field, values) for field, values, _ in self._maps(result)]
         for field, values, name in self._maps(result):
-            figure = individual_figure([(field, values)], *self._rest(result), self.style)
+            same = _same_scale(field, [f for f, _ in maps])
+            shown = [(field, values), *(m for m in maps if m[0] in same)]
+            figure = individual_figure(shown, *self._rest(result), self.style)
             path = Path(output_dir) / f"{name}_similarity.{self.style.format}"
             paths.append(save(figure, path, self.style))
         return paths

@@ -90,14 +90,14 @@ def with_limits(
     held = [(field, np.asarray(values)) for field, values in maps if np.size(values)]
     groups: dict[str, list[np.ndarray]] = {}
     for field, values in held:
-        groups.setdefault(_limit_group(field), []).append(values)
+        groups.setdefault(limit_group(field), []).append(values)
     return [
-        DrawnMap(field, values, limits(groups[_limit_group(field)], fixed))
-        for field, values in held
+        DrawnMap(field, values, limits(groups[limit_group(field)], fixed)) for field, values in held
     ]
 
 
-def _limit_group(field: Field) -> str:
+def limit_group(field: Field) -> str:
+    """Return a name that fields with common colour limits have in common."""
     return f"edge {field.unit}" if isinstance(field, EDGE_KINDS) else field.name
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
+from matplotlib.ticker import MaxNLocator
 
 from interp_lab.fields import Field, Histogram, Scalar
 from interp_lab.store.results import Results
@@ -15,7 +16,7 @@ from interp_lab.visualization import panels
 from interp_lab.visualization.base import NothingToDrawError
 from interp_lab.visualization.map_figures import PANEL, MapStyle, draw_tiles_panel, with_guide
 from interp_lab.visualization.maps import choose, heading, in_kind_order
-from interp_lab.visualization.panels import DrawnMap
+from interp_lab.visualization.panels import DrawnMap, unit_of
 from interp_lab.visualization.sheets import sheet
 
 
@@ -34,7 +35,7 @@ def mean_maps(results: Results, style: MapStyle, *, fields: Sequence[str] | None
     rows = [_drawn(results, same, style) for same in _by_statistic(chosen)]
     page = style.page((max(map(len, rows)) * PANEL * 1.25, len(rows) * PANEL + 0.9))
     drawn_maps = [drawn for row in rows for drawn in row]
-    head = with_guide(heading(results, None, chosen), drawn_maps, over_picture=False)
+    head = with_guide(heading(results, None, chosen), drawn_maps, style, over_picture=False)
     with style.context(page.points):
         figure = sheet(style, page, head)
         for places, row in zip(_places(figure, rows), rows, strict=True):
@@ -133,6 +134,7 @@ def _pooled(axes: Axes, field: Histogram, counts: np.ndarray, color: Any) -> Non
     panels.draw_counts(axes, counts, borders, color)
     _title(axes, field, f"all samples pooled, n = {counts.sum()}")
     axes.set(xlabel=_label(field), ylabel="count")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
 
 
 def _sorted_samples(
@@ -165,4 +167,4 @@ def _title(axes: Axes, field: Field, numbers: str) -> None:
 
 
 def _label(field: Field) -> str:
-    return "value" if field.unit == "1" else f"value [{field.unit}]"
+    return unit_of(field) or "value"

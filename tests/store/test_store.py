@@ -161,6 +161,15 @@ def test_shapes_that_differ_need_a_ragged_field(tmp_path: Path) -> None:
         writer.flush()
 
 
+def test_parts_that_hold_different_fields_are_refused(tmp_path: Path) -> None:
+    for index, held in enumerate((["score", "cells"], ["score"])):
+        writer = PartWriter(tmp_path / "parts", FIELDS)
+        writer.add(index, f"s{index}", {name: values(index)[name] for name in held})
+        writer.flush()
+    with pytest.raises(StoreError, match="cells"):
+        merge(list_parts(tmp_path / "parts"), ["s0", "s1"], tmp_path / "r.h5", {}, lambda _: [])
+
+
 def test_a_missing_field_or_sample_names_the_nearest(tmp_path: Path) -> None:
     with open_results(make(tmp_path, [0, 1], [], frozenset({1}))) as results:
         with pytest.raises(StoreError, match="'cells'"):

@@ -6,26 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from known_maps import MAPS, SIDE, values_of
 
-from interp_lab.fields import CellMap, DownEdgeMap, Field, Histogram, Picture, RightEdgeMap, Scalar
+from interp_lab.fields import Field, Histogram, Picture, Scalar
 from interp_lab.store.merge import merge
 from interp_lab.store.parts import Failure, PartWriter, list_parts
 from interp_lab.store.results import Results
-
-GRID = 4
-SIDE = 32
-MAPS: dict[str, tuple[type[Field], tuple[int, int], str]] = {
-    "horizontal_right": (RightEdgeMap, (GRID, GRID - 1), "similarity to the right neighbour"),
-    "vertical_down": (DownEdgeMap, (GRID - 1, GRID), "similarity to the neighbour below"),
-    "cls_similarity": (CellMap, (GRID, GRID), "similarity to CLS"),
-}
-
-
-def values_of(name: str, sample: int) -> np.ndarray:
-    """The map `name` of the sample: rising in steps of 0.01 from a start of its own."""
-    shape = MAPS[name][1]
-    start = {"horizontal_right": 0.1, "vertical_down": 0.3, "cls_similarity": -0.2}[name]
-    return start + 0.1 * sample + np.arange(np.prod(shape)).reshape(shape) / 100
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """All figures of a run: names, places, processes, failures; without torch."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -7,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import joblib
 import pytest
 import yaml
-from matplotlib.figure import Figure
 from PIL import Image
 
 from interp_lab.config import conf_dir
 from interp_lab.errors import ConfigError
-from interp_lab.store.results import Results
-from interp_lab.visualization.base import FigureError, Style
+from interp_lab.store.places import safe_name
+from interp_lab.visualization.base import FigureError
 from interp_lab.visualization.draw import check_figures, draw_all
 from interp_lab.visualization.maps import MapStyle
 
@@ -40,11 +41,9 @@ MEANS = {
 FIGURES = {"combined": COMBINED, "cls": CLS, "means": MEANS}
 
 
-def fails_on_b(results: Results, style: Style, sample: str) -> Figure:
-    """Draw nothing; fail on one sample."""
-    if sample == "b":
-        raise RuntimeError("no ink")
-    return Figure()
+BLANK = {"_target_": "known_maps.blank", "file": "individual/blank", "per": "sample"}
+BLANK_RUN = {"_target_": "known_maps.blank_run", "file": "of_the_run", "per": "run"}
+INK = {"_target_": "known_maps.fails_on_b", "file": "ink", "per": "sample"}
 
 
 def names(folder: Path) -> list[str]:
@@ -63,11 +62,8 @@ def test_one_sample_lies_at_the_top_under_the_known_names(
 
 
 def test_a_failed_sample_beside_it_makes_it_several(write_result: Write, tmp_path: Path) -> None:
-    draw_all(write_result(failed=["x"]), {"c": CLS, "m": MEANS}, STYLE, tmp_path / "f")
-    assert names(tmp_path / "f") == [
-        "a.png/individual/cls_similarity.png",
-        "mean_similarity_maps.png",
-    ]
+    draw_all(write_result(failed=["x"]), {"c": BLANK, "m": BLANK_RUN}, STYLE, tmp_path / "f")
+    assert names(tmp_path / "f") == ["a.png/individual/blank.png", "of_the_run.png"]
 
 
 @pytest.mark.parametrize(("limit", "drawn"), [(2, 2), (0, 0), (-1, 3)])
@@ -75,20 +71,40 @@ def test_max_samples_limits_the_samples_in_their_order(
     write_result: Write, tmp_path: Path, limit: int, drawn: int
 ) -> None:
     style = MapStyle(figsize=(5, 4), dpi=30, workers=0, max_samples=limit)
-    draw_all(write_result(["x/c", "b", "a"]), {"cls": CLS, "m": MEANS}, style, tmp_path / "f")
-    expected = [f"{name}/individual/cls_similarity.png" for name in ("x_c", "b", "a")[:drawn]]
-    assert names(tmp_path / "f") == sorted([*expected, "mean_similarity_maps.png"])
+    figures = {"c": BLANK, "m": BLANK_RUN}
+    draw_all(write_result(["x/c", "b", "a"]), figures, style, tmp_path / "f")
+    expected = [f"{name}/individual/blank.png" for name in (safe_name("x/c"), "b", "a")[:drawn]]
+    assert names(tmp_path / "f") == sorted([*expected, "of_the_run.png"])
 
 
-def test_processes_draw_the_same_pixels(write_result: Write, tmp_path: Path) -> None:
+def test_processes_draw_the_same_pixels(
+    write_result: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     result = write_result(["a", "b"])
-    figures = {"cls": CLS, "means": MEANS}
-    here = draw_all(result, figures, STYLE, tmp_path / "here")
-    two = MapStyle(figsize=(5, 4), dpi=30, workers=2)
-    there = draw_all(result, figures, two, tmp_path / "there")
-    assert names(tmp_path / "here") == names(tmp_path / "there")
-    for one, other in zip(here, there, strict=True):
-        assert one.read_bytes() == other.read_bytes()
+    figures = {"ink": INK, "cls": CLS, "means": MEANS}
+    before = multiprocessing.get_start_method(allow_none=True), sys.modules["__main__"]
+    logged = []
+    for workers in (0, 2):
+        style = MapStyle(figsize=(5, 4), dpi=30, workers=workers)
+        caplog.clear()
+        with pytest.raises(FigureError, match="1 of 5 figures could not be drawn"):
+            draw_all(result, figures, style, tmp_path / str(workers))
+        logged.append(caplog.messages)
+    assert logged == [["figure ink of sample 'b': RuntimeError: no ink"]] * 2
+    assert (
+        names(tmp_path / "0")
+        == names(tmp_path / "2")
+        == [
+            "a/individual/cls_similarity.png",
+            "a/ink.png",
+            "b/individual/cls_similarity.png",
+            "mean_similarity_maps.png",
+        ]
+    )
+    for name in names(tmp_path / "0"):
+        assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    after = multiprocessing.get_start_method(allow_none=True), sys.modules["__main__"]
+    assert after == before
 
 
 def test_a_script_without_a_guard_is_not_run_again(write_result: Write, tmp_path: Path) -> None:
@@ -106,6 +122,12 @@ def test_a_script_without_a_guard_is_not_run_again(write_result: Write, tmp_path
         [sys.executable, script], capture_output=True, text=True, env=environment, check=True
     )
     assert done.stdout.split() == ["started", "1"]
+
+
+def test_figures_are_drawn_inside_workers_of_joblib(write_result: Write, tmp_path: Path) -> None:
+    result, style = write_result(), MapStyle(figsize=(5, 4), dpi=30, workers=1)
+    jobs = (joblib.delayed(draw_all)(result, {"c": BLANK}, style, tmp_path / k) for k in "ab")
+    assert [len(paths) for paths in joblib.Parallel(2)(jobs)] == [1, 1]
 
 
 def test_redrawing_changes_size_and_colours(write_result: Write, tmp_path: Path) -> None:
@@ -133,22 +155,6 @@ def test_a_file_says_where_it_comes_from(write_result: Write, tmp_path: Path) ->
     text = Image.open(path).text
     assert text["Software"].startswith("interp_lab")
     assert str(result) in text["Description"]
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_figure_that_fails_is_named_and_the_others_are_drawn(
-    write_result: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture, workers: int
-) -> None:
-    broken = {"_target_": f"{__name__}.fails_on_b", "file": "ink", "per": "sample"}
-    style = MapStyle(figsize=(5, 4), dpi=30, workers=workers)
-    with pytest.raises(FigureError, match="1 of 4 figures could not be drawn"):
-        draw_all(write_result(["a", "b"]), {"ink": broken, "cls": CLS}, style, tmp_path / "f")
-    assert "figure ink of sample 'b': RuntimeError: no ink" in caplog.text
-    assert names(tmp_path / "f") == [
-        "a/individual/cls_similarity.png",
-        "a/ink.png",
-        "b/individual/cls_similarity.png",
-    ]
 
 
 def test_an_absent_field_is_left_out_and_said_once(

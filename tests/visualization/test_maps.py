@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from known_maps import GRID, SIDE, values_of
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -14,7 +15,6 @@ from interp_lab.store.results import open_results
 from interp_lab.visualization.base import NothingToDrawError
 from interp_lab.visualization.maps import MapStyle, SimilarityVisualizer, combined, individual
 from interp_lab.visualization.run_maps import distributions, mean_maps
-from tests.visualization.conftest import GRID, SIDE, values_of
 
 Write = Callable[..., Path]
 STYLE = MapStyle(figsize=(6, 5), dpi=40)
@@ -117,3 +117,27 @@ def test_the_visualizer_of_notebooks_writes_the_known_names(tmp_path: Path) -> N
     assert [p.name for p in paths] == ["horizontal_similarity.png", "vertical_similarity.png"]
     result.picture = None
     assert visualizer.visualize_all(result, tmp_path / "no_picture.svg").stat().st_size > 0
+
+
+def test_single_figures_of_both_directions_share_their_colours(write_result: Write) -> None:
+    with open_results(write_result()) as results:
+        figures = [
+            individual(results, STYLE, 0, field=name)
+            for name in ("horizontal_right", "vertical_down", "cls_similarity")
+        ]
+    norms = [figure.axes[0].get_images()[0].norm for figure in figures]
+    assert [(n.vmin, n.vmax) for n in norms] == [
+        pytest.approx((0.1, 0.41)),
+        pytest.approx((0.1, 0.41)),
+        pytest.approx((-0.2, -0.05)),
+    ]
+
+
+def test_fixed_limits_hide_no_value_of_a_histogram(write_result: Write) -> None:
+    style = MapStyle(figsize=(6, 5), dpi=40, limits=(0.0, 0.2))
+    with open_results(write_result()) as results:
+        figure = combined(results, style, 0, fields=["vertical_down"])
+    (histogram,) = [axes for axes in figure.axes if axes.get_ylabel() == "count"]
+    low, high = histogram.get_xlim()
+    assert low == 0
+    assert high == pytest.approx(values_of("vertical_down", 0).max())
