@@ -86,9 +86,7 @@ class Mean:
         sums = block.sum(_dims(self.over), keepdim=True)
         return sums, block.numel() // max(1, sums.numel())
 
-    def combine(
-        self, first: tuple[Tensor, int], second: tuple[Tensor, int]
-    ) -> tuple[Tensor, int]:
+    def combine(self, first: tuple[Tensor, int], second: tuple[Tensor, int]) -> tuple[Tensor, int]:
         """Add sums and counts, or put one after the other where queries are kept."""
         if "query" in self.over:
             return first[0] + second[0], first[1] + second[1]

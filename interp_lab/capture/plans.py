@@ -45,6 +45,7 @@ class Reducer(Protocol):
 
     def finish(self, state: Any) -> Tensor:
         """Return the reduced tensor, as pattern values (not logs) where it holds values."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,18 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from interp_lab.errors import did_you_mean
 from interp_lab.fields import Field
 from interp_lab.store.results import Results
-from interp_lab.visualization.base import NothingToDrawError
-from interp_lab.visualization.sheets import Heading
+from interp_lab.visualization.base import NothingToDrawError, Page, Style
+from interp_lab.visualization.sheets import Heading, sheet, wrap
 
 USE_CAPTION = "Attention alone does not show that the model uses what a head looks at."
 # Red and blue that differ in brightness too; the others are to be seen, not looked at.
-TOP, SECOND, REST, LINE = "#c8102e", "#2c6e9b", "#a9b8c6", "0.35"
+TOP, SECOND, REST, LINE = "#c8102e", "#2c6e9b", "#9aabbb", "0.35"
 # Cells up to this number in all have their value written in them.
 MOST_WRITTEN_CELLS = 160
 
@@ -51,18 +52,50 @@ def aggregate_or_none(results: Results, name: str, kind: type[Field]) -> np.ndar
     return np.asarray(results.aggregate(name)) if isinstance(field, kind) else None
 
 
-def head_heading(results: Results, title: str, fields: Sequence[Field], foot: str) -> Heading:
-    """Return what stands above and below a figure about heads.
+def head_sheet(
+    results: Results,
+    style: Style,
+    page: Page,
+    title: str,
+    fields: Sequence[Field],
+    foot: str,
+    *,
+    counted: int | None = None,
+) -> Figure:
+    """Return an empty figure about heads, with what stands above and below its panels.
+
+    Call it, and add panels, within `style.context(page.points)`.
 
     Args:
         results: an open result.
+        style, page: how, and of which size.
         title: what the figure shows.
         fields: what it is drawn from; their definitions are named.
         foot: how to read it; the sentence on use follows.
+        counted: samples that the numbers are of, where it can differ from those of the result:
+            a sample without a picture has no winning head.
     """
+    figure = sheet(style, page, _heading(results, title, fields, foot, counted))
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    # Panels here have small titles of their own, which would stick to the heading.
+    x, y, width, height = engine.get()["rect"]
+    engine.set(rect=(x, y, width, height - 0.5 * page.points / 72 / page.height))
+    return figure
+
+
+def samples_of(counts: np.ndarray) -> int:
+    """Return how many samples are in counts (n_layers, n_heads)."""
+    return int(counts.sum(axis=1).max())
+
+
+def _heading(
+    results: Results, title: str, fields: Sequence[Field], foot: str, counted: int | None
+) -> Heading:
     known = results.attributes
     words = [str(known[key]) for key in ("task_name", "model", "dataset") if known.get(key)]
-    words += [f"{len(results)} sample{'s' * (len(results) != 1)}"]
+    number = f"{len(results)} sample{'s' * (len(results) != 1)}"
+    words += [number if counted in (None, len(results)) else f"{counted} of {number}"]
     words += [f"{len(results.failures)} failed"] if results.failures else []
     words += dict.fromkeys(field.definition for field in fields if field.definition)
     return Heading(title, " · ".join(words), tuple(results.notes), f"{foot} {USE_CAPTION}")
@@ -74,26 +107,36 @@ def index_ticks(axis: Axis, n: int, most: int) -> None:
     axis.set_ticks(np.arange(0, n, step))
 
 
-def layer_ticks(axes: Axes, n_layers: int) -> None:
+def layer_ticks(axes: Axes, n_layers: int, most: int = 40) -> None:
     """Set the x-axis to layers: all of them numbered if they are few, else every second or so."""
-    index_ticks(axes.xaxis, n_layers, 40)
+    index_ticks(axes.xaxis, n_layers, most)
     axes.tick_params(axis="x", length=0, labelsize="x-small" if n_layers > 16 else "small")
     axes.set(xlim=(-0.7, n_layers - 0.3), xlabel="layer")
 
 
 def count_ticks(axis: Axis, most: int = 5) -> None:
     """Put few, whole-numbered ticks on an axis of counts."""
-    axis.set_major_locator(MaxNLocator(most, integer=True))
+    axis.set_major_locator(MaxNLocator(most, integer=True, steps=[1, 2, 5, 10]))
 
 
-def reference_line(axes: Axes, value: float, words: str) -> None:
-    """Draw a dashed line across the axes with its meaning at its right end, above it."""
+def reference_line(axes: Axes, value: float, words: str, *, beside: bool = False) -> None:
+    """Draw a dashed line across the axes with its meaning above its end, or beside the axes."""
     width = matplotlib.rcParams["axes.linewidth"] * 1.3
     axes.axhline(value, color=LINE, linewidth=width, linestyle=(0, (4, 3)), zorder=1)
+    place: dict[str, Any] = {"xytext": (0, 2), "ha": "right", "va": "bottom"}
+    if beside:
+        place = {"xytext": (3, 0), "ha": "left", "va": "center"}
     axes.annotate(
-        words, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 2),
-        textcoords="offset points", ha="right", va="bottom", fontsize="x-small", color=LINE,
+        words, (1, value), xycoords=("axes fraction", "data"), textcoords="offset points",
+        fontsize="x-small", color=LINE, **place,
     )  # fmt: skip
+
+
+def legend_above(axes: Axes) -> None:
+    """Put the legend of an axes in one row above it, on the left."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize="x-small", borderaxespad=0.1
+    )
 
 
 def intervals(
@@ -142,7 +185,9 @@ def layer_head_map(
     bar = figure.colorbar(image, cax=axes.inset_axes((1.03, 0.0, 0.035, 1.0)))
     bar.outline.set_visible(False)
     bar.locator = MaxNLocator(6, integer=values.dtype.kind in "iu")
-    bar.set_label(label)
+    points = matplotlib.rcParams["font.size"] * 0.9
+    height = place.get_position(figure).height * figure.get_size_inches()[1] * 0.75
+    bar.set_label(wrap(label, height, points))
     return axes
 
 
@@ -152,15 +197,11 @@ def _frames(axes: Axes, rows: np.ndarray, cols: np.ndarray) -> None:
     width = matplotlib.rcParams["axes.linewidth"] * 1.6
     # Red on a dark or a bright cell: a white line outside keeps it apart from both.
     for color, share in (("white", 2.0), (TOP, 1.0)):
-        axes.add_collection(
-            PolyCollection(
-                list(squares),
-                facecolors="none",
-                edgecolors=color,
-                linewidths=width * share,
-                zorder=3,
-            )  # fmt: skip
+        frames = PolyCollection(
+            list(squares), facecolors="none", edgecolors=color, linewidths=width * share, zorder=3
         )
+        frames.set_clip_on(False)
+        axes.add_collection(frames)
 
 
 def _write_numbers(axes: Axes, values: np.ndarray, colors: np.ndarray, number: str) -> None:

@@ -15,21 +15,17 @@ from interp_lab.visualization.head_panels import (
     TOP,
     aggregate,
     count_ticks,
-    head_heading,
+    head_sheet,
     index_ticks,
     layer_head_map,
     reference_line,
 )
 from interp_lab.visualization.panels import limits, sentence
-from interp_lab.visualization.sheets import sheet
 
 TIES = "On equal counts the lower head number comes first."
-ORDINALS = ("most frequent", "second", "third")
-# Heads of different layers share a number and nothing else.
-NUMBER_GUIDE = (
-    "A head's number means nothing across layers: heads of one number in different layers are "
-    "different heads."
-)
+NUMBER_GUIDE = "Heads of one number in different layers are different heads."
+# Room for a head's number and for its count, as shares of the longest bar.
+BEFORE_BAR, AFTER_BAR = 0.45, 0.28
 
 
 def max_attention_head_distribution(
@@ -54,8 +50,7 @@ def max_attention_head_distribution(
     page = style.page((max(6.0, columns * width + 0.5), rows * 1.15 + 1.6), fill=True)
     foot = f"One panel a layer; red: its most frequent head, with its share of samples. {TIES}"
     with style.context(page.points):
-        head = head_heading(results, "Winning heads of every layer", [field], foot)
-        figure = sheet(style, page, head)
+        figure = head_sheet(results, style, page, "Winning heads of every layer", [field], foot)
         grid = figure.add_gridspec(rows, columns)
         for layer in range(n_layers):
             axes = figure.add_subplot(grid[divmod(layer, columns)])
@@ -99,8 +94,9 @@ def max_attention_head_heatmap(
     page = style.page(_map_size(*values.shape), fill=True)
     foot = f"Framed in red: each layer's most frequent head. {TIES}"
     with style.context(page.points):
-        head = head_heading(results, "How often each head wins its layer", [field], foot)
-        figure = sheet(style, page, head)
+        figure = head_sheet(
+            results, style, page, "How often each head wins its layer", [field], foot
+        )
         layer_head_map(
             figure, figure.add_gridspec(1, 1)[0], values, cmap=style.cmap, number="d",
             norm=Normalize(0, max(1, values.max())), label=sentence(field.about),
@@ -125,8 +121,7 @@ def mean_scores(results: Results, style: Style, *, scores: str = "mean_scores") 
         "Framed in red: each layer's highest mean. The head that wins most samples can be another."
     )
     with style.context(page.points):
-        head = head_heading(results, "How strongly each head scores", [field], foot)
-        figure = sheet(style, page, head)
+        figure = head_sheet(results, style, page, "How strongly each head scores", [field], foot)
         unit = "" if field.unit == "1" else f" [{field.unit}]"
         layer_head_map(
             figure, figure.add_gridspec(1, 1)[0], values, cmap=style.cmap, number=".2g",
@@ -137,7 +132,7 @@ def mean_scores(results: Results, style: Style, *, scores: str = "mean_scores") 
 
 def _map_size(n_layers: int, n_heads: int) -> tuple[float, float]:
     cell = min(0.55, max(0.2, 5.0 / max(n_layers, n_heads)))
-    return max(6.0, n_heads * cell + 1.8), max(2.0, n_layers * cell) + 1.7
+    return max(6.0, n_heads * cell + 1.8), max(2.4, n_layers * cell) + 1.8
 
 
 def top_k_heads_per_layer(
@@ -158,43 +153,47 @@ def top_k_heads_per_layer(
     n_layers, n_heads = values.shape
     k = max(1, min(top_k, n_heads))
     order = np.argsort(-values, axis=1, kind="stable")[:, :k]
+    wins = np.take_along_axis(values, order, axis=1)
+    most = max(1, int(wins.max()))
+    # One scale for all ranks: a column is as wide as its longest bar needs.
+    widths = wins.max(axis=0) / most + BEFORE_BAR + AFTER_BAR
     height = max(0.2, min(0.4, 4.0 / n_layers))
-    page = style.page((max(6.0, k * 1.65 + 0.7), n_layers * height + 1.8), fill=True)
+    page = style.page((max(6.0, widths.sum() * 1.5 + 0.9), n_layers * height + 1.8), fill=True)
     foot = (
-        f"Every bar: head number and the samples it wins. Heads that win none are left out. {TIES}"
+        "At every bar: the head's number and the samples it wins. Heads that win none are left "
+        f"out. {TIES}"
     )
+    title = f"The {k} most frequent heads of every layer"
     with style.context(page.points):
-        head = head_heading(results, f"The {k} most frequent heads of every layer", [field], foot)
-        figure = sheet(style, page, head)
-        grid = figure.add_gridspec(1, k)
+        figure = head_sheet(results, style, page, title, [field], foot)
+        grid = figure.add_gridspec(1, k, width_ratios=widths)
         for rank in range(k):
             axes = figure.add_subplot(grid[0, rank])
-            _rank_bars(axes, order[:, rank], values, TOP if rank == 0 else REST)
-            axes.set_title(
-                ORDINALS[rank] if rank < len(ORDINALS) else f"{rank + 1}th", fontsize="small"
-            )
-            if rank == 0:
-                axes.set_yticks(np.arange(n_layers))
-                axes.set_ylabel("layer")
+            _rank_bars(axes, order[:, rank], wins[:, rank], most, rank)
     return figure
 
 
-def _rank_bars(axes: Axes, heads: np.ndarray, values: np.ndarray, color: str) -> None:
-    """Draw one bar a layer: the count of its head of this rank, on the scale of all ranks."""
-    layers, most = np.arange(len(heads)), max(1, int(values.max()))
-    counts = values[layers, heads]
-    axes.barh(layers, counts, height=0.72, color=color)
-    for layer, head, count in zip(layers.tolist(), heads.tolist(), counts.tolist(), strict=True):
+def _rank_bars(axes: Axes, heads: np.ndarray, wins: np.ndarray, most: int, rank: int) -> None:
+    """Draw one bar a layer: the wins of its head of this rank, on a scale up to `most`."""
+    layers = np.arange(len(heads))
+    left, right = -BEFORE_BAR * most, float(wins.max()) + AFTER_BAR * most
+    axes.hlines(layers, left, right, color="0.92", linewidth=0.6, zorder=0)
+    axes.barh(layers, wins, height=0.72, color=REST if rank else TOP)
+    for layer, head, count in zip(layers.tolist(), heads.tolist(), wins.tolist(), strict=True):
         if count:
-            axes.text(
-                -0.05 * most, layer, f"head {head}", ha="right", va="center", fontsize="x-small"
-            )
-            axes.text(
-                count + 0.04 * most, layer, f"{count}", va="center", fontsize="x-small", color="0.3"
-            )
-    axes.set(xlim=(-0.95 * most, 1.42 * most), ylim=(len(heads) - 0.4, -0.6), xticks=[], yticks=[])
+            for x, words, side in (
+                (-0.03 * most, f"head {head}", "right"),
+                (count + 0.03 * most, str(count), "left"),
+            ):
+                axes.text(x, layer, words, ha=side, va="center", fontsize="x-small")
+    words = ("most frequent", "2nd", "3rd")[rank] if rank < 3 else f"{rank + 1}th"
+    axes.set_title(words, loc="left", fontsize="small")
+    axes.set(xlim=(left, right), ylim=(len(heads) - 0.4, -0.6), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize="x-small")
+    if rank == 0:
+        axes.set_yticks(layers)
+        axes.set_ylabel("layer")
 
 
 def head_frequency_total(
@@ -217,22 +216,21 @@ def head_frequency_total(
     red = red[totals[red] > 0]
     page = style.page((max(6.0, n_heads * 0.27 + 1.0), 4.2), fill=True)
     foot = f"Red: the {len(red)} most frequent. {TIES} {NUMBER_GUIDE}"
+    title = "Wins of each head number over all layers"
     with style.context(page.points):
-        head = head_heading(results, "Wins of each head number over all layers", [field], foot)
-        axes = sheet(style, page, head).add_subplot()
+        figure = head_sheet(results, style, page, title, [field], foot)
+        axes = figure.add_subplot()
         bars = axes.bar(np.arange(n_heads), totals, width=0.8, color=REST)
-        for number in red:
+        for number in red.tolist():
             bars[number].set_color(TOP)
             axes.annotate(
-                f"{totals[number]}", (float(number), float(totals[number])), xytext=(0, 2),
+                f"{totals[number]}", (number, float(totals[number])), xytext=(0, 2),
                 textcoords="offset points", ha="center", fontsize="x-small", color=TOP,
             )  # fmt: skip
-        reference_line(axes, totals.sum() / n_heads, "equal share")
+        reference_line(axes, totals.sum() / n_heads, "equal\nshare", beside=True)
         index_ticks(axes.xaxis, n_heads, 40)
         axes.tick_params(axis="x", length=0, labelsize="x-small" if n_heads > 16 else "small")
         count_ticks(axes.yaxis)
-        axes.set(xlim=(-0.7, n_heads - 0.3), xlabel="head", ylabel="wins, samples x layers")
+        axes.set(xlim=(-0.7, n_heads - 0.3), xlabel="head", ylabel="wins: samples × layers")
         axes.margins(y=0.1)
-    figure = axes.get_figure(root=True)
-    assert figure is not None
     return figure

@@ -19,11 +19,9 @@ from interp_lab.visualization.head_panels import (
     SECOND,
     TOP,
     aggregate_or_none,
-    head_heading,
+    head_sheet,
     intervals,
 )
-from interp_lab.visualization.panels import sentence
-from interp_lab.visualization.sheets import sheet
 
 WORDS = {
     "baseline": "nothing\nblocked",
@@ -70,8 +68,8 @@ def knockout(
         "answer more than blocking as many random heads of the same layers."
     )
     with style.context(page.points):
-        head = head_heading(results, "Do the winning heads matter?", fields, foot)
-        figure = sheet(style, page, head)
+        title = "Do the winning heads matter?"
+        figure = head_sheet(results, style, page, title, fields, foot)
         row = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (measure, conditions) in zip(row, panels.items(), strict=True):
             _bars(axes, results, prefix, measure, conditions)
@@ -97,25 +95,25 @@ def _conditions(results: Results, prefix: str, measure: str) -> list[str]:
 def _bars(
     axes: Axes, results: Results, prefix: str, measure: str, conditions: Sequence[str]
 ) -> None:
-    tops = []
     for place, condition in enumerate(conditions):
         name = _name(prefix, condition, measure)
         value = float(results.aggregate(name))
         axes.bar(place, value, width=0.66, color=COLORS.get(condition, REST))
         low, high = (aggregate_or_none(results, f"{name}_{end}", Scalar) for end in ("low", "high"))
-        top = max(value, 0.0)
+        end = value
         if low is not None and high is not None:
             intervals(axes, np.array([place]), low.reshape(1), high.reshape(1), "0.15")
-            top = max(top, float(high))
-        axes.annotate(f"{value:.3g}", (place, top), xytext=(0, 4), textcoords="offset points",
-                      ha="center", fontsize="small")  # fmt: skip
-        tops.append(top)
+            end = float(high if value >= 0 else low)
+        away, side = (4, "bottom") if value >= 0 else (-4, "top")
+        axes.annotate(
+            f"{value:.3g}".replace("-", "−"), (place, end), xytext=(0, away), va=side,
+            textcoords="offset points", ha="center", fontsize="small",
+        )  # fmt: skip
     axes.axhline(0, color=LINE, linewidth=matplotlib.rcParams["axes.linewidth"])
     words = [WORDS.get(c, c.replace("_", " ")) for c in conditions]
     axes.set_xticks(np.arange(len(words)), words, fontsize="x-small")
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel(measure.replace("_", " "))
-    axes.set_title(sentence(measure.replace("_", " ")), loc="left", fontsize="small")
     axes.margins(y=0.14)
     if measure == "accuracy":
         axes.set(ylim=(0, 1.12), yticks=np.linspace(0, 1, 6))

@@ -1,0 +1,177 @@
+"""Watching attention: exact blocks of the pattern while the model runs its own fused kernel.
+
+transformers calls attention functions by name out of a registry. For the time of a `with` block
+the names that the watched layers use lead to a function that runs the very same kernel, hands its
+output on untouched, and reduces the planned blocks beside it. The model, its configuration and its
+masks are not changed, so it computes what it always computes.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from interp_lab.capture.eager import (
+    EagerHooks,
+    EagerObserver,
+    EagerRowsObserver,
+    eager_configuration,
+)
+from interp_lab.capture.fused import FusedObserver
+from interp_lab.capture.observer import Observer
+from interp_lab.capture.plans import AttentionPlan, Intervention
+from interp_lab.capture.tally import Captured
+from interp_lab.capture.towers import Site, find_sites, implementation, uses_interface
+from interp_lab.errors import ConfigError, UnsupportedModelError
+
+Method = Literal["fused", "eager", "eager_rows"]
+
+
+class Watched:
+    """What a `watch_attention` block saw; complete when the block has ended.
+
+    Attributes:
+        interventions: what was changed, per batch row, as plain values.
+        method: which attention was run, see `watch_attention`.
+    """
+
+    def __init__(self, observer: Observer, method: Method) -> None:
+        self._observer = observer
+        self.method = method
+        self.interventions = observer.described_interventions
+        self._results: tuple[dict[str, Captured], ...] | None = None
+
+    @property
+    def results(self) -> tuple[dict[str, Captured], ...]:
+        """Per batch row, plan name -> `Captured`.
+
+        Raises:
+            ConfigError: while the block is open, or if it ended with an exception.
+        """
+        if self._results is None:
+            raise ConfigError("capture results are read after the `with` block has ended")
+        return self._results
+
+    def collect(self) -> None:
+        """Finish all plans; called once when the block ends without an exception."""
+        self._results = self._observer.results()
+
+    def describe(self) -> dict[str, Any]:
+        """Return how the numbers were made, to be stored with them."""
+        rows = self.results
+        return {
+            "method": self.method,
+            "paths": sorted({p for r in rows for c in r.values() for p in c.paths}),
+            "kernels": sorted({k for r in rows for c in r.values() for k in c.kernels}),
+            "interventions": self.interventions,
+        }
+
+
+@contextmanager
+def watch_attention(
+    module: nn.Module,
+    plans: Sequence[Mapping[str, AttentionPlan]],
+    interventions: Sequence[Sequence[Intervention]] = (),
+    *,
+    method: Method = "fused",
+    attention_mask: Tensor | None = None,
+    lse: bool = True,
+) -> Iterator[Watched]:
+    """Watch a model's attention while it runs inside the block.
+
+    Args:
+        module: the model that is called inside the block (or that `generate` is called on).
+        plans: per batch row, what to watch. Token indices leave padding out.
+        interventions: per batch row, what to change; empty for nothing.
+        method: "fused" watches any attention implementation that goes through transformers'
+            AttentionInterface; "eager" uses the model's own eager attention, one layer's pattern
+            at a time, and works on models that do not; "eager_rows" (for checks) runs the fused
+            kernel and the model's own eager function on the planned query rows.
+        attention_mask: the prompt's 2D mask (batch, token). Without it the mask is taken from the
+            model's call; it is needed when the call has none or a 4D one and rows are padded. It
+            also tells the prompt's length, so that a prompt fed in parts counts as one.
+        lse: False makes full score rows even where the kernel gives its log-sum-exp.
+
+    Yields:
+        `Watched`, whose `results` can be read after the block.
+
+    Raises:
+        UnsupportedModelError: if the model's attention cannot be watched by this method.
+        ConfigError: if a plan or an intervention does not fit the model or its input.
+    """
+    if method not in ("fused", "eager", "eager_rows"):
+        raise ConfigError(f"capture method {method!r} is not known; use fused or eager")
+    sites = _sites(module, plans, interventions)
+    _check_method(module, sites, method, any(interventions))
+    observer: Observer
+    if method == "fused":
+        observer = FusedObserver(sites, plans, interventions, attention_mask, use_lse=lse)
+    else:
+        kind = EagerObserver if method == "eager" else EagerRowsObserver
+        observer = kind(sites, plans, interventions, attention_mask)
+    watched = Watched(observer, method)
+    with ExitStack() as stack:
+        # From here on everything that is switched or hooked is undone, whatever happens.
+        if method == "eager":
+            stack.enter_context(eager_configuration(module, [s.module for s in sites]))
+        for handle in observer.forwards.hooks(module):
+            stack.callback(handle.remove)
+        switched = [s for s in sites if uses_interface(s.module)]
+        for name in sorted({implementation(s) for s in switched}):
+            stack.enter_context(_switch(name, observer))
+        hooked = [s for s in sites if not uses_interface(s.module)]
+        if isinstance(observer, EagerObserver):
+            stack.enter_context(EagerHooks(hooked, observer))
+        yield watched
+    watched.collect()
+
+
+def _sites(
+    module: nn.Module,
+    plans: Sequence[Mapping[str, AttentionPlan]],
+    interventions: Sequence[Sequence[Intervention]],
+) -> tuple[Site, ...]:
+    towers = [p.tower for row in plans for p in row.values()]
+    towers += [i.tower for row in interventions for i in row]
+    return tuple(s for tower in dict.fromkeys(towers) for s in find_sites(module, tower))
+
+
+def _check_method(
+    module: nn.Module, sites: Sequence[Site], method: Method, intervening: bool
+) -> None:
+    """Refuse what would give wrong numbers."""
+    bypass = [s for s in sites if not uses_interface(s.module)]
+    if bypass and method != "eager":
+        raise UnsupportedModelError(
+            f"{type(module).__name__}: {type(bypass[0].module).__name__} does not go through "
+            "transformers' AttentionInterface, so its fused attention cannot be watched; use "
+            "capture=eager (slower, one layer's whole pattern in memory)"
+        )
+    if intervening and method != "fused":
+        raise UnsupportedModelError(
+            f"{type(module).__name__}: interventions need method fused; with capture=eager the "
+            "model can only be watched"
+        )
+
+
+@contextmanager
+def _switch(name: str, observer: Observer) -> Iterator[None]:
+    """Let one name of the registry lead to the observer; restore it at the end.
+
+    The registry's entry for this process is overlaid rather than a new name registered: models
+    choose masks and code paths by the name, and these must stay as they are.
+    """
+    registry = ALL_ATTENTION_FUNCTIONS
+    overlaid = name in registry._local_mapping
+    original = registry.get(name)
+    registry[name] = partial(observer.attend, name, original)
+    try:
+        yield
+    finally:
+        if overlaid:
+            registry[name] = original
+        else:
+            del registry[name]

@@ -1,0 +1,149 @@
+"""From a row's own tokens to the places of one attention call, through padding, cache and windows.
+
+Three ways of counting meet here. A *token* counts a batch row without padding: what plans speak of.
+A *column* counts the padded sequence, prompt and generated tokens together. A *place* is an index
+into the query or key axis of one call, which holds only the new queries and the keys in the cache.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from interp_lab.capture.blocks import KeyPick, as_index, runs
+from interp_lab.capture.masks import Index
+from interp_lab.capture.plans import AttentionPlan
+
+
+class RowColumns:
+    """Token -> column of one batch row.
+
+    Args:
+        real: bool per column of the prompt, False for padding (left or right); None for none.
+    """
+
+    def __init__(self, real: Sequence[bool] | None = None) -> None:
+        self.width = 0 if real is None else len(real)
+        columns = [] if real is None else [i for i, r in enumerate(real) if r]
+        # Neighbours up to the end (no padding, or all of it on the left) need no list.
+        self._first = self.width - len(columns)
+        whole = not columns or columns[0] == self._first
+        self._columns = None if whole else columns
+
+    def column(self, token: int) -> int:
+        """Return the column of a token; tokens after the prompt follow the prompt's last column."""
+        if self._columns is None:
+            return self._first + token
+        known = len(self._columns)
+        return self._columns[token] if token < known else self.width + token - known
+
+    def columns(self, tokens: Sequence[int]) -> Sequence[int]:
+        """Return the columns of increasing tokens; a range where they are neighbours."""
+        if self._columns is None and tokens[-1] - tokens[0] + 1 == len(tokens):
+            return range(self.column(tokens[0]), self.column(tokens[-1]) + 1)
+        return [self.column(t) for t in tokens]
+
+    def before(self, end: int) -> Sequence[int]:
+        """Return the columns below `end` that hold a token."""
+        if self._columns is None:
+            return range(min(self._first, end), end)
+        return [c for c in self._columns if c < end] + list(range(self.width, end))
+
+
+@dataclass
+class Frame:
+    """What is known about the forward that is going on in one tower.
+
+    Args:
+        past: columns in the cache before this forward.
+        rows: the batch rows' columns; None where the tower has no padding of its own.
+        length: columns of the whole tower sequence, if it may come in several calls per layer
+            (vision towers that split a packed sequence); else None.
+        done: per layer, the columns that earlier calls of this forward covered.
+    """
+
+    past: int = 0
+    rows: tuple[RowColumns, ...] | None = None
+    length: int | None = None
+    done: dict[int, int] = field(default_factory=dict)
+
+    def columns(self, row: int) -> RowColumns:
+        """Return the columns of a batch row."""
+        return RowColumns() if self.rows is None else self.rows[row]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The columns that one call covers.
+
+    Args:
+        start: column of the first query.
+        queries: number of queries.
+        keys: number of key places; more than there are columns in a static cache, fewer where a
+            sliding window has let go of the oldest.
+    """
+
+    start: int
+    queries: int
+    keys: int
+
+    @property
+    def end(self) -> int:
+        """One past the newest column."""
+        return self.start + self.queries
+
+    @property
+    def key_start(self) -> int:
+        """Column of the first key place."""
+        return max(0, self.end - self.keys)
+
+
+def query_columns(plan: AttentionPlan, row: RowColumns, extent: Extent) -> Sequence[int]:
+    """Return the columns of the plan's queries that this call computes."""
+    if plan.queries is None:
+        columns = row.before(extent.end)
+    elif plan.queries == "last":
+        columns = row.before(extent.end)[-1:]
+    else:
+        columns = row.columns(plan.queries)
+    if columns and extent.start <= columns[0] and columns[-1] < extent.end:
+        return columns
+    return [c for c in columns if extent.start <= c < extent.end]
+
+
+def key_columns(plan: AttentionPlan, row: RowColumns, end: int) -> Sequence[int]:
+    """Return the columns of the plan's keys; `end` is where "all keys" stop."""
+    return row.before(end) if plan.keys is None else row.columns(plan.keys)
+
+
+def query_places(columns: Sequence[int], extent: Extent, device: torch.device) -> list[Index]:
+    """Return columns as places on the call's query axis: stretches in order."""
+    return runs(_shift(columns, extent.start), device)
+
+
+def key_places(columns: Sequence[int], extent: Extent, device: torch.device) -> KeyPick:
+    """Return columns as places on the call's key axis; columns it does not hold are left open."""
+    start, stop = extent.key_start, min(extent.end, extent.key_start + extent.keys)
+    if columns and start <= columns[0] and columns[-1] < stop:
+        return KeyPick(as_index(_shift(columns, start), device), len(columns))
+    held = [(slot, c - start) for slot, c in enumerate(columns) if start <= c < stop]
+    index = torch.tensor([p for _, p in held], dtype=torch.long, device=device)
+    slots = torch.tensor([s for s, _ in held], dtype=torch.long, device=device)
+    return KeyPick(index, len(columns), slots)
+
+
+def _shift(columns: Sequence[int], by: int) -> Sequence[int]:
+    if isinstance(columns, range):
+        return range(columns.start - by, columns.stop - by)
+    return [c - by for c in columns]
+
+
+def members(columns: Sequence[int] | None, start: int, size: int, device: torch.device) -> Tensor:
+    """Return a bool (size,) that is True at the places of the columns; None means everywhere."""
+    if columns is None:
+        return torch.ones(size, dtype=torch.bool, device=device)
+    inside = torch.zeros(size, dtype=torch.bool, device=device)
+    places = [c - start for c in columns if start <= c < start + size]
+    inside[places] = True
+    return inside

@@ -1,0 +1,121 @@
+"""Generation under capture: plans for the prompt and plans for each generated token.
+
+Memory grows by the reduced row of each step only; the pattern of the whole sequence never exists.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp_lab.capture.attention import Watched, watch_attention
+from interp_lab.capture.plans import AttentionPlan, Intervention
+from interp_lab.capture.tally import Captured
+from interp_lab.errors import ConfigError
+
+_REFUSED = {"num_beams": 1, "num_return_sequences": 1, "assistant_model": None}
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What was generated for one batch row and what was captured meanwhile.
+
+    Args:
+        tokens: the generated ids (step,), the end token included, padding after it left out.
+        prefill: plan name -> numbers of the prompt.
+        decode: plan name -> numbers of the decode steps. Step i is the query row of generated
+            token i, which the model read to predict token i + 1; the row that predicted token 0 is
+            the prompt's last one. There is one step less than there are tokens.
+        how: method, paths, kernels and interventions, as plain values.
+    """
+
+    tokens: Tensor
+    prefill: dict[str, Captured]
+    decode: dict[str, Captured]
+    how: dict[str, Any]
+
+
+def generate_watched(
+    model: Any,
+    inputs: Mapping[str, Any],
+    prefill: Sequence[Mapping[str, AttentionPlan]],
+    decode: Sequence[Mapping[str, AttentionPlan]],
+    interventions: Sequence[Sequence[Intervention]] = (),
+    *,
+    seed: int | None = None,
+    **options: Any,
+) -> list[Generated]:
+    """Generate with `model.generate` while attention is watched.
+
+    Args:
+        model: a transformers model with `generate`.
+        inputs: what the processor gave, with `input_ids` (batch, token), padded on the left.
+        prefill: per batch row, plans for the prompt; their `when` is set here.
+        decode: per batch row, plans for each generated token; their `when` is set here.
+        interventions: per batch row, what to change during all of it.
+        seed: seed for sampling; the random state outside is left as it was. None samples from it.
+        **options: for `generate` (`max_new_tokens`, `do_sample`, ...) or, as `capture_method`, for
+            `watch_attention`.
+
+    Returns:
+        One `Generated` a batch row.
+
+    Raises:
+        ConfigError: for beams or several sequences a row, or if the plans do not fit.
+    """
+    for name, plain in _REFUSED.items():
+        if options.get(name, plain) != plain:
+            raise ConfigError(f"generate option {name}={options[name]!r} cannot be captured")
+    ids = inputs["input_ids"]
+    mask = inputs.get("attention_mask")
+    mask = torch.ones_like(ids) if mask is None else mask
+    plans = [
+        {**_named("prefill", before, "prefill"), **_named("decode", after, "decode")}
+        for before, after in zip(prefill, decode, strict=True)
+    ]
+    method = options.pop("capture_method", "fused")
+    with (
+        _seeded(seed, ids.device),
+        watch_attention(model, plans, interventions, method=method, attention_mask=mask) as seen,
+    ):
+        sequences = model.generate(**{**inputs, "attention_mask": mask}, **options)
+    sequences = getattr(sequences, "sequences", sequences)
+    ends = options.get("eos_token_id", model.generation_config.eos_token_id)
+    return _rows(seen, sequences[:, ids.shape[1] :], ends)
+
+
+def _rows(seen: Watched, tokens: Tensor, ends: Any) -> list[Generated]:
+    """Split results by batch row and leave out what came after the row's end token."""
+    ends = set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
+    how = seen.describe()
+    rows = []
+    for row, result in zip(tokens, seen.results, strict=True):
+        stop = next((i + 1 for i, t in enumerate(row.tolist()) if t in ends), len(row))
+        decode = {
+            name: replace(captured, steps=captured.steps[: stop - 1])
+            for name, captured in _unnamed("decode", result).items()
+        }
+        rows.append(Generated(row[:stop], _unnamed("prefill", result), decode, how))
+    return rows
+
+
+def _named(kind: str, plans: Mapping[str, AttentionPlan], when: Any) -> dict[str, AttentionPlan]:
+    return {f"{kind}/{name}": replace(plan, when=when) for name, plan in plans.items()}
+
+
+def _unnamed(kind: str, result: Mapping[str, Captured]) -> dict[str, Captured]:
+    return {k.split("/", 1)[1]: v for k, v in result.items() if k.startswith(f"{kind}/")}
+
+
+@contextmanager
+def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Let torch's random numbers start from the seed inside; leave them alone without one."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,165 @@
+"""What every way of observing attention shares: plans, their places in a call, and results."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interp_lab.capture.blocks import KeyPick
+from interp_lab.capture.forwards import Forwards
+from interp_lab.capture.frames import (
+    Extent,
+    Frame,
+    key_columns,
+    key_places,
+    query_columns,
+    query_places,
+)
+from interp_lab.capture.interventions import check_heads
+from interp_lab.capture.masks import Index
+from interp_lab.capture.plans import AttentionPlan, Intervention, describe
+from interp_lab.capture.tally import Captured, Tally
+from interp_lab.capture.towers import Site
+from interp_lab.errors import ConfigError, UnsupportedModelError
+
+
+class Observer:
+    """Sees every attention call of the watched layers; subclasses say how the pattern is made.
+
+    Args:
+        sites: the watched towers' attention layers.
+        plans: per batch row, plan name -> plan.
+        interventions: per batch row.
+        attention_mask: the prompt's 2D mask, or None to read it from the model's call.
+    """
+
+    def __init__(
+        self,
+        sites: Sequence[Site],
+        plans: Sequence[Mapping[str, AttentionPlan]],
+        interventions: Sequence[Sequence[Intervention]],
+        attention_mask: Tensor | None,
+    ) -> None:
+        self.sites = {id(s.module): s for s in sites}
+        self._n_rows = max(len(plans), len(interventions))
+        if plans and interventions and len(plans) != len(interventions):
+            raise ConfigError(
+                f"plans are for {len(plans)} batch rows, interventions for {len(interventions)}"
+            )
+        self.described_interventions = [[describe(i) for i in row] for row in interventions]
+        self._tallies = [
+            {name: Tally(name, r, p, plan_layers(name, p, sites)) for name, p in row.items()}
+            for r, row in enumerate(plans)
+        ]
+        self.by_site = {
+            key: [t for row in self._tallies for t in row.values() if _concerns(t, site)]
+            for key, site in self.sites.items()
+        }
+        self.forwards = Forwards(sites, self._n_rows, attention_mask, self.flush)
+        self._memo: dict[Any, Any] = {}
+
+    def attend(
+        self, name: str, original: Any, module: nn.Module, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Stand in for the attention function `original`, registered as `name` (None: eager)."""
+        raise NotImplementedError
+
+    def wanted(self, site: Site, extent: Extent) -> list[Tally]:
+        """Return the plans that a call counts for."""
+        decode = self.forwards.is_decode(site, extent)
+        tallies = [t for t in self.by_site[id(site.module)] if t.wants(decode)]
+        for tally in tallies:
+            tally.called = True
+        return tallies
+
+    def places(
+        self, tally: Tally, frame: Frame, extent: Extent, device: torch.device
+    ) -> tuple[list[Index] | None, KeyPick, int]:
+        """Return a plan's places in a call: stretches of queries or None, keys, last key column."""
+        memo = (id(tally), self.forwards.serial, extent, device)
+        if memo not in self._memo:
+            if len(self._memo) > 4096:
+                self._memo.clear()
+            row = frame.columns(tally.row)
+            queries = query_columns(tally.plan, row, extent)
+            end = frame.length if frame.length is not None else max(extent.end, row.width)
+            keys = key_columns(tally.plan, row, end)
+            self._memo[memo] = (
+                (query_places(queries, extent, device), key_places(keys, extent, device), keys[-1])
+                if queries
+                else (None, KeyPick(slice(0, 0), 0), 0)
+            )
+        return self._memo[memo]
+
+    def start(self, tally: Tally, site: Site, extent: Extent) -> None:
+        """End the step before, if this call begins a new one."""
+        if extent.start == 0 or self.forwards.is_decode(site, extent):
+            tally.close(site.layer)
+
+    def heads_of(self, plan: AttentionPlan, count: int, device: torch.device) -> Tensor | None:
+        """Return a plan's heads as an index, or None for all."""
+        if plan.heads is None:
+            return None
+        check_heads(plan.heads, count, "AttentionPlan.heads")
+        return torch.tensor(plan.heads, device=device)
+
+    def check_rows(self, query: Tensor, site: Site) -> None:
+        """Raise ConfigError if a call has another batch size than the plans."""
+        if query.shape[0] != self._n_rows:
+            raise ConfigError(
+                f"plans or interventions are for {self._n_rows} batch rows, but {site.path} was "
+                f"called with a batch of {query.shape[0]}"
+            )
+
+    def results(self) -> tuple[dict[str, Captured], ...]:
+        """Return everything collected.
+
+        Raises:
+            UnsupportedModelError: if a forward ran but a watched layer was never called.
+        """
+        for tower in self.forwards.frames:
+            self.flush(tower)
+        rows = tuple({n: t.result() for n, t in row.items()} for row in self._tallies)
+        for tally in (t for row in self._tallies for t in row.values()):
+            if not rows[tally.row][tally.name].steps:
+                _explain_nothing(tally)
+        return rows
+
+    def flush(self, tower: str) -> None:
+        """Compute what still waits; before a new sequence begins and at the end."""
+
+
+def plan_layers(name: str, plan: AttentionPlan, sites: Sequence[Site]) -> tuple[int, ...]:
+    """Return the layers that a plan watches.
+
+    Raises:
+        ConfigError: if the tower does not have a layer that the plan names.
+    """
+    known = [s.layer for s in sites if s.tower == plan.tower]
+    missing = sorted(set(plan.layers or ()) - set(known))
+    if missing:
+        raise ConfigError(
+            f"plan {name!r}: the {plan.tower} tower has no layer {missing[0]}; it has "
+            f"{min(known)} to {max(known)}"
+        )
+    return tuple(known) if plan.layers is None else plan.layers
+
+
+def _explain_nothing(tally: Tally) -> None:
+    """Raise if a plan that should have numbers has none; decode plans may lack any step."""
+    plan = tally.plan
+    if tally.called and isinstance(plan.queries, tuple):
+        raise ConfigError(
+            f"plan {tally.name!r}, row {tally.row}: {len(plan.queries)} queries are named up to "
+            f"token {plan.queries[-1]}, but the model computed none of them"
+        )
+    if plan.when != "decode":
+        raise UnsupportedModelError(
+            f"plan {tally.name!r}: no attention call of the {plan.tower} tower was seen; run the "
+            "model inside the block, with the input that this tower reads"
+        )
+
+
+def _concerns(tally: Tally, site: Site) -> bool:
+    return tally.plan.tower == site.tower and site.layer in tally.layers

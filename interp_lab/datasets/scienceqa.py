@@ -1,0 +1,205 @@
+"""ScienceQA as LLaVA's files hold it: multiple-choice questions, most with a picture.
+
+Two layouts exist and may be mixed in one file: `mcq` (`<image>` first, options as lines, the answer
+is a letter) and `qcm_lea` (`<image>` last, `Options: (A) x (B) y`, a long answer that ends in "The
+answer is A."). One damaged record is one failed sample; only a file that is no list of records
+stops a run before it starts.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from interp_lab.datasets.answers import declared_letter, inline_options, line_options
+from interp_lab.datasets.base import Sample, existing_path
+from interp_lab.datasets.images import read_image
+from interp_lab.datasets.records import check_id, distinct_names, is_storable, read_records
+from interp_lab.errors import ConfigError, MissingInputError, SampleError, did_you_mean
+
+IMAGE_MARK = "<image>"
+INSTRUCTION = "Answer with the option's letter from the given choices directly."
+
+
+class ScienceQA:
+    """Questions of a ScienceQA file.
+
+    A sample's parts are the picture, if there is one, then the question and the instruction. Its
+    answer is a letter. Its facts: `image_file` (as in the record; empty without a picture),
+    `options` (letter -> text; empty if they cannot be read), `layout` (mcq or qcm_lea),
+    `conv_mode`, `question` (without `<image>` and instruction), `note` (what was chosen while
+    reading an unusual picture, if anything was).
+
+    Records are chosen in this order: text-only ones, `ids`, `order`, `max_samples`.
+
+    Args:
+        question_file: a JSON list of records.
+        image_folder: where the records' pictures lie; null if no record has one.
+        max_samples: use the first so many; -1 = all.
+        text_only: `skip` leaves out records without a picture, `include` measures them.
+        ids: only these records; null = all.
+        order: `file`, or `id` (numbers by value, before words).
+        conv_mode: the prompt's format, for the model: LLaVA v1.5's own, or its chat template.
+        instruction: follows the question on a line of its own, unless it ends with it already.
+
+    Attributes:
+        skipped_text_only: records that `text_only=skip` left out, among those of `ids`.
+
+    Raises:
+        MissingInputError: if file or folder is not there, or the file cannot be read as JSON.
+        ConfigError: if it holds no list of records, or no record is left to measure.
+    """
+
+    def __init__(
+        self,
+        question_file: str,
+        image_folder: str | None = None,
+        max_samples: int = -1,
+        text_only: Literal["skip", "include"] = "skip",
+        ids: list[str | int] | None = None,
+        order: Literal["file", "id"] = "file",
+        conv_mode: Literal["vicuna_v1", "chat_template"] = "vicuna_v1",
+        instruction: str = INSTRUCTION,
+    ) -> None:
+        if max_samples != -1 and max_samples < 1:
+            raise ConfigError(f"dataset.max_samples={max_samples}: give -1 (all) or at least 1")
+        self._conv_mode = conv_mode
+        self._instruction = instruction.strip()
+        self._records = read_records(question_file)
+        self._names = distinct_names(self._records)
+        chosen = self._with_ids(ids)
+        kept = [n for n in chosen if text_only == "include" or not _is_text_only(self._records[n])]
+        self.skipped_text_only = len(chosen) - len(kept)
+        if not kept:
+            raise ConfigError(
+                f"dataset.question_file={question_file}: all {len(chosen)} records are without a "
+                "picture; give dataset.text_only=include to measure them"
+            )
+        if order == "id":
+            kept.sort(key=lambda n: _by_number(self._names[n]))
+        self._chosen = kept[:max_samples] if max_samples > 0 else kept
+        self._folder = self._image_folder(image_folder)
+
+    def ids(self) -> Sequence[str]:
+        """Return the records' ids; a record whose id cannot be used has a name by its place."""
+        return [self._names[n] for n in self._chosen]
+
+    def load(self, index: int) -> Sample:
+        """Return one question with its picture.
+
+        Raises:
+            SampleError: if the record is malformed or its picture cannot be used.
+        """
+        number = self._chosen[index]
+        record, name = self._records[number], self._names[number]
+        check_id(record, name, number)
+        raw, answer_text = _turns(record)
+        question = raw.replace(IMAGE_MARK, "").strip()
+        if not question:
+            raise SampleError("the question is empty")
+        inline = inline_options(question)
+        options = inline or line_options(question)
+        facts: dict[str, Any] = {
+            "image_file": "",
+            "options": options,
+            "layout": "qcm_lea" if inline else "mcq",
+            "conv_mode": self._conv_mode,
+            "question": question,
+        }
+        answer = _answer(answer_text, options)
+        text = ("text", self._with_instruction(question))
+        if _is_text_only(record):
+            return Sample(name, (text,), answer=answer, facts=facts)
+        image, note = read_image(self._image_path(record.get("image")))
+        facts["image_file"] = record["image"]
+        facts |= {"note": note} if note else {}
+        return Sample(name, (("image", 0), text), (image,), answer=answer, facts=facts)
+
+    def _with_instruction(self, question: str) -> str:
+        if not self._instruction or question.endswith(self._instruction):
+            return question
+        return f"{question}\n{self._instruction}"
+
+    def _with_ids(self, ids: Sequence[str | int] | None) -> list[int]:
+        if ids is None:
+            return list(range(len(self._records)))
+        wanted = {str(name) for name in ids}
+        missing = sorted(wanted - set(self._names))
+        if missing or not wanted:
+            near = did_you_mean(missing[0], self._names) if missing else ""
+            what = (
+                f"no record {missing[0]!r} in the question file.{near}" if missing else "is empty"
+            )
+            raise ConfigError(f"dataset.ids: {what}")
+        return [n for n, name in enumerate(self._names) if name in wanted]
+
+    def _image_folder(self, image_folder: str | None) -> Path | None:
+        n_images = sum(_names_picture(self._records[n]) for n in self._chosen)
+        if image_folder is None:
+            if n_images:
+                raise ConfigError(
+                    f"dataset.image_folder is not given: {n_images} of {len(self._chosen)} records "
+                    "name a picture"
+                )
+            return None
+        folder = existing_path("dataset.image_folder", image_folder)
+        if not folder.is_dir():
+            raise MissingInputError(f"dataset.image_folder={image_folder}: not a folder")
+        return folder
+
+    def _image_path(self, relative: object) -> Path:
+        """Return where a record's picture lies; links within the folder are the user's own."""
+        if not isinstance(relative, str) or not relative.strip() or not is_storable(relative):
+            raise SampleError(f"image={relative!r}: should be the path of a picture")
+        inside = os.path.normpath(relative)
+        if os.path.isabs(inside) or inside.split(os.sep)[0] == "..":
+            raise SampleError(f"image={relative!r} lies outside dataset.image_folder")
+        assert self._folder is not None
+        return self._folder / inside
+
+
+def _names_picture(record: Any) -> bool:
+    return isinstance(record, dict) and record.get("image") is not None
+
+
+def _is_text_only(record: Any) -> bool:
+    """Return whether a record neither has nor mentions a picture.
+
+    One that mentions a picture and names none is malformed: it has to fail, not to be left out.
+    """
+    if not isinstance(record, dict) or _names_picture(record):
+        return False
+    return IMAGE_MARK not in json.dumps(record.get("conversations"))
+
+
+def _by_number(name: str) -> tuple[bool, int, str]:
+    is_number = name.isascii() and name.isdigit() and len(name) < 20
+    return not is_number, int(name) if is_number else 0, name
+
+
+def _turns(record: dict[str, Any]) -> tuple[str, str]:
+    """Return the first question and its answer."""
+    turns = record.get("conversations")
+    if not isinstance(turns, list) or len(turns) < 2:
+        raise SampleError("conversations: should be a list of a question and its answer")
+    texts = []
+    for turn, speaker in zip(turns, ("human", "gpt"), strict=False):
+        if not isinstance(turn, dict) or turn.get("from") != speaker:
+            raise SampleError(
+                f"conversations: should have a turn from {speaker!r} here: {turn!r:.60}"
+            )
+        value = turn.get("value")
+        if not isinstance(value, str) or not is_storable(value):
+            raise SampleError(f"conversations: the turn from {speaker!r} has no text as its value")
+        texts.append(value)
+    return texts[0], texts[1]
+
+
+def _answer(text: str, options: dict[str, str]) -> str:
+    letter = declared_letter(text)
+    if letter is None:
+        raise SampleError(f"no letter in the answer {text[-60:]!r}")
+    if options and letter not in options:
+        raise SampleError(f"answer {letter!r} is none of the options {', '.join(options)}")
+    return letter

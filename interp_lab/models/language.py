@@ -1,0 +1,172 @@
+"""Models that write: prompt, batch on the left, generate, and say what every token is.
+
+A family renders the prompt of a sample and builds its token map; everything else is the same for
+all of them and stands here.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from interp_lab.datasets.base import Sample
+from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
+from interp_lab.models.answers import Answer
+from interp_lab.models.base import Prepared, Seen
+from interp_lab.models.tokenmaps import Span
+from interp_lab.tokens import TokenMap
+
+
+class FirstLogits(LogitsProcessor):
+    """Keeps the logits of the first step of a generation and changes nothing."""
+
+    def __init__(self) -> None:
+        self.logits: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Take the scores (row, vocabulary) of a step."""
+        if self.logits is None:
+            self.logits = scores.detach().float().cpu()
+        return scores
+
+
+class LanguageModel:
+    """A transformers model that continues a prompt, on its device.
+
+    Args:
+        module: the network, on its device and in its dtype.
+        processor: of the checkpoint; has a tokenizer.
+        device: where inputs go.
+        max_new_tokens: tokens of an answer at most.
+        temperature: 0 = greedy.
+        notes: what a reader of the numbers must know.
+
+    Attributes:
+        n_layers: decoder layers.
+        n_heads: query heads a layer.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        processor: Any,
+        device: torch.device,
+        max_new_tokens: int,
+        temperature: float,
+        notes: list[str],
+    ) -> None:
+        if max_new_tokens < 1 or temperature < 0:
+            raise ConfigError("model.max_new_tokens from 1 on, model.temperature from 0 on")
+        self.module = module.eval().requires_grad_(False)
+        self.processor = processor
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        # A batch is padded on the left, so that every row's last token is where it writes on.
+        self.tokenizer.padding_side = "left"
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.device = device
+        self.max_new_tokens = max_new_tokens
+        self.temperature = temperature
+        self.notes = notes
+        self.hookpoints: dict[str, str] = {}
+        text = module.config.get_text_config()
+        self.n_layers: int = text.num_hidden_layers
+        self.n_heads: int = text.num_attention_heads
+        self._longest = int(getattr(text, "max_position_embeddings", 0) or 0)
+
+    def render(self, sample: Sample) -> tuple[str, list[Span]]:
+        """Return the prompt with one placeholder an image or clip, and the roles of its parts."""
+        raise NotImplementedError
+
+    def token_map(
+        self, prompt: str, ids: Sequence[int], spans: Sequence[Span], sample: Sample
+    ) -> TokenMap:
+        """Return what every token of the row is."""
+        raise NotImplementedError
+
+    def pictures(
+        self, batch: Mapping[str, Any], samples: Sequence[Sample]
+    ) -> list[tuple[Any, ...]]:
+        """Return each sample's images as the model sees them; none by default."""
+        return [() for _ in samples]
+
+    def prepare(self, samples: Sequence[Sample]) -> Prepared:
+        """Return one batch, padded on the left.
+
+        Raises:
+            SampleError: if a prompt is longer than the model can read, or does not fit the model.
+        """
+        rendered = [self.render(s) for s in samples]
+        images = [image for s in samples for image in s.images]
+        batch = self.processor(
+            text=[prompt for prompt, _ in rendered],
+            padding=True,
+            return_tensors="pt",
+            **({"images": images} if images else {}),
+        )
+        pictures = self.pictures(batch, samples)
+        seen = []
+        for row, (sample, (prompt, spans)) in enumerate(zip(samples, rendered, strict=True)):
+            own = batch["input_ids"][row][batch["attention_mask"][row].bool()]
+            if self._longest and len(own) + self.max_new_tokens > self._longest:
+                raise SampleError(
+                    f"{sample.id}: {len(own)} tokens and {self.max_new_tokens} to write are more "
+                    f"than the model's {self._longest}"
+                )
+            tokens = self.token_map(prompt, own.tolist(), spans, sample)
+            seen.append(Seen(tokens, pictures[row]))
+        dtype = next(self.module.parameters()).dtype
+        inputs = {
+            key: value.to(self.device, dtype)
+            if value.is_floating_point()
+            else value.to(self.device)
+            for key, value in batch.items()
+            if isinstance(value, torch.Tensor)
+        }
+        return Prepared(inputs, tuple(seen))
+
+    def run(self, prepared: Prepared) -> list[Answer]:
+        """Write on from each prompt."""
+        first = FirstLogits()
+        sampling = {"do_sample": True, "temperature": self.temperature} if self.temperature else {
+            "do_sample": False, "temperature": None, "top_p": None, "top_k": None,
+        }  # fmt: skip
+        sequences = self.module.generate(
+            **prepared.inputs,
+            max_new_tokens=self.max_new_tokens,
+            pad_token_id=self.tokenizer.pad_token_id,
+            logits_processor=LogitsProcessorList([first]),
+            **sampling,
+        )
+        assert first.logits is not None
+        new = sequences[:, prepared.inputs["input_ids"].shape[1] :]
+        return [self._answer(row, logits) for row, logits in zip(new, first.logits, strict=True)]
+
+    def forward(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """Return the logits (row, 1, vocabulary) after each prompt, from one forward."""
+        return self.module(**inputs, use_cache=False, logits_to_keep=1).logits
+
+    def token_of(self, word: str) -> int:
+        """Return the id of the token that the word is when it begins an answer.
+
+        Raises:
+            UnsupportedModelError: if the word is more than one token there.
+        """
+        before = self.tokenizer("ASSISTANT:", add_special_tokens=False)["input_ids"]
+        both = self.tokenizer(f"ASSISTANT: {word}", add_special_tokens=False)["input_ids"]
+        if len(both) != len(before) + 1:
+            raise UnsupportedModelError(
+                f"the answer {word!r} is {len(both) - len(before)} tokens of "
+                f"{type(self.tokenizer).__name__}; logit differences need one"
+            )
+        return int(both[-1])
+
+    def _answer(self, tokens: torch.Tensor, logits: torch.Tensor) -> Answer:
+        ends = self.module.generation_config.eos_token_id
+        ends = set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
+        ids = tokens.tolist()
+        stop = next((i + 1 for i, token in enumerate(ids) if token in ends), None)
+        own = tuple(ids[:stop])
+        text = self.tokenizer.decode(own, skip_special_tokens=True)
+        return Answer(text.strip(), own, logits, complete=stop is not None)

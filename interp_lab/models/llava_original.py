@@ -1,0 +1,138 @@
+"""The checkpoint layout of the original LLaVA v1.5 release, as weights of the transformers class.
+
+The two hold the same tensors under other names. The names are mapped one to one; a name that fits
+no rule, or a tensor that is left over or missing, is an error.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from interp_lab.errors import MissingInputError, UnsupportedModelError
+
+# Original name -> name in LlavaForConditionalGeneration; the first rule that fits counts.
+RULES: tuple[tuple[str, str], ...] = (
+    (r"^model\.vision_tower\.vision_tower\.(?:vision_model\.)?", "model.vision_tower."),
+    (r"^model\.mm_projector\.0\.", "model.multi_modal_projector.linear_1."),
+    (r"^model\.mm_projector\.2\.", "model.multi_modal_projector.linear_2."),
+    (r"^model\.(?=embed_tokens\.|layers\.|norm\.)", "model.language_model."),
+    (r"^lm_head\.", "lm_head."),
+)
+# Buffers that older files hold and that are computed now.
+COMPUTED = ("rotary_emb.inv_freq", "embeddings.position_ids")
+
+
+def is_original(config: Mapping[str, Any]) -> bool:
+    """Return whether a config.json is of the original release (it names its projector)."""
+    return "mm_projector_type" in config or str(config.get("model_type")) == "llava_llama"
+
+
+def mapped_name(name: str) -> str:
+    """Return the name that a tensor of the original has in the transformers class.
+
+    Raises:
+        UnsupportedModelError: if no rule fits.
+    """
+    for pattern, replacement in RULES:
+        mapped, count = re.subn(pattern, replacement, name, count=1)
+        if count:
+            return mapped
+    raise UnsupportedModelError(f"original LLaVA checkpoint: unknown tensor {name!r}")
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Read every weight file of a folder, safetensors or PyTorch's own (weights only, no pickle).
+
+    Raises:
+        MissingInputError: if there is no weight file.
+    """
+    safetensors = sorted(folder.glob("*.safetensors"))
+    binaries = sorted(folder.glob("pytorch_model*.bin")) + sorted(folder.glob("mm_projector.bin"))
+    tensors: dict[str, torch.Tensor] = {}
+    for path in safetensors or binaries:
+        if path.suffix == ".safetensors":
+            tensors |= load_file(path)
+        else:
+            tensors |= torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if not tensors:
+        raise MissingInputError(f"model.checkpoint={folder}: holds no weight file")
+    return tensors
+
+
+def mapped_weights(
+    tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return the original's tensors under the names and in the shapes that the class expects.
+
+    Args:
+        tensors: the original's, by name.
+        expected: the class's own state dict. Its vocabulary may have rows more than the original's
+            (`<image>` and padding to a round number); these are filled with the mean of the rows
+            there are, which no input and no answer uses.
+
+    Raises:
+        UnsupportedModelError: lists names that are missing, left over, or misshapen.
+    """
+    mapped: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        if not name.endswith(COMPUTED):
+            mapped[mapped_name(name)] = tensor
+    missing = sorted(set(expected) - set(mapped))
+    extra = sorted(set(mapped) - set(expected))
+    for problem, names in (("lacks", missing), ("has left over", extra)):
+        if names:
+            raise UnsupportedModelError(
+                f"original LLaVA checkpoint {problem} {len(names)} tensors: {', '.join(names[:5])}"
+            )
+    for name, wanted in expected.items():
+        tensor = mapped[name]
+        rows = wanted.shape[0] - tensor.shape[0] if tensor.shape != wanted.shape else 0
+        is_vocabulary = name.endswith(("embed_tokens.weight", "lm_head.weight"))
+        if rows and is_vocabulary and 0 < rows <= 128 and tensor.shape[1:] == wanted.shape[1:]:
+            filling = tensor.float().mean(0, keepdim=True).to(tensor.dtype).expand(rows, -1)
+            mapped[name] = torch.cat([tensor, filling])
+        elif tensor.shape != wanted.shape:
+            raise UnsupportedModelError(
+                f"original LLaVA checkpoint: {name} has shape {tuple(tensor.shape)}, "
+                f"the architecture {tuple(wanted.shape)}"
+            )
+    return mapped
+
+
+def original_config(folder: Path) -> dict[str, Any]:
+    """Return the folder's config.json."""
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+
+def llava_architecture(config: Mapping[str, Any], vision: Mapping[str, Any]) -> dict[str, Any]:
+    """Return LlavaConfig's values for an original config.
+
+    Args:
+        config: the original's config.json, with the language model's sizes at its top.
+        vision: the vision tower's config values.
+    """
+    text_keys = (
+        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+        "num_attention_heads", "num_key_value_heads", "max_position_embeddings", "rms_norm_eps",
+        "bos_token_id", "eos_token_id",
+    )  # fmt: skip
+    text = {key: config[key] for key in text_keys if key in config}
+    # One row for <image>, and the rest of a multiple of 64 that fast kernels like.
+    image_token = text["vocab_size"]
+    text["vocab_size"] = (image_token // 64 + 1) * 64
+    patches = (vision["image_size"] // vision["patch_size"]) ** 2
+    patch_only = config.get("mm_vision_select_feature", "patch") == "patch"
+    return {
+        "text_config": {"model_type": "llama", **text},
+        "vision_config": {"model_type": "clip_vision_model", **vision},
+        "image_token_index": image_token,
+        "image_seq_length": patches + (0 if patch_only else 1),
+        "projector_hidden_act": "gelu",
+        "vision_feature_layer": config.get("mm_vision_select_layer", -2),
+        "vision_feature_select_strategy": "default" if patch_only else "full",
+    }
