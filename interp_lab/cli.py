@@ -65,6 +65,8 @@ def with_task_of_result(arguments: list[str]) -> list[str]:
         return arguments
     from interp_lab.store.results import open_results
 
+    if Path(values["results"]).suffix not in ("", ".h5"):
+        return arguments  # a file of another tool: the user names the task that can read it
     with open_results(values["results"]) as results:
         task = results.attributes["task_name"]
     known = (conf_dir() / "task" / f"{task}.yaml").is_file()

@@ -76,6 +76,7 @@ class Config:
     dataset: Any = MISSING
     analysis: Any = MISSING
     visualization: Any = MISSING
+    importers: dict[str, str] = field(default_factory=dict)
     capture: Capture = field(default_factory=Capture)
     output: Output = field(default_factory=Output)
 

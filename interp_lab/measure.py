@@ -87,10 +87,7 @@ class Measurement:
         with stop_flag() as stopped:
             try:
                 for loaded in self._loaded_batches(todo):
-                    # After memory ran out once, what is loaded may be more than fits.
-                    while loaded and not stopped.is_set():
-                        batch, loaded = loaded[: self.batch_size], loaded[self.batch_size :]
-                        self._attempt(batch)
+                    self._attempt_all(loaded)
                     if stopped.is_set():
                         return False
             finally:
@@ -127,10 +124,14 @@ class Measurement:
                 good.append((index, sample))
         return good
 
+    def _attempt_all(self, batch: Loaded) -> None:
+        """Measure what was loaded, in batches that fit; the size shrinks when memory runs out."""
+        while batch:
+            now, batch = batch[: self.batch_size], batch[self.batch_size :]
+            self._attempt(now)
+
     def _attempt(self, batch: Loaded) -> None:
-        """Measure a batch; if it fails, its halves; a single sample that fails is recorded."""
-        if not batch:
-            return
+        """Measure a batch; if it fails, less of it; a single sample that fails is recorded."""
         try:
             self._measure(batch)
             return
@@ -146,11 +147,13 @@ class Measurement:
         if len(batch) == 1:
             self._fail(batch[0][0], "memory" if out_of_memory else "model", problem)
             return
-        if out_of_memory:
-            self.batch_size = max(1, len(batch) // 2)
-            log.warning("out of memory with %d samples; trying %d", len(batch), self.batch_size)
-        # The traceback holds the batch's tensors; without this the halves would not fit either.
+        # The traceback holds the batch's tensors; without this less would not fit either.
         problem.__traceback__ = None
+        if out_of_memory:
+            self.batch_size = len(batch) // 2
+            log.warning("out of memory with %d samples; trying %d", len(batch), self.batch_size)
+            self._attempt_all(batch)
+            return
         middle = len(batch) // 2
         self._attempt(batch[:middle])
         self._attempt(batch[middle:])

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from interp_lab.capture.roles import check_interventions
 from interp_lab.config import (
     Mode,
     build,
@@ -22,10 +23,11 @@ from interp_lab.config import (
     run_id,
     target_of,
 )
-from interp_lab.errors import ConfigError, StoppedByUserError, TooManyFailuresError
+from interp_lab.errors import ConfigError, StoppedByUserError, StoreError, TooManyFailuresError
 from interp_lab.progress import Progress
 from interp_lab.store.merge import merge
 from interp_lab.store.parts import PartWriter, finished_samples, list_parts
+from interp_lab.store.places import safe_name
 from interp_lab.store.provenance import now, provenance
 from interp_lab.store.results import open_results
 from interp_lab.store.rundir import RunDirectory
@@ -66,6 +68,8 @@ def run_study(cfg: DictConfig, overrides: list[str] | None = None) -> Outcome:
     if cfg.mode == Mode.run:
         return measure_study(cfg)
     path = Path(cfg.results) if cfg.results else RunDirectory(cfg.output.dir).results
+    if path.suffix.lstrip(".") in cfg.importers:
+        return draw_study(cfg, imported(cfg, path))
     with open_results(path) as results:
         if cfg.mode == Mode.summary:
             print(summary(results))
@@ -78,6 +82,7 @@ def run_study(cfg: DictConfig, overrides: list[str] | None = None) -> Outcome:
 def measure_study(cfg: DictConfig) -> Outcome:
     """Measure what is left to measure, make the result, and draw it."""
     style_of(cfg)
+    check_interventions(plain(cfg.capture)["interventions"])
     dataset = build(cfg, "dataset")
     ids = list(dataset.ids())
     place = RunDirectory(cfg.output.dir)
@@ -191,6 +196,19 @@ def style_of(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
     style = target(**check_arguments(target, values, "visualization"))
     check_figures(figures)
     return style, figures
+
+
+def imported(cfg: DictConfig, path: Path) -> Path:
+    """Make a result of a file of another tool, as the task's `importers` say; return its path."""
+    if not path.is_file():
+        raise StoreError(f"results={path}: no such file")
+    suffix = path.suffix.lstrip(".")
+    importer = target_of({"_target_": cfg.importers[suffix]}, f"importers.{suffix}")
+    # Files of one name from several folders stay apart by the hash of their path.
+    place = safe_name(f"{path.absolute()}")[-6:]
+    folder = Path(cfg.output.root) / cfg.task_name / f"imported-{path.stem}-{place}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return importer(path, folder)
 
 
 def restyled(stored: DictConfig, composed: DictConfig, overrides: list[str]) -> DictConfig:

@@ -35,18 +35,34 @@ def aggregates(
     found.append((Scalar("n_with_image", "samples with an image", dtype="int64"), with_image.sum()))
     if with_image.any():
         n_heads = next(results.stream(["scores"], 1))["scores"].shape[2]
-        found += _winners(winning[with_image], correct[with_image], n_heads, options)
+        found += winner_fields(winning[with_image], n_heads, definition, options)
+        found += _by_answer(winning[with_image], correct[with_image], n_heads, definition)
         found += _scores(results, definition, near_tie)
     return found
 
 
-def _winners(
-    winning: np.ndarray, correct: np.ndarray, n_heads: int, options: dict[str, int]
+def winner_fields(
+    winning: np.ndarray, n_heads: int, definition: str, options: dict[str, int]
 ) -> list[Named]:
+    """Return counts, diversity, the first head's share with its interval, split-half agreement.
+
+    Args:
+        winning: head indices (n, n_layers).
+        n_heads: heads a layer.
+        definition: of the scores that were won with.
+        options: seed and n_resamples of the bootstrap.
+    """
     counts = statistics.winner_counts(winning, n_heads)
     share = statistics.top_head_share(winning, n_heads, **options)
     found: list[Named] = [
-        (HeadCounts("layer_head_counts", "samples in which the head looks hardest"), counts),
+        (
+            HeadCounts(
+                "layer_head_counts",
+                "samples in which the head looks hardest",
+                definition=definition,
+            ),
+            counts,
+        ),
         (LayerCurve("distinct_heads", "distinct heads"), statistics.distinct_heads(counts)),
         (LayerCurve("entropy_bits", "entropy", unit="bit"), statistics.entropy_bits(counts)),
     ]
@@ -57,9 +73,17 @@ def _winners(
         agreement = statistics.split_half_agreement(winning, n_heads, seed=options["seed"])
         about = "two halves name the same most frequent head"
         found.append((LayerCurve("split_half_agreement", about), agreement))
+    return found
+
+
+def _by_answer(
+    winning: np.ndarray, correct: np.ndarray, n_heads: int, definition: str
+) -> list[Named]:
+    found: list[Named] = []
     for name, chosen in (("right", correct), ("wrong", ~correct)):
         if chosen.any():
-            field = HeadCounts(f"layer_head_counts_{name}", f"wins where the answer is {name}")
+            about = f"wins where the answer is {name}"
+            field = HeadCounts(f"layer_head_counts_{name}", about, definition=definition)
             found.append((field, statistics.winner_counts(winning[chosen], n_heads)))
     return found
 

@@ -18,6 +18,7 @@ from interp_lab.visualization.head_panels import (
     intervals,
     layer_ticks,
     legend_above,
+    samples_of,
 )
 
 
@@ -46,7 +47,7 @@ def accuracy_split(
     """
     field, of_right = aggregate(results, right, HeadCounts)
     _, of_wrong = aggregate(results, wrong, HeadCounts)
-    sizes = [int(counts.sum(axis=1).max()) for counts in (of_right, of_wrong)]
+    sizes = [samples_of(counts) for counts in (of_right, of_wrong)]
     if not all(sizes):
         raise NothingToDrawError(f"{sizes[0]} right and {sizes[1]} wrong answers: none to compare")
     top = (of_right + of_wrong).argmax(axis=1)
@@ -58,7 +59,7 @@ def accuracy_split(
     )
     title = "Winning heads of right and of wrong answers" + _accuracy_words(results, accuracy)
     with style.context(page.points):
-        figure = head_sheet(results, style, page, title, [field], foot)
+        figure = head_sheet(results, style, page, title, [field], foot, counted=sum(sizes))
         upper, lower = figure.subplots(2, 1, height_ratios=[6, 1])
         groups = (("right", of_right, SECOND, "o"), ("wrong", of_wrong, TOP, "^"))
         for place, (word, counts, color, marker) in enumerate(groups):

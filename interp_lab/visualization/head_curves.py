@@ -22,6 +22,7 @@ from interp_lab.visualization.head_panels import (
     layer_ticks,
     legend_above,
     reference_line,
+    samples_of,
 )
 from interp_lab.visualization.panels import sentence
 
@@ -49,14 +50,14 @@ def layer_diversity(
     counted, values = aggregate(results, counts, HeadCounts)
     (one, heads), (other, bits) = (aggregate(results, n, LayerCurve) for n in (distinct, entropy))
     n_layers, n_heads = values.shape
-    n = int(values.sum(axis=1).max())
+    n = samples_of(values)
     page = style.page((max(7.0, 2 * (n_layers * 0.12 + 0.9)), 4.2), fill=True)
     foot = "0 bits: the same head in every sample."
     if n < n_heads:
         foot += f" With {n} samples at most {n} heads and {np.log2(max(n, 1)):.3g} bits can appear."
     title = "How varied the winning heads are"
     with style.context(page.points):
-        figure = head_sheet(results, style, page, title, [counted, one, other], foot)
+        figure = head_sheet(results, style, page, title, [counted, one, other], foot, counted=n)
         left, right = figure.subplots(1, 2)
         left.bar(np.arange(n_layers), heads, width=0.8, color=SECOND)
         reference_line(left, n_heads, f"{n_heads} heads")
@@ -109,7 +110,7 @@ def head_share_intervals(
     title = "How firmly each layer's most frequent head leads"
     with style.context(page.points):
         fields = [counted, *(field for field, _ in ends)]
-        figure = head_sheet(results, style, page, title, fields, foot)
+        figure = head_sheet(results, style, page, title, fields, foot, counted=samples_of(values))
         rows = figure.subplots(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
         upper = cast(Axes, rows[0])
         _share_points(upper, *(curve for _, curve in ends), heads=values.argmax(axis=1))

@@ -19,6 +19,7 @@ from interp_lab.visualization.head_panels import (
     index_ticks,
     layer_head_map,
     reference_line,
+    samples_of,
 )
 from interp_lab.visualization.panels import limits, sentence
 
@@ -49,8 +50,9 @@ def max_attention_head_distribution(
     width = 2.15 if columns <= 4 else 1.6
     page = style.page((max(6.0, columns * width + 0.5), rows * 1.15 + 1.6), fill=True)
     foot = f"One panel a layer; red: its most frequent head, with its share of samples. {TIES}"
+    title = "Winning heads of every layer"
     with style.context(page.points):
-        figure = head_sheet(results, style, page, "Winning heads of every layer", [field], foot)
+        figure = head_sheet(results, style, page, title, [field], foot, counted=samples_of(values))
         grid = figure.add_gridspec(rows, columns)
         for layer in range(n_layers):
             axes = figure.add_subplot(grid[divmod(layer, columns)])
@@ -93,10 +95,9 @@ def max_attention_head_heatmap(
     field, values = aggregate(results, counts, HeadCounts)
     page = style.page(_map_size(*values.shape), fill=True)
     foot = f"Framed in red: each layer's most frequent head. {TIES}"
+    title = "How often each head wins its layer"
     with style.context(page.points):
-        figure = head_sheet(
-            results, style, page, "How often each head wins its layer", [field], foot
-        )
+        figure = head_sheet(results, style, page, title, [field], foot, counted=samples_of(values))
         layer_head_map(
             figure, figure.add_gridspec(1, 1)[0], values, cmap=style.cmap, number="d",
             norm=Normalize(0, max(1, values.max())), label=sentence(field.about),
@@ -165,7 +166,7 @@ def top_k_heads_per_layer(
     )
     title = f"The {k} most frequent heads of every layer"
     with style.context(page.points):
-        figure = head_sheet(results, style, page, title, [field], foot)
+        figure = head_sheet(results, style, page, title, [field], foot, counted=samples_of(values))
         grid = figure.add_gridspec(1, k, width_ratios=widths)
         for rank in range(k):
             axes = figure.add_subplot(grid[0, rank])
@@ -218,7 +219,7 @@ def head_frequency_total(
     foot = f"Red: the {len(red)} most frequent. {TIES} {NUMBER_GUIDE}"
     title = "Wins of each head number over all layers"
     with style.context(page.points):
-        figure = head_sheet(results, style, page, title, [field], foot)
+        figure = head_sheet(results, style, page, title, [field], foot, counted=samples_of(values))
         axes = figure.add_subplot()
         bars = axes.bar(np.arange(n_heads), totals, width=0.8, color=REST)
         for number in red.tolist():

@@ -130,6 +130,7 @@ def written(
     correct: np.ndarray | None = None,
     without: tuple[str, ...] = (),
     has_knockout: bool = True,
+    scored: int | None = None,
 ) -> Results:
     """Write a result into `folder` and open it."""
     scores = planted_scores(n, n_layers, n_heads) if scores is None else scores
@@ -143,7 +144,9 @@ def written(
     for i, one in enumerate(scores):
         writer.add(i, str(i), {"scores": one, "max_head_per_layer": heads.winners(one)})
     writer.flush()
-    aggregates = statistics(scores, correct) + (knockouts() if has_knockout else [])
+    aggregates = statistics(scores[:scored], correct[:scored]) + (
+        knockouts() if has_knockout else []
+    )
     kept = [(f, v) for f, v in aggregates if f.name not in without]
     attributes = {"task_name": "scienceqa", "model": "llava_1_5_7b", "dataset": "scienceqa"}
     final = folder / "results.h5"
@@ -203,6 +206,12 @@ def test_every_layer_has_its_bars_in_numeric_order(
         top = counts[layer].max() / counts[layer].sum()
         assert axes.get_title(loc="right") == f"head {counts[layer].argmax()}: {top:.0%}"
         assert axes.get_ylim()[1] > counts.max()
+
+
+def test_samples_without_a_winner_are_not_said_to_be_counted(tmp_path: Path) -> None:
+    # Three of the forty samples have no picture: the counts are of the other 37.
+    with written(tmp_path, scored=37) as results:
+        assert "37 of 40 samples" in said(max_attention_head_heatmap(results, STYLE))
 
 
 def test_columns_of_the_distribution_are_an_option(large: Results) -> None:
