@@ -134,6 +134,38 @@ class Pattern(Field):
 
 
 @dataclass(frozen=True)
+class UnitScores(Field):
+    """One number a layer, head and unit of a word: a phone or a token."""
+
+    ragged: bool = True
+    axes: ClassVar[tuple[str, ...]] = ("layer", "head", "unit")
+
+
+@dataclass(frozen=True)
+class Spectrogram(Field):
+    """A sound as the model hears it: mel bands over frames."""
+
+    dtype: str = "float16"
+    ragged: bool = True
+    axes: ClassVar[tuple[str, ...]] = ("mel", "frame")
+    compressed: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class PhoneMap(Field):
+    """One number a layer, phone and dimension; two documents name phones and dimensions."""
+
+    axes: ClassVar[tuple[str, ...]] = ("layer", "phone", "dimension")
+
+
+@dataclass(frozen=True)
+class DimensionCurve(Field):
+    """One number a dimension and layer; a document names the dimensions."""
+
+    axes: ClassVar[tuple[str, ...]] = ("dimension", "layer")
+
+
+@dataclass(frozen=True)
 class Histogram(Field):
     """Counts over the whole run in equal bins; `lowest` and `highest` bound them."""
 
@@ -158,6 +190,10 @@ KINDS: dict[str, type[Field]] = {
         HeadIndex,
         LayerCurve,
         Pattern,
+        UnitScores,
+        Spectrogram,
+        PhoneMap,
+        DimensionCurve,
         Histogram,
     )
 }

@@ -2,7 +2,7 @@
 
 It answers multiple-choice questions about the colour in one cell of a board, from the image, by a
 letter. Train again with `python -m interp_lab.zoo.tiny_llava --seed 0`; several seeds are trained
-one after the other, the one with more right letters is shipped and all of them are named.
+one after the other, the one with the most right letters is shipped and all of them are named.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProc
 from interp_lab.zoo import WEIGHTS_ROOT
 from interp_lab.zoo.boards import ask, draw
 from interp_lab.zoo.tiny_llava_checks import attention_checks, causal_checks, layout_b_checks
-from interp_lab.zoo.tiny_llava_model import build_model, build_processor
+from interp_lab.zoo.tiny_llava_model import INSTRUCTION, build_model, build_processor
 from interp_lab.zoo.tiny_llava_train import StageLog, train
 from interp_lab.zoo.training import Card, save_half, seed_everything, write_card
 
 NAME = "tiny_llava"
 N_HELD_OUT = 600
 EVALUATION_SEED = 4242
-LETTER = "letter right"
 CARD_NOTES = (
     "Chance is 0.333 for a letter and 0.0625 for a cell.",
     (
@@ -48,8 +47,7 @@ CARD_NOTES = (
     ),
     (
         "It knows one prompt: its chat template, a question of either layout, and the instruction "
-        '"Answer with the option\'s letter from the given choices directly." Without it, or with '
-        "another one, it does not answer with the right letter."
+        f"{INSTRUCTION!r} Without the instruction its answers are no better than a guess."
     ),
     "The weights are fp16: load them with dtype=torch.float32 on a CPU.",
 )
@@ -63,6 +61,12 @@ class Trained:
     folder: Path
     logs: list[StageLog]
     metrics: dict[str, float]
+
+    @property
+    def right(self) -> float:
+        """Sum of the shares of right letters over the forms of the question, boards unchanged."""
+        shares = {n: share for n, share in self.metrics.items() if n.endswith("letter right")}
+        return sum(share for name, share in shares.items() if "blank" not in name)
 
     @property
     def minutes(self) -> float:
@@ -107,7 +111,7 @@ def train_seed(seed: int, work: Path, threads: int) -> Trained:
 
 def ship(tried: Sequence[Trained], output: Path) -> Path:
     """Save the seed with the most right letters to `output`; returns the path of its card."""
-    best = max(tried, key=lambda trained: trained.metrics[LETTER])
+    best = max(tried, key=lambda trained: trained.right)
     model, processor = load(best.folder)
     save_half(model, processor, output)
     untrained = evaluate(build_model(best.seed).eval(), processor)

@@ -35,7 +35,7 @@ BATCH = 100
 
 
 def inputs_for(
-    processor: LlavaProcessor, texts: Sequence[str], images: Sequence[Image.Image] | None
+    processor: LlavaProcessor, texts: Sequence[str], images: list[Image.Image] | None
 ) -> BatchFeature:
     """Model inputs for questions with an image each, or for all of them without any."""
     prompts = [
@@ -60,7 +60,7 @@ def answers(
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
     texts: Sequence[str],
-    images: Sequence[Image.Image] | None,
+    images: list[Image.Image] | None,
 ) -> NDArray[np.str_]:
     """(n,) what the model writes by itself, greedily, until it ends its turn (4 tokens at most)."""
     written: list[str] = []

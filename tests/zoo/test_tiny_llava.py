@@ -138,6 +138,25 @@ def test_without_the_asked_cell_the_answer_is_a_guess() -> None:
     assert checks()["another cell blank: letter right"] >= 0.95
 
 
+def test_llava_s_system_sentence_does_no_harm() -> None:
+    model, processor = trained()
+    sentence = (
+        "A chat between a curious human and an artificial intelligence assistant. The assistant "
+        "gives helpful, detailed, and polite answers to the human's questions."
+    )
+    drawn, questions = held_out()
+    prompts = [
+        f"{sentence} {chat_prompt(processor, instructed(text))}"
+        for text in layout_a_texts(questions)[:100]
+    ]
+    inputs = processor(images=painted(drawn[:100]), text=prompts, return_tensors="pt")
+    output = model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    written = processor.batch_decode(output[:, -1:])
+    assert (
+        np.mean([a == b for a, b in zip(written, questions.letters()[:100], strict=True)]) >= 0.95
+    )
+
+
 def test_an_untrained_model_guesses_at_best() -> None:
     drawn, questions = held_out()
     control = build_model(7).eval()
