@@ -115,6 +115,18 @@ class Weights:
         """The dtype as torch names it."""
         return DTYPES[self.dtype]
 
+    def needed_architecture(self) -> dict[str, Any]:
+        """Return the architecture.
+
+        Raises:
+            ConfigError: if the YAML has none.
+        """
+        if not self.architecture:
+            raise ConfigError(
+                "model.init=random needs model.architecture; this model's YAML has none"
+            )
+        return self.architecture
+
     def location(self) -> str:
         """Return what `from_pretrained` takes: a folder here, or a hub id.
 

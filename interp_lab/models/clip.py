@@ -126,11 +126,10 @@ class ClipVision:
 
 def _random(family: str, weights: Weights, processor: dict[str, Any], seed: int) -> tuple[Any, Any]:
     config_class, network, processor_class, _ = FAMILIES[family]
-    if not weights.architecture:
-        raise ConfigError("model.init=random needs model.architecture; this model's YAML has none")
+    architecture = weights.needed_architecture()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = network(config_class(**weights.architecture))
+        module = network(config_class(**architecture))
     return module.to(weights.torch_dtype), processor_class(**processor)
 
 

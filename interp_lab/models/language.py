@@ -13,8 +13,8 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
 from interp_lab.models.answers import Answer
-from interp_lab.models.base import Prepared, Seen
-from interp_lab.models.tokenmaps import Span
+from interp_lab.models.base import Prepared, Seen, Weights, refuse_partial
+from interp_lab.models.tokenmaps import Span, locate
 from interp_lab.tokens import TokenMap
 
 
@@ -80,9 +80,21 @@ class LanguageModel:
         raise NotImplementedError
 
     def token_map(
-        self, prompt: str, ids: Sequence[int], spans: Sequence[Span], sample: Sample
+        self,
+        prompt: str,
+        ids: Sequence[int],
+        spans: Sequence[Span],
+        sample: Sample,
+        batch: Mapping[str, Any],
     ) -> TokenMap:
-        """Return what every token of the row is."""
+        """Return what every token of the row is.
+
+        Args:
+            prompt, spans: as `render` gave them.
+            ids: the row's token ids, padding left out.
+            sample: the row's sample.
+            batch: what the processor gave for the whole batch.
+        """
         raise NotImplementedError
 
     def pictures(
@@ -99,11 +111,13 @@ class LanguageModel:
         """
         rendered = [self.render(s) for s in samples]
         images = [image for s in samples for image in s.images]
+        clips = [wave for s in samples for wave, _ in s.audio]
         batch = self.processor(
             text=[prompt for prompt, _ in rendered],
             padding=True,
             return_tensors="pt",
             **({"images": images} if images else {}),
+            **({"audio": clips} if clips else {}),
         )
         pictures = self.pictures(batch, samples)
         seen = []
@@ -114,7 +128,7 @@ class LanguageModel:
                     f"{sample.id}: {len(own)} tokens and {self.max_new_tokens} to write are more "
                     f"than the model's {self._longest}"
                 )
-            tokens = self.token_map(prompt, own.tolist(), spans, sample)
+            tokens = self.token_map(prompt, own.tolist(), spans, sample, batch)
             seen.append(Seen(tokens, pictures[row]))
         dtype = next(self.module.parameters()).dtype
         inputs = {
@@ -170,3 +184,65 @@ class LanguageModel:
         own = tuple(ids[:stop])
         text = self.tokenizer.decode(own, skip_special_tokens=True)
         return Answer(text.strip(), own, logits, complete=stop is not None)
+
+
+def chat_spans(prompt: str, sample: Sample) -> list[Span]:
+    """Return the roles of a chat prompt: the sample's own spans, user text, and what is around it.
+
+    A sample's `spans` fact counts characters within its text parts; they are moved to where the
+    parts stand in the prompt, so that a word is never searched for.
+
+    Raises:
+        SampleError: if a text part does not stand in the prompt as it is.
+    """
+    texts = [(i, value) for i, (kind, value) in enumerate(sample.parts) if kind == "text"]
+    found = locate(prompt, [(text, "user", None) for _, text in texts])
+    start_of = {i: span.start for (i, _), span in zip(texts, found, strict=True)}
+    own = [
+        Span(start_of[s.part] + s.start, start_of[s.part] + s.end, s.role, s.label)
+        for s in sample.facts.get("spans", ())
+        if s.part in start_of
+    ]
+    around = [Span(0, found[0].start, "system"), Span(found[-1].end, len(prompt), "assistant")]
+    # Of spans that cover a token alike the first counts, so the narrow ones come first.
+    return [*own, *found, *around]
+
+
+def load_module(
+    network: Any,
+    weights: Weights,
+    device: torch.device,
+    device_map: str | dict[str, Any] | None,
+    attn_implementation: str,
+    ignored: Sequence[str] = (),
+) -> Any:
+    """Return the network with a checkpoint's weights, on its device, strictly loaded.
+
+    Args:
+        network: a transformers class.
+        ignored: prefixes of weights that the checkpoint may hold for parts that are not used.
+    """
+    module, info = weights.load(
+        network.from_pretrained,
+        "weights",
+        dtype=weights.torch_dtype,
+        attn_implementation=attn_implementation,
+        output_loading_info=True,
+        device_map=device_map,
+    )
+    refuse_partial(info, weights.checkpoint, ignored)
+    return module if device_map else module.to(device)
+
+
+def random_module(
+    network: Any, config: Any, weights: Weights, attn_implementation: str, seed: int
+) -> Any:
+    """Return the network of a configuration with random weights of a seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return network._from_config(
+            config, dtype=weights.torch_dtype, attn_implementation=attn_implementation
+        )
+
+
+RANDOM_NOTE = "RANDOM WEIGHTS: the architecture is real, the numbers mean nothing"

@@ -3,7 +3,7 @@
 Checkpoints of the transformers layout and of the original release load alike, strictly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,12 @@ from transformers import (
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError
 from interp_lab.models.base import Weights, refuse_partial
-from interp_lab.models.language import LanguageModel
+from interp_lab.models.language import (
+    RANDOM_NOTE,
+    LanguageModel,
+    load_module,
+    random_module,
+)
 from interp_lab.models.llava_original import (
     is_original,
     llava_architecture,
@@ -71,25 +76,21 @@ class Llava(LanguageModel):
     ) -> None:
         weights = Weights(checkpoint, revision, dtype, init, trust_remote_code, architecture or {})
         notes: list[str] = []
-        options = {"attn_implementation": attn_implementation, "dtype": weights.torch_dtype}
         if init == "random":
-            notes.append("RANDOM WEIGHTS: the architecture is real, the numbers mean nothing")
-            module = _random(weights, attn_implementation, seed).to(device)
-            handler = Weights(processor or checkpoint).load(_processor, "processor")
+            notes.append(RANDOM_NOTE)
+            config = LlavaConfig(**weights.needed_architecture())
+            network = LlavaForConditionalGeneration
+            module = random_module(network, config, weights, attn_implementation, seed).to(device)
+            handler = Weights(processor or checkpoint).load(
+                AutoProcessor.from_pretrained, "processor"
+            )
         elif _original_folder(weights) is not None:
             module, handler = _original(weights, attn_implementation)
             module = module.to(device)
         else:
-            module, info = weights.load(
-                LlavaForConditionalGeneration.from_pretrained,
-                "weights",
-                output_loading_info=True,
-                device_map=device_map,
-                **options,
-            )
-            refuse_partial(info, checkpoint)
-            module = module if device_map else module.to(device)
-            handler = weights.load(_processor, "processor")
+            network = LlavaForConditionalGeneration
+            module = load_module(network, weights, device, device_map, attn_implementation)
+            handler = weights.load(AutoProcessor.from_pretrained, "processor")
         place = module.device if device_map else device
         super().__init__(module, handler, place, max_new_tokens, temperature, notes)
 
@@ -120,7 +121,12 @@ class Llava(LanguageModel):
         return prompt, [*options, *spans, before, after]
 
     def token_map(
-        self, prompt: str, ids: Sequence[int], spans: Sequence[Span], sample: Sample
+        self,
+        prompt: str,
+        ids: Sequence[int],
+        spans: Sequence[Span],
+        sample: Sample,
+        batch: Mapping[str, Any],
     ) -> TokenMap:
         """Return the map; the image span is contiguous and of the tower's patch count."""
         return llava_map(self.tokenizer, prompt, ids, spans, self.module.config)
@@ -138,21 +144,6 @@ def _option_spans(prompt: str, question: Span, options: dict[str, str]) -> list[
                 spans.append(Span(at, start, "option", letter))
                 break
     return spans
-
-
-def _processor(place: str, **options: Any) -> Any:
-    return AutoProcessor.from_pretrained(place, **options)
-
-
-def _random(weights: Weights, attn_implementation: str, seed: int) -> Any:
-    if not weights.architecture:
-        raise ConfigError("model.init=random needs model.architecture; this model's YAML has none")
-    config = LlavaConfig(**weights.architecture)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return LlavaForConditionalGeneration._from_config(
-            config, dtype=weights.torch_dtype, attn_implementation=attn_implementation
-        )
 
 
 def _original_folder(weights: Weights) -> Path | None:
