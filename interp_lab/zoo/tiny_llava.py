@@ -49,6 +49,7 @@ CARD_NOTES = (
         "It knows one prompt: its chat template, a question of either layout, and the instruction "
         f"{INSTRUCTION!r} Without the instruction its answers are no better than a guess."
     ),
+    "Minutes are of one thread on two crowded cores; about half of that on idle ones.",
     "The weights are fp16: load them with dtype=torch.float32 on a CPU.",
 )
 

@@ -1,0 +1,145 @@
+"""Which tokens of a semdim prompt are the word, the two dimensions, the options and the answer."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from interp_lab.errors import SampleError
+from interp_lab.tokens import TokenMap
+
+
+@dataclass(frozen=True)
+class WordSpans:
+    """Token positions of one prompt.
+
+    Args:
+        word: the word, written or heard.
+        dim1, dim2: the dimension words in the chosen scope, in the order shown.
+        options: the two dimension words and their numbers in the options.
+        option1, option2: the same by option.
+        answer: the position that the answer is written at, the last one.
+    """
+
+    word: tuple[int, ...]
+    dim1: tuple[int, ...]
+    dim2: tuple[int, ...]
+    option1: tuple[int, ...]
+    option2: tuple[int, ...]
+    answer: int
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """Both dimensions' tokens, in the prompt's order."""
+        return tuple(sorted({*self.dim1, *self.dim2}))
+
+    @property
+    def options(self) -> tuple[int, ...]:
+        """Both options' tokens, in the prompt's order."""
+        return tuple(sorted({*self.option1, *self.option2}))
+
+    @property
+    def matrix(self) -> tuple[int, ...]:
+        """[word | dim1 | dim2], the order of attention_matrix."""
+        return self.word + self.dim1 + self.dim2
+
+    @property
+    def flow(self) -> tuple[int, ...]:
+        """[word | option 1 | option 2 | answer], the order of flow_matrix."""
+        return self.word + self.option1 + self.option2 + (self.answer,)
+
+    def described(self, tokens: TokenMap, block: str) -> str:
+        """Return JSON: text, group and seconds of each token of a block (`matrix` or `flow`)."""
+        groups = {"word": self.word}
+        if block == "matrix":
+            groups |= {"dim1": self.dim1, "dim2": self.dim2}
+        else:
+            groups |= {"option1": self.option1, "option2": self.option2, "answer": (self.answer,)}
+        listed = [
+            {
+                "text": tokens.tokens[i].text,
+                "group": group,
+                "seconds": tokens.tokens[i].seconds,
+            }
+            for group, members in groups.items()
+            for i in members
+        ]
+        return json.dumps(listed, ensure_ascii=False)
+
+    def units(
+        self, tokens: TokenMap, phones: Sequence[tuple[str, float, float]], unit: str | None
+    ) -> list[dict[str, Any]]:
+        """Return the word's phones, or its tokens if phones are not known.
+
+        Args:
+            tokens: the map.
+            phones: (label, start, end), in characters of the written word or in seconds.
+            unit: `char` or `second`.
+
+        Returns:
+            label, keys (indices into `word`), start, end, unit; phones that no token covers are
+            left out.
+        """
+        place = {token: i for i, token in enumerate(self.word)}
+        if not phones:
+            return [
+                {
+                    "label": tokens.tokens[t].text,
+                    "keys": [i],
+                    "start": i,
+                    "end": i + 1,
+                    "unit": "token",
+                }
+                for t, i in place.items()
+            ]
+        base = _word_start(tokens, self.word) if unit == "char" else 0
+        found = []
+        for label, start, end in phones:
+            if unit == "char":
+                covering = tokens.at_chars(base + int(start), base + int(end))
+            else:
+                covering = tokens.at_seconds(start, end)
+            keys = [place[t] for t in covering if t in place]
+            if keys:
+                found.append(
+                    {"label": label, "keys": keys, "start": start, "end": end, "unit": unit}
+                )
+        return found
+
+
+def word_spans(tokens: TokenMap, dimension_role: str) -> WordSpans:
+    """Return the spans of a prompt.
+
+    Args:
+        tokens: the map.
+        dimension_role: `option` or `dimension`: which occurrence of the dimension words counts.
+
+    Raises:
+        SampleError: if the prompt lacks one of them.
+    """
+    word = tokens.where(role="word") or tokens.where(modality="audio")
+    dims = [tokens.where(role=dimension_role, label=label) for label in ("dim1", "dim2")]
+    options = [
+        tuple(sorted((*tokens.where(role="option", label=f"number{n}"),
+                      *tokens.where(role="option", label=f"dim{n}"))))
+        for n in (1, 2)
+    ]  # fmt: skip
+    for name, found in (
+        ("the word", word),
+        ("the first dimension", dims[0]),
+        ("the second dimension", dims[1]),
+        ("the options", options[0] and options[1]),
+    ):
+        if not found:
+            raise SampleError(f"no token of the prompt is {name}; check the prompt template")
+    return WordSpans(word, dims[0], dims[1], options[0], options[1], len(tokens) - 1)
+
+
+def _word_start(tokens: TokenMap, word: Sequence[int]) -> int:
+    """Return the character that the written word begins at; its first token may hold a space."""
+    chars = tokens.tokens[word[0]].chars
+    assert chars is not None
+    start = chars[0]
+    while start < chars[1] - 1 and tokens.prompt[start].isspace():
+        start += 1
+    return start
