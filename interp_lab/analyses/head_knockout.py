@@ -111,7 +111,7 @@ def logit_difference(
 ) -> float:
     """Return the right letter's logit minus the largest of the other letters', 0 if unknown."""
     others = [float(logits[tokens[letter]]) for letter in letters if letter != answer]
-    if answer not in tokens or not others:
+    if answer is None or answer not in tokens or not others:
         return 0.0
     return float(logits[tokens[answer]]) - max(others)
 

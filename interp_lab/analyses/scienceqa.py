@@ -21,7 +21,7 @@ from interp_lab.datasets.answers import parse_letter
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, UnsupportedModelError
 from interp_lab.fields import Category, Field, HeadIndex, HeadScores, LayerCurve, Scalar
-from interp_lab.models.base import LoadedModel, Seen
+from interp_lab.models.base import AnsweringModel, LoadedModel, Seen
 from interp_lab.store.results import Results
 from interp_lab.tokens import TokenMap
 
@@ -127,7 +127,7 @@ class ScienceQAHeads:
         Raises:
             UnsupportedModelError: for a model without a language part.
         """
-        if not hasattr(model, "token_of"):
+        if not isinstance(model, AnsweringModel):
             raise UnsupportedModelError(
                 f"task=scienceqa: {type(model).__name__} does not answer; choose a model such as "
                 "model=llava_1_5_7b or model=tiny_llava"

@@ -16,12 +16,12 @@ from interp_lab.analyses.semdim_aggregates import Aggregation, aggregates
 from interp_lab.analyses.semdim_knockout import BANDS, band_layers, knockout_fields, knockout_values
 from interp_lab.analyses.semdim_spans import WordSpans, word_spans
 from interp_lab.analyses.semdim_statistics import fraction
-from interp_lab.capture.plans import AttentionPlan, BlockAttention, Intervention
+from interp_lab.capture.plans import AttentionPlan, BlockAttention, Intervention, Reducer
 from interp_lab.datasets.answers import parse_letter
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, UnsupportedModelError
 from interp_lab.fields import Category, Document, Field, Pattern, Scalar, Spectrogram, UnitScores
-from interp_lab.models.base import LoadedModel, Seen
+from interp_lab.models.base import AnsweringModel, LoadedModel, Seen
 from interp_lab.store.results import Results
 from interp_lab.tokens import TokenMap
 
@@ -108,7 +108,7 @@ class SemanticDimensionAttention:
             UnsupportedModelError: for a model without a language part, or without an audio tower.
             ConfigError: if a layer or head is not there.
         """
-        if not hasattr(model, "token_of"):
+        if not isinstance(model, AnsweringModel):
             raise UnsupportedModelError(
                 f"task=semdim: {type(model).__name__} does not answer; choose a model such as "
                 "model=qwen_omni_7b or model=tiny_omni"
@@ -126,21 +126,16 @@ class SemanticDimensionAttention:
 
     def plans(self, tokens: TokenMap) -> dict[str, AttentionPlan]:
         """Watch the square block, the dimension rows and the flow to the answer."""
-        spans = word_spans(tokens, self.dimension_role)
         heads = Mean(over=("head",)) if self.matrix_heads == "mean" else Keep()
         if self.layer_type == "encoder":
-            options = {"layers": self.layers, "heads": self.heads, "tower": "audio"}
-            return {"matrix": AttentionPlan(None, None, heads, **options)}
-        rows = (spans.answer,) if self.layer_type == "output" else spans.matrix
-        chosen = {"layers": self.layers, "heads": self.heads}
+            return {"matrix": self._plan(None, None, heads, tower="audio")}
+        spans = word_spans(tokens, self.dimension_role)
+        matrix, flow = tuple(sorted(spans.matrix)), tuple(sorted(spans.flow))
+        rows = (spans.answer,) if self.layer_type == "output" else matrix
         return {
-            "matrix": AttentionPlan(
-                tuple(sorted(rows)), tuple(sorted(spans.matrix)), heads, **chosen
-            ),
-            "fraction": AttentionPlan(spans.dimensions, spans.word, Keep(), **chosen),
-            "flow": AttentionPlan(
-                tuple(sorted(spans.flow)), tuple(sorted(spans.flow)), Mean(over=("head",)), **chosen
-            ),
+            "matrix": self._plan(rows, matrix, heads),
+            "fraction": self._plan(spans.dimensions, spans.word, Keep()),
+            "flow": self._plan(flow, flow, Mean(over=("head",))),
         }
 
     def variants(
@@ -178,8 +173,8 @@ class SemanticDimensionAttention:
         values |= self._matrices(seen.tokens, spans, captured)
         if "fraction" in captured:
             values |= self._fractions(sample, seen.tokens, spans, captured)
-        if "spectrogram" in seen.extras:
-            values["spectrogram"] = seen.extras["spectrogram"]
+        if seen.spectrogram is not None:
+            values["spectrogram"] = seen.spectrogram
         if self.knockout:
             values |= knockout_values(sample.answer, predicted)
         return values
@@ -194,6 +189,15 @@ class SemanticDimensionAttention:
 
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "semdim_report.txt").write_text(report(results), encoding="utf-8")
+
+    def _plan(
+        self,
+        queries: tuple[int, ...] | None,
+        keys: tuple[int, ...] | None,
+        reduce: Reducer,
+        tower: str = "language",
+    ) -> AttentionPlan:
+        return AttentionPlan(queries, keys, reduce, self.layers, self.heads, tower)
 
     def _matrices(
         self, tokens: TokenMap, spans: WordSpans, captured: Mapping[str, Any]

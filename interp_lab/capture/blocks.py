@@ -5,6 +5,7 @@ its own size and no more. Without it, full rows of scores are made for a few que
 Either way a chunk is bounded and handed to the reducer in log space or as probabilities.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def runs(values: Sequence[int], device: torch.device) -> list[Index]:
     if len(breaks) >= MAX_RUNS:
         return [as_index(values, device)]
     edges = [0, *breaks, len(values)]
-    return [slice(values[a], values[b - 1] + 1) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(values[a], values[b - 1] + 1) for a, b in itertools.pairwise(edges)]
 
 
 def log_blocks(
@@ -167,9 +168,7 @@ def _from_lse(
         yield finish_scores(call, row, chunk, keys.index, heads, block)
 
 
-def _from_rows(
-    call: Call, row: int, chunk: Index, keys: KeyPick, heads: Tensor | None
-) -> Tensor:
+def _from_rows(call: Call, row: int, chunk: Index, keys: KeyPick, heads: Tensor | None) -> Tensor:
     full = scores(call, row, chunk, slice(0, call.key.shape[2]), heads)
     lse = lse_of(call, full, heads)[:, :, None]
     if isinstance(keys.index, slice):

@@ -90,9 +90,7 @@ def verify(
     chosen = [{n: p for n, p in row.items() if p.when == "prefill"} for row in plans]
     options: dict[str, Any] = {"attention_mask": attention_mask}
     if query_rows is not None:
-        chosen = [
-            {n: thin_queries(p, query_rows) for n, p in row.items()} for row in chosen
-        ]
+        chosen = [{n: thin_queries(p, query_rows) for n, p in row.items()} for row in chosen]
         with watch_attention(module, chosen, **options) as again:
             run()
         results = again.results

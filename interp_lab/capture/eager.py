@@ -42,9 +42,7 @@ def eager_configuration(model: nn.Module, layers: Sequence[nn.Module]) -> Iterat
 class EagerObserver(Observer):
     """Takes the pattern from the model's own eager attention, one layer at a time."""
 
-    def attend(
-        self, name: str, original: Any, module: nn.Module, *args: Any, **kwargs: Any
-    ) -> Any:
+    def attend(self, name: str, original: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Run the model's own eager attention and reduce the pattern that it returns."""
         output, pattern = eager_function(module)(module, *args, **kwargs)
         site = self.sites.get(id(module))
@@ -65,9 +63,7 @@ class EagerObserver(Observer):
             parts = [take(pattern[tally.row], part, 1) for part in queries or ()]
             self.take_rows(tally, site, extent, parts)
 
-    def take_rows(
-        self, tally: Tally, site: Site, extent: Extent, parts: Sequence[Tensor]
-    ) -> None:
+    def take_rows(self, tally: Tally, site: Site, extent: Extent, parts: Sequence[Tensor]) -> None:
         """Reduce pattern rows of one plan, (head, query, key) with all keys of the call."""
         for pattern in parts:
             frame = self.forwards.frames[site.tower]
@@ -88,9 +84,7 @@ class EagerObserver(Observer):
 class EagerRowsObserver(EagerObserver):
     """Runs the model's kernel, and its own eager function on the planned query rows alone."""
 
-    def attend(
-        self, name: str, original: Any, module: nn.Module, *args: Any, **kwargs: Any
-    ) -> Any:
+    def attend(self, name: str, original: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Run the kernel; beside it, the eager function on single rows with all their keys."""
         site = self.sites.get(id(module))
         if site is not None:

@@ -59,9 +59,7 @@ class Observer:
         self.forwards = Forwards(sites, self._n_rows, attention_mask, self.flush)
         self._memo: dict[Any, Any] = {}
 
-    def attend(
-        self, name: str, original: Any, module: nn.Module, *args: Any, **kwargs: Any
-    ) -> Any:
+    def attend(self, name: str, original: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Stand in for the attention function `original`, registered as `name` (None: eager)."""
         raise NotImplementedError
 

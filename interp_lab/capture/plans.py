@@ -6,10 +6,11 @@ imports no torch, so that a plan can be made, compared and stored anywhere.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from interp_lab.errors import ConfigError
 
@@ -31,11 +32,8 @@ class Reducer(Protocol):
             saves the exponential of the whole block; if False, it gets the pattern itself.
     """
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def in_log_space(self) -> bool: ...
+    name: ClassVar[str]
+    in_log_space: ClassVar[bool]
 
     def partial(self, block: Tensor) -> Any:
         """Return the state after one chunk of queries."""
@@ -202,7 +200,7 @@ def increasing(values: Iterable[int], where: str) -> tuple[int, ...]:
         ConfigError: if they are not strictly increasing from 0 on.
     """
     indices = tuple(int(v) for v in values)
-    ordered = all(a < b for a, b in zip(indices, indices[1:], strict=False))
+    ordered = all(a < b for a, b in itertools.pairwise(indices))
     if not ordered or (indices and indices[0] < 0):
         raise ConfigError(f"{where}: indices must be 0 or more and strictly increasing")
     return indices

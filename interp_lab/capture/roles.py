@@ -1,10 +1,10 @@
 """Interventions from YAML: spans named by what their tokens are, resolved for each input.
 
-    capture:
-      interventions:
-        - {kind: block, queries: {role: option}, keys: {modality: image}, layers: [10, 11]}
-        - {kind: scale, factor: 0.5, queries: {role: assistant}, keys: {role: word}}
-        - {kind: zero_heads, heads: {22: [10]}}
+capture:
+  interventions:
+    - {kind: block, queries: {role: option}, keys: {modality: image}, layers: [10, 11]}
+    - {kind: scale, factor: 0.5, queries: {role: assistant}, keys: {role: word}}
+    - {kind: zero_heads, heads: {22: [10]}}
 """
 
 from collections.abc import Mapping, Sequence

@@ -5,14 +5,13 @@ looked for: a template is cut at its placeholders, and the place of what goes in
 while the text is put together.
 """
 
-import json
 import re
 import string
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from interp_lab.datasets.base import existing_path
-from interp_lab.errors import ConfigError, MissingInputError, did_you_mean
+from interp_lab.datasets.jsonfile import read_json
+from interp_lab.errors import ConfigError, did_you_mean
 
 DataType = Literal["original", "romanized", "ipa", "audio"]
 DATA_TYPES: tuple[DataType, ...] = ("original", "romanized", "ipa", "audio")
@@ -167,11 +166,7 @@ def read_template(prompt_file: str | None, data_type: str) -> PromptTemplate:
     if prompt_file is None:
         return parse_template(TEMPLATES[data_type], data_type)
     source = f"dataset.prompt_file={prompt_file}"
-    path = existing_path("dataset.prompt_file", prompt_file)
-    try:
-        found: Any = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise MissingInputError(f"{source}: cannot be read as JSON ({error})") from error
+    found = read_json("dataset.prompt_file", prompt_file)
     way = ("semantic_dimension", f"semantic_dimension_binary_{data_type}", "user_prompt")
     for depth, key in enumerate(way):
         if not isinstance(found, dict) or key not in found:

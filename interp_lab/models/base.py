@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,10 +32,12 @@ class Seen:
     Args:
         tokens: what every token is, without padding.
         pictures: the images after resizing and cropping, uint8 (height, width, 3).
+        spectrogram: the sound after feature extraction, (mel, frame), without padding.
     """
 
     tokens: TokenMap
     pictures: tuple[np.ndarray, ...] = ()
+    spectrogram: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,23 @@ class LoadedModel(Protocol):
 
     def forward(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """Run one forward and return what depends on all of the input: logits, or hidden states."""
+        ...
+
+
+@runtime_checkable
+class AnsweringModel(LoadedModel, Protocol):
+    """A model that answers in words.
+
+    Attributes:
+        n_layers: decoder layers of the language part.
+        n_heads: query heads a layer.
+    """
+
+    n_layers: int
+    n_heads: int
+
+    def token_of(self, word: str) -> int:
+        """Return the id of the token that the word is when it begins an answer."""
         ...
 
 

@@ -7,6 +7,7 @@ all of them and stands here.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
@@ -97,11 +98,9 @@ class LanguageModel:
         """
         raise NotImplementedError
 
-    def pictures(
-        self, batch: Mapping[str, Any], samples: Sequence[Sample]
-    ) -> list[tuple[Any, ...]]:
-        """Return each sample's images as the model sees them; none by default."""
-        return [() for _ in samples]
+    def spectrogram(self, batch: Mapping[str, Any], row: int) -> np.ndarray | None:
+        """Return a row's sound as the model gets it; None by default."""
+        return None
 
     def prepare(self, samples: Sequence[Sample]) -> Prepared:
         """Return one batch, padded on the left.
@@ -119,7 +118,6 @@ class LanguageModel:
             **({"images": images} if images else {}),
             **({"audio": clips} if clips else {}),
         )
-        pictures = self.pictures(batch, samples)
         seen = []
         for row, (sample, (prompt, spans)) in enumerate(zip(samples, rendered, strict=True)):
             own = batch["input_ids"][row][batch["attention_mask"][row].bool()]
@@ -129,7 +127,7 @@ class LanguageModel:
                     f"than the model's {self._longest}"
                 )
             tokens = self.token_map(prompt, own.tolist(), spans, sample, batch)
-            seen.append(Seen(tokens, pictures[row]))
+            seen.append(Seen(tokens, spectrogram=self.spectrogram(batch, row)))
         dtype = next(self.module.parameters()).dtype
         inputs = {
             key: value.to(self.device, dtype)

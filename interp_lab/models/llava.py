@@ -174,7 +174,8 @@ def _original(weights: Weights, attn_implementation: str) -> tuple[Any, Any]:
     values = llava_architecture(config, vision.config.to_dict())
     with torch.device("meta"):
         expected = LlavaForConditionalGeneration(LlavaConfig(**values)).state_dict()
-    module, info = LlavaForConditionalGeneration.from_pretrained(
+    network: Any = LlavaForConditionalGeneration
+    module, info = network.from_pretrained(
         None,
         config=LlavaConfig(**values),
         state_dict=mapped_weights(tensors, expected),

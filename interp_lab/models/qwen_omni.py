@@ -6,6 +6,7 @@ Only the thinker is loaded; the talker, which speaks, has no part in what the mo
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import (
     AutoProcessor,
@@ -111,6 +112,15 @@ class QwenOmni(LanguageModel):
             raise UnsupportedModelError("QwenOmni: images are not read by any study yet")
         frames = [self._mel_frames(wave) for wave, _ in sample.audio]
         return omni_map(self.tokenizer, prompt, ids, spans, self.module.config, mel_frames=frames)
+
+    def spectrogram(self, batch: Mapping[str, Any], row: int) -> np.ndarray | None:
+        """Return log mel features (mel, frame) of the row's clip, 10 ms a frame."""
+        features = batch.get("input_features")
+        # Clips are in the order of the rows; a batch in which some rows have none is not traced.
+        if features is None or len(features) != len(batch["input_ids"]):
+            return None
+        heard = batch["feature_attention_mask"][row].bool()
+        return features[row][:, heard].float().numpy()
 
     def _mel_frames(self, wave: Any) -> int:
         """Return the frames of a clip that the extractor marks as heard."""

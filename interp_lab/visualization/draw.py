@@ -16,36 +16,40 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
 from interp_lab.errors import InterpLabError
-from interp_lab.store.places import sample_folder
 from interp_lab.store.results import Results, open_results
 from interp_lab.visualization.base import FigureError, NothingToDrawError, Style, save
+from interp_lab.visualization.figure_files import apart, figure_path
 from interp_lab.visualization.figure_nodes import (
+    GIVEN,
     MIN_SAMPLES,
     OWN_KEYS,
     check_figures,
     plain,
     resolve,
 )
+from interp_lab.visualization.select import chosen_samples, groups, restyled
 
 log = logging.getLogger(__name__)
 
 JOBS_A_TASK = 8
+# One sample, a group of samples, or the run.
+Subject: TypeAlias = str | tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
 class Job:
-    """One figure to draw: its name in the configuration, its place, and what it shows."""
+    """One figure to draw: its name in the configuration, its place, and the samples it shows."""
 
     figure: str
     target: str
     options: Mapping[str, Any]
     path: Path
-    sample: str | None
+    subject: Subject
 
 
 @dataclass
@@ -62,6 +66,7 @@ def draw_all(
     figures: Mapping[str, Mapping[str, Any]],
     style: Style,
     folder: str | Path,
+    select: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Draw and save the figures of a result.
 
@@ -70,24 +75,29 @@ def draw_all(
 
     Args:
         results_path: a results.h5 or run directory.
-        figures: name -> node with `_target_`, `file` (a name without suffix), `per` (sample or
-            run), `enabled`, `min_samples` (of a run, 2 if not given), and the draw function's own
-            options.
+        figures: name -> node with `_target_`, `file` (a name without suffix; with names of
+            Category fields in braces it is the place below `folder`), `per` (sample, group or
+            run), `by` (of a group), `enabled`, `min_samples` (of a run, 2 if not given), and the
+            draw function's own options.
         style: how, how many, and by how many processes.
         folder: where they go.
+        select: which samples get figures of their own, and which layer and head they show; see
+            `chosen_samples` and `restyled`. Figures of the run are over all samples as ever.
 
     Returns:
         The files, in the order of samples and figures.
 
     Raises:
-        ConfigError: see `check_figures`.
+        ConfigError: see `check_figures`, `chosen_samples` and `restyled`.
         StoreError: if there is no result.
         FigureError: at the end, if some figures could not be drawn; they are counted.
     """
     enabled = {name: node for name, node in figures.items() if node.get("enabled", True)}
     check_figures(enabled)
+    style = restyled(style, select)
     with open_results(results_path) as results:
-        jobs = _jobs(results, enabled, style, Path(folder))
+        chosen = chosen_samples(results, select)
+        jobs = _jobs(results, enabled, style, Path(folder), chosen)
         path = results.path
     outcomes = _in_processes(path, jobs, style) if style.workers else _here(path, jobs, style)
     drawn = {path for outcome in outcomes for path in outcome.paths}
@@ -104,23 +114,38 @@ def draw_all(
 
 
 def _jobs(
-    results: Results, figures: Mapping[str, Mapping[str, Any]], style: Style, folder: Path
+    results: Results,
+    figures: Mapping[str, Mapping[str, Any]],
+    style: Style,
+    folder: Path,
+    chosen: Sequence[str],
 ) -> list[Job]:
-    limit = len(results) if style.max_samples < 0 else style.max_samples
-    n_samples = len(results) + len(results.failures)
+    limit = len(chosen) if style.max_samples < 0 else style.max_samples
+    of = {per: {n: f for n, f in figures.items() if f["per"] == per} for per in GIVEN}
+    subjects: list[tuple[str, Subject]] = [
+        (name, sample) for sample in chosen[:limit] for name in of["sample"]
+    ]
+    for name, node in of["group"].items():
+        subjects += [(name, group) for group in groups(results, node["by"], chosen, limit)]
     # The run itself comes last; without any measured sample it has nothing to show.
-    subjects = [*results.sample_ids[:limit], *([None] if len(results) else [])]
-    jobs = []
-    for sample in subjects:
-        place = folder if sample is None else sample_folder(folder, results, sample)
-        for name, node in figures.items():
-            if sample is None and n_samples < node.get("min_samples", MIN_SAMPLES):
-                continue
-            if (node["per"] == "run") == (sample is None):
-                options = {k: plain(v) for k, v in node.items() if k not in OWN_KEYS}
-                path = place / f"{node['file']}.{style.format}"
-                jobs.append(Job(name, str(node["_target_"]), options, path, sample))
-    return jobs
+    n_samples = len(results) + len(results.failures) if len(results) else 0
+    subjects += [(n, None) for n, f in of["run"].items()
+                 if 0 < n_samples >= f.get("min_samples", MIN_SAMPLES)]  # fmt: skip
+    first = [one[0] if isinstance(one, tuple) else one for _, one in subjects]
+    bare = [
+        figure_path(folder, results, figures[name]["file"], sample)
+        for (name, _), sample in zip(subjects, first, strict=True)
+    ]
+    # Not with_suffix: a name may hold a dot.
+    paths = apart([path.with_name(f"{path.name}.{style.format}") for path in bare], first)
+    return [
+        Job(name, str(figures[name]["_target_"]), _options(figures[name]), path, subject)
+        for (name, subject), path in zip(subjects, paths, strict=True)
+    ]
+
+
+def _options(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: plain(value) for key, value in node.items() if key not in OWN_KEYS}
 
 
 def _here(path: Path, jobs: Sequence[Job], style: Style) -> list[Outcome]:
@@ -208,8 +233,8 @@ def draw_jobs(path: Path, jobs: Sequence[Job], style: Style) -> Outcome:
 
 
 def _draw(results: Results, job: Job, style: Style, outcome: Outcome) -> None:
-    where = f"figure {job.figure}" + (f" of sample {job.sample!r}" if job.sample else "")
-    subject = () if job.sample is None else (job.sample,)
+    where = f"figure {job.figure}" + _named(job.subject)
+    subject = () if job.subject is None else (job.subject,)
     try:
         function = resolve(job.target, f"visualization.figures.{job.figure}._target_")
         figure = function(results, style, *subject, **job.options)
@@ -223,3 +248,9 @@ def _draw(results: Results, job: Job, style: Style, outcome: Outcome) -> None:
         outcome.failed.append(line)
         outcome.messages.append((logging.ERROR, line))
         outcome.messages.append((logging.DEBUG, traceback.format_exc()))
+
+
+def _named(subject: Subject) -> str:
+    if isinstance(subject, tuple):
+        return f" of {len(subject)} samples, the first {subject[0]!r}"
+    return "" if subject is None else f" of sample {subject!r}"

@@ -12,12 +12,18 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from interp_lab.errors import ConfigError, did_you_mean
+from interp_lab.visualization.figure_files import template_fields
 
-OWN_KEYS = ("_target_", "file", "per", "enabled", "min_samples")
+OWN_KEYS = ("_target_", "file", "per", "by", "enabled", "min_samples")
 # A figure over samples says little of one, unless its node says otherwise.
 MIN_SAMPLES = 2
-# What draw_all gives to a draw function, by position.
-GIVEN = {"sample": ("results", "style", "sample"), "run": ("results", "style")}
+# What draw_all gives to a draw function, by position. A group is the samples that agree in the
+# Category fields that the node names in `by`: all pairs of a word, say.
+GIVEN = {
+    "sample": ("results", "style", "sample"),
+    "group": ("results", "style", "samples"),
+    "run": ("results", "style"),
+}
 
 
 def check_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
@@ -33,7 +39,8 @@ def check_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
         per = node.get("per")
         if per not in GIVEN:
             raise ConfigError(
-                f"{key}.per={per!r}: give sample or run.{did_you_mean(str(per), GIVEN)}"
+                f"{key}.per={per!r}: give sample or run.{did_you_mean(str(per), GIVEN)} "
+                "A figure of several samples has per: group, with by: [...]"
             )
         file = node.get("file")
         if not isinstance(file, str) or not file or not _is_inside(file):
@@ -41,6 +48,7 @@ def check_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
         if file in places:
             raise ConfigError(f"{key}.file={file!r}: {places[file]} lies there already")
         places[file] = key
+        _check_template(key, file, per, node.get("by"))
         if not isinstance(node.get("enabled", True), bool):
             raise ConfigError(f"{key}.enabled={node['enabled']!r}: give true or false")
         fewest = node.get("min_samples", MIN_SAMPLES)
@@ -54,13 +62,34 @@ def _is_inside(file: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts and not file.endswith("/")
 
 
+def _check_template(key: str, file: str, per: str, by: Any) -> None:
+    try:
+        names = template_fields(file)
+    except ValueError as error:
+        raise ConfigError(f"{key}.file={file!r}: {error}") from error
+    if per == "run" and names:
+        raise ConfigError(f"{key}.file={file!r}: a figure of the run has no {{{names[0]}}}")
+    if per != "group":
+        if by is not None:
+            raise ConfigError(f"{key}.by={by!r}: only a figure with per: group has it")
+        return
+    is_list = isinstance(by, Sequence) and not isinstance(by, str)
+    if not is_list or not by or not all(isinstance(name, str) for name in by):
+        raise ConfigError(f"{key}.by={by!r}: give the Category fields that a group agrees in")
+    if set(names) != set(by):
+        raise ConfigError(
+            f"{key}.file={file!r}: name the fields of by in braces, no others, as "
+            + "_".join(f"{{{name}}}" for name in by)
+        )
+
+
 def _check_options(key: str, node: Mapping[str, Any], given: Sequence[str]) -> None:
     if "_target_" not in node:
         raise ConfigError(f"{key}: has no _target_ (the dotted path of its draw function)")
     function = resolve(str(node["_target_"]), f"{key}._target_")
     parameters = inspect.signature(function, eval_str=True).parameters
     if tuple(parameters)[: len(given)] != tuple(given) or (
-        len(given) == 2 and "sample" in parameters
+        len(given) == 2 and {"sample", "samples"} & set(parameters)
     ):
         raise ConfigError(
             f"{key}._target_={node['_target_']}: with per={node['per']} a draw function starts "

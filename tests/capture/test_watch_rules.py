@@ -24,8 +24,9 @@ def state_of(model):
         for m in model.modules()
     )
     names = [getattr(m, "config", model.config)._attn_implementation for m in model.modules()]
-    registry = dict(ALL_ATTENTION_FUNCTIONS._local_mapping), dict(
-        ALL_ATTENTION_FUNCTIONS._global_mapping
+    registry = (
+        dict(ALL_ATTENTION_FUNCTIONS._local_mapping),
+        dict(ALL_ATTENTION_FUNCTIONS._global_mapping),
     )
     return hooks, names, registry
 
@@ -95,8 +96,9 @@ def test_bypassing_models_are_refused_and_eager_works(build):
 )
 def test_plans_that_do_not_fit_are_explained(plan, message):
     model, inputs = tiny.make(tiny.llama)
-    with pytest.raises((ConfigError, UnsupportedModelError), match=message), watch_attention(
-        model, [{"a": plan}]
+    with (
+        pytest.raises((ConfigError, UnsupportedModelError), match=message),
+        watch_attention(model, [{"a": plan}]),
     ):
         model(**inputs)
 
@@ -109,16 +111,18 @@ def test_indices_must_be_increasing(queries):
 
 def test_a_batch_of_another_size_is_refused():
     model, _ = tiny.make(tiny.llama)
-    with pytest.raises(ConfigError, match="1 batch rows.*batch of 2"), watch_attention(
-        model, [{"a": keep_all()}]
+    with (
+        pytest.raises(ConfigError, match="1 batch rows.*batch of 2"),
+        watch_attention(model, [{"a": keep_all()}]),
     ):
         model(**tiny.text_inputs(batch=2))
 
 
 def test_a_block_without_a_forward_is_refused():
     model, _ = tiny.make(tiny.llama)
-    with pytest.raises(UnsupportedModelError, match="no attention call"), watch_attention(
-        model, [{"a": keep_all()}]
+    with (
+        pytest.raises(UnsupportedModelError, match="no attention call"),
+        watch_attention(model, [{"a": keep_all()}]),
     ):
         pass
 
@@ -184,8 +188,9 @@ def test_blocking_holds_during_generation_for_generated_tokens():
 
 def test_blocking_everything_is_refused():
     model, inputs = tiny.make(tiny.llama)
-    with pytest.raises(ConfigError, match="without any key"), watch_attention(
-        model, [{}], [[BlockAttention((0,), (0,))]]
+    with (
+        pytest.raises(ConfigError, match="without any key"),
+        watch_attention(model, [{}], [[BlockAttention((0,), (0,))]]),
     ):
         model(**inputs)
 
@@ -261,9 +266,7 @@ def test_verify_agrees_with_the_models_own_eager_attention(build, query_rows):
     }]  # fmt: skip
     with watch_attention(model, plans) as watched:
         model(**inputs)
-    errors = verify(
-        lambda: model(**inputs), model, plans, watched.results, query_rows=query_rows
-    )
+    errors = verify(lambda: model(**inputs), model, plans, watched.results, query_rows=query_rows)
     assert errors.keys() == plans[0].keys()
     assert errors["max"] <= 2e-6 and errors["mass"] <= 2e-6 and errors["winner"] <= 0.02
 

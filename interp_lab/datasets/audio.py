@@ -1,0 +1,116 @@
+"""Spoken words from disk: one mono waveform at one rate, or a reason why not.
+
+A model hears whatever array it is given, also zeros and noise. So a file that does not hold a
+sound that can be measured is refused here; nothing is put in its place.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from interp_lab.errors import ConfigError, SampleError
+
+RATE = 16_000
+# The extractor of Whisper and Qwen2.5-Omni pads to this and cuts what is longer.
+MAX_SECONDS = 30.0
+# One audio token of Qwen2.5-Omni: a shorter clip has none.
+MIN_SECONDS = 0.04
+# Samples run from -1 to 1; float files may exceed it a little, but not by this factor.
+MAX_PEAK = 8.0
+SILENCE_DB = -40.0
+SILENCE_FRAME = 0.01
+
+
+def require_audio() -> tuple[Any, Any]:
+    """Return the modules soundfile and soxr.
+
+    Raises:
+        ConfigError: if they are not installed; names the extra that brings them.
+    """
+    try:
+        import soundfile
+        import soxr
+    except (ImportError, OSError) as error:  # OSError: soundfile finds no libsndfile
+        raise ConfigError(
+            f"audio needs soundfile and soxr ({error}): pip install 'interp-lab[audio]'"
+        ) from error
+    return soundfile, soxr
+
+
+def read_audio(path: Path, rate: int = RATE) -> tuple[np.ndarray, int]:
+    """Return a sound as one channel at one rate.
+
+    Channels are averaged; another rate is converted by soxr (quality HQ). Amplitudes stay as they
+    are: integers are scaled to -1..1, nothing is normalised.
+
+    Args:
+        path: a file that libsndfile reads: wav, flac, ogg and others.
+        rate: of the result, in Hz.
+
+    Returns:
+        (waveform (samples,) float32, rate).
+
+    Raises:
+        SampleError: if the file is missing, damaged, empty, shorter than 40 ms, longer than 30 s,
+            all zeros, holds a sample that is no finite number, or is not scaled to -1..1.
+        ConfigError: if the packages that read audio are not installed.
+    """
+    soundfile, soxr = require_audio()
+    if not path.is_file():
+        raise SampleError(f"{path}: no such audio file")
+    try:
+        with soundfile.SoundFile(path) as file:
+            own_rate = int(file.samplerate)
+            _check_length(path, file.frames / own_rate)
+            waves = file.read(dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError, TypeError) as error:
+        raise SampleError(f"{path}: cannot be read as audio ({error})") from error
+    _check_length(path, len(waves) / own_rate)  # a damaged file may hold less than it says
+    if not np.isfinite(waves).all():
+        raise SampleError(f"{path}: holds samples that are NaN or infinite")
+    mono = waves.mean(axis=1, dtype=np.float32)
+    peak = float(np.abs(mono).max())
+    if peak == 0:
+        raise SampleError(f"{path}: silent: the mean of its channels is 0 throughout")
+    if peak > MAX_PEAK:
+        raise SampleError(f"{path}: peak {peak:.4g}; samples should be scaled to -1..1")
+    if own_rate != rate:
+        mono = soxr.resample(mono, own_rate, rate, quality="HQ")
+    return np.ascontiguousarray(mono, dtype=np.float32), rate
+
+
+def trim_silence(waveform: np.ndarray, rate: int) -> tuple[np.ndarray, tuple[float, float]]:
+    """Return a waveform without the silence at both ends, and what was kept.
+
+    Silent is a frame of 10 ms whose root mean square lies more than 40 dB below that of the
+    loudest frame. A clip that would become shorter than 40 ms keeps 40 ms from where it begins.
+
+    Args:
+        waveform: (samples,), not all zeros.
+        rate: in Hz.
+
+    Returns:
+        (kept (samples,), (start, end) of it in the given waveform, in seconds).
+    """
+    size = max(1, round(rate * SILENCE_FRAME))
+    padded = np.pad(waveform.astype(np.float64), (0, -len(waveform) % size))
+    power = np.square(padded.reshape(-1, size)).mean(axis=1)
+    loud = np.flatnonzero(power > power.max() * 10 ** (SILENCE_DB / 10))
+    first, end = int(loud[0]) * size, (int(loud[-1]) + 1) * size
+    end = min(len(waveform), max(end, first + round(rate * MIN_SECONDS)))
+    first = max(0, min(first, end - round(rate * MIN_SECONDS)))
+    return waveform[first:end], (first / rate, end / rate)
+
+
+def _check_length(path: Path, seconds: float) -> None:
+    if seconds == 0:
+        raise SampleError(f"{path}: holds no sound (0 samples)")
+    if seconds < MIN_SECONDS:
+        raise SampleError(
+            f"{path}: {seconds * 1000:.3g} ms; one audio token takes {MIN_SECONDS * 1000:.0f} ms"
+        )
+    if seconds > MAX_SECONDS:
+        raise SampleError(
+            f"{path}: {seconds:.4g} s; the model hears at most {MAX_SECONDS:.0f} s: cut the file"
+        )

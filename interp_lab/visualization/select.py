@@ -1,0 +1,169 @@
+"""Which samples, layer and head a user asks to see, when a finished result is drawn again.
+
+Pure functions: a result and the `select` section of a configuration go in, sample ids come out. A
+value that matches nothing is an error that lists what there is; nothing is left out in silence.
+"""
+
+import dataclasses
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from interp_lab.errors import ConfigError, did_you_mean
+from interp_lab.fields import Category
+from interp_lab.store.results import Results
+from interp_lab.visualization.base import Style
+
+# The keys that choose samples by a Category of their own name; dimensions look at a pair of fields.
+BY_CATEGORY = ("language", "word", "data_type")
+SIDES = ("dimension1", "dimension2")
+# The keys that choose within a sample: they go to the style.
+WITHIN = ("layer", "head")
+KEYS = (*BY_CATEGORY, "dimensions", *WITHIN)
+# Values that an error lists before it says how many more there are.
+MOST_LISTED = 20
+
+AnyStyle = TypeVar("AnyStyle", bound=Style)
+
+
+def chosen_samples(results: Results, select: Mapping[str, Any] | None) -> list[str]:
+    """Return the ids of the samples that `select` asks for, in the data set's order.
+
+    Args:
+        results: an open result.
+        select: language, word, data_type: a value or a list of them; dimensions: one dimension, or
+            the two of a pair in either order ("big", [big, small] or "big-small"); null = all.
+            layer and head are not looked at (see `restyled`).
+
+    Raises:
+        ConfigError: for an unknown key, a value that no sample has, or a result without the field.
+    """
+    wanted = _given(select)
+    left = np.arange(len(results))
+    for key in BY_CATEGORY:
+        if key in wanted:
+            values = _column(results, key, key)
+            names = _names(wanted[key])
+            for name in names:
+                _check_known(key, name, {values[row] for row in left}, wanted)
+            left = np.array([row for row in left if values[row] in names], dtype=np.int64)
+    if "dimensions" in wanted:
+        left = _of_dimensions(results, wanted, left)
+    return [results.sample_ids[row] for row in left]
+
+
+def restyled(style: AnyStyle, select: Mapping[str, Any] | None) -> AnyStyle:
+    """Return the style with the layer and the head that `select` asks for.
+
+    Raises:
+        ConfigError: if the figures of this style know no layer or head, or for a wrong value.
+    """
+    wanted = {key: value for key, value in _given(select).items() if key in WITHIN}
+    known = {field.name for field in dataclasses.fields(style)}
+    for key, value in wanted.items():
+        if key not in known:
+            raise ConfigError(f"select.{key}={value!r}: the figures of this task have no {key}")
+    return dataclasses.replace(style, **wanted) if wanted else style
+
+
+def _given(select: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the keys that have a value."""
+    for key in select or {}:
+        if key not in KEYS:
+            raise ConfigError(
+                f"select.{key}: no such key.{did_you_mean(str(key), KEYS)} Known: {', '.join(KEYS)}"
+            )
+    return {key: value for key, value in (select or {}).items() if value is not None}
+
+
+def _column(results: Results, field: str, key: str) -> list[str]:
+    """Return a Category of every sample, its letters composed."""
+    if not isinstance(results.fields.get(field), Category):
+        raise ConfigError(f"select.{key}: the samples of this result have no {field}")
+    blocks = [block[field] for block in results.stream([field])]
+    return [composed(value) for value in np.concatenate(blocks)] if blocks else []
+
+
+def composed(text: Any) -> str:
+    """Return a text in Unicode's composed form: keyboards and files differ in how they write é."""
+    text = str(text).lower() if isinstance(text, bool) else str(text)
+    return unicodedata.normalize("NFC", text)
+
+
+def _names(value: Any) -> list[str]:
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    return [composed(one) for one in value] if is_list else [composed(value)]
+
+
+def _of_dimensions(results: Results, wanted: Mapping[str, Any], left: np.ndarray) -> np.ndarray:
+    """Return the rows among `left` whose two dimensions include those that are wanted."""
+    first, second = (_column(results, side, "dimensions") for side in SIDES)
+    pairs = {int(row): {first[row], second[row]} for row in left}
+    known = set().union(*pairs.values())
+    names = _names(wanted["dimensions"])
+    if len(names) == 1 and names[0] not in known:
+        names = names[0].split("-", 1)
+    if not 1 <= len(names) <= 2:
+        raise ConfigError(
+            f"select.dimensions={wanted['dimensions']!r}: give one dimension or the two of a pair"
+        )
+    for name in names:
+        _check_known("dimensions", name, known, wanted)
+    found = [row for row, pair in pairs.items() if set(names) <= pair]
+    if not found:
+        partners = _listed({side for pair in pairs.values() if names[0] in pair for side in pair
+                            if side != names[0]})  # fmt: skip
+        raise ConfigError(
+            f"select.dimensions={names}: no pair of these two; {names[0]} stands against {partners}"
+        )
+    return np.array(found, dtype=np.int64)
+
+
+def _check_known(key: str, name: str, known: set[str], wanted: Mapping[str, Any]) -> None:
+    if name in known:
+        return
+    earlier = KEYS[: KEYS.index(key)]
+    among = " and ".join(f"{k}={wanted[k]}" for k in earlier if k in wanted)
+    raise ConfigError(
+        f"select.{key}={name!r}: no sample{f' with {among}' if among else ''} has it."
+        f"{did_you_mean(name, known)} There are: {_listed(known)}"
+    )
+
+
+def _listed(values: Iterable[str]) -> str:
+    ordered = sorted(values)
+    more = len(ordered) - MOST_LISTED
+    return ", ".join(ordered[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def groups(
+    results: Results, by: Sequence[str], chosen: Sequence[str], limit: int
+) -> list[tuple[str, ...]]:
+    """Return the samples that agree in the Category fields `by`, group by group.
+
+    Args:
+        results: an open result.
+        by: names of Category fields.
+        chosen: the samples that may be shown.
+        limit: only groups of the first so many samples; each is complete all the same, since an
+            average over a part of a word's samples would not be the word's.
+
+    Raises:
+        ConfigError: if the samples have no such field.
+    """
+    columns = [_named_column(results, name) for name in by]
+    keys = {sample: tuple(column[sample] for column in columns) for sample in chosen}
+    members: dict[tuple[str, ...], list[str]] = {}
+    for sample, key in keys.items():
+        members.setdefault(key, []).append(sample)
+    return [tuple(members[key]) for key in dict.fromkeys(keys[one] for one in chosen[:limit])]
+
+
+def _named_column(results: Results, name: str) -> dict[str, str]:
+    if not isinstance(results.fields.get(name), Category):
+        known = [n for n, field in results.fields.items() if isinstance(field, Category)]
+        raise ConfigError(f"by={name}: the samples have no such Category.{did_you_mean(name, known)}")
+    values = [value for block in results.stream([name]) for value in block[name]]
+    return dict(zip(results.sample_ids, values, strict=True))

@@ -1,0 +1,192 @@
+"""How `tiny_omni` is trained: clips and written words side by side, from the first step.
+
+The number alone is hard to learn, since three skills meet in it: hear the phone, know its side,
+find the side's option. So some words of the prompt are asked, on the way, for what they could
+already know (an auxiliary loss on the next-word scores). No attention is supervised anywhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
+
+from interp_lab.zoo.speech import (
+    EDGE,
+    LANGUAGES,
+    N_FRAMES,
+    PAIRS,
+    RATE,
+    SECONDS,
+    SIZE,
+    TRAINING,
+    Clip,
+    drawn_words,
+    speak_each,
+    without,
+)
+from interp_lab.zoo.tiny_omni_model import END
+from interp_lab.zoo.tiny_omni_prompts import (
+    DIMENSIONS,
+    OPTIONS,
+    TEXT_TYPES,
+    Question,
+    chat_prompt,
+)
+
+STEPS = 900
+PEAK_RATE, WARM_UP = 2e-3, 60
+BETAS = (0.9, 0.98)
+N_CLIPS, N_HALF_CLIPS = 4000, 500
+AUDIO_BATCH, TEXT_BATCH = 48, 40
+HALF_SHARE = 0.15  # of the clips in a batch that lack the phone that is not asked about
+ECHO_WEIGHT = 0.5
+MEL_FRAMES = round(SECONDS * 100)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Clips to draw from, with features (n, 128, 80), each with the pairs that it can answer."""
+
+    clips: Sequence[Clip]
+    features: Tensor
+    pairs: Sequence[tuple[str, ...]]
+
+
+def features(clips: Sequence[Clip], processor: Qwen2_5OmniProcessor) -> Tensor:
+    """(n, 128, 80) mel features, as the processor makes them, without its 29 s of padding."""
+    extract = processor.feature_extractor
+    waves = [clip.wave for clip in clips]
+    parts = [
+        extract(
+            waves[i : i + 256],
+            sampling_rate=RATE,
+            padding="max_length",
+            max_length=RATE,  # some zeros follow, as they do at 30 s
+            return_tensors="pt",
+        )["input_features"][..., :MEL_FRAMES]
+        for i in range(0, len(waves), 256)
+    ]
+    return torch.cat(parts)
+
+
+def draw_pool(rng: np.random.Generator, processor: Qwen2_5OmniProcessor) -> Pool:
+    """Clips of the training words; some have one phone only, for the question about that one.
+
+    From those the model learns that one phone's absence says nothing about the other.
+    """
+    whole = speak_each(drawn_words(TRAINING, N_CLIPS, rng), rng)
+    voiced = speak_each(drawn_words(TRAINING, N_HALF_CLIPS, rng), rng)
+    struck = speak_each(drawn_words(TRAINING, N_HALF_CLIPS, rng), rng)
+    clips = [
+        *whole,
+        *(without(clip, clip.word.consonant, rng) for clip in voiced),
+        *(without(clip, clip.word.vowel, rng) for clip in struck),
+    ]
+    pairs = [PAIRS] * N_CLIPS + [(SIZE,)] * N_HALF_CLIPS + [(EDGE,)] * N_HALF_CLIPS
+    return Pool(clips, features(clips, processor), pairs)
+
+
+def audio_questions(pool: Pool, rng: np.random.Generator) -> tuple[list[Question], Tensor]:
+    """Questions about clips, and the clips' features."""
+    half = rng.random(AUDIO_BATCH) < HALF_SHARE
+    n_half = len(pool.clips) - N_CLIPS
+    chosen = np.where(
+        half, N_CLIPS + rng.integers(n_half, size=len(half)), rng.integers(N_CLIPS, size=len(half))
+    )
+    asked = [
+        Question(pool.clips[i].word, str(rng.choice(pool.pairs[i])), rng.random() < 0.5, "audio")
+        for i in chosen
+    ]
+    return asked, pool.features[chosen]
+
+
+def text_questions(rng: np.random.Generator) -> list[Question]:
+    """Questions about written words; those in a language's own script are half of them."""
+    return [
+        Question(
+            TRAINING[rng.integers(len(TRAINING))],
+            str(rng.choice(PAIRS)),
+            rng.random() < 0.5,
+            str(rng.choice(TEXT_TYPES, p=(0.5, 0.25, 0.25))),
+            str(rng.choice(LANGUAGES)),
+        )
+        for _ in range(TEXT_BATCH)
+    ]
+
+
+def loss_of(
+    model: Qwen2_5OmniThinkerForConditionalGeneration,
+    processor: Qwen2_5OmniProcessor,
+    questions: Sequence[Question],
+    heard: Tensor | None,
+) -> tuple[Tensor, float]:
+    """Loss of the number, of the turn's end and of the echoes; share of right numbers.
+
+    Echoes: the second side in the dimension block calls up the word's side; each option's word
+    calls up the number of the right option.
+    """
+    tokenizer = processor.tokenizer
+    placeholder = processor.audio_token
+    texts = [
+        chat_prompt(processor, q).replace(placeholder, placeholder * N_FRAMES) + q.answer + END
+        for q in questions
+    ]
+    encoded = tokenizer(texts, padding=True, return_tensors="pt")
+    ids = encoded["input_ids"]
+    inputs = dict(encoded)
+    if heard is not None:
+        inputs["input_features"] = heard
+        inputs["feature_attention_mask"] = torch.ones(len(heard), MEL_FRAMES, dtype=torch.long)
+    logits = model(**inputs, use_cache=False).logits
+    loss = F.cross_entropy(logits[:, -3:-1].flatten(0, 1), ids[:, -2:].flatten())
+    sides = torch.tensor(tokenizer.convert_tokens_to_ids(list(DIMENSIONS)))
+    # Padding is on the left and what follows the word is always as long: one place for all rows.
+    _, asked, *offered = torch.isin(ids[0], sides).nonzero().flatten().tolist()
+    truth = torch.tensor(tokenizer.convert_tokens_to_ids([q.side for q in questions]))
+    loss = loss + ECHO_WEIGHT * F.cross_entropy(logits[:, asked], truth)
+    for place in offered:
+        loss = loss + ECHO_WEIGHT * F.cross_entropy(logits[:, place], ids[:, -2])
+    right = logits[:, -3].argmax(-1) == ids[:, -2]
+    return loss, right.float().mean().item()
+
+
+def train(
+    model: Qwen2_5OmniThinkerForConditionalGeneration,
+    processor: Qwen2_5OmniProcessor,
+    seed: int,
+    steps: int = STEPS,
+) -> None:
+    """Train the model in place, on clips and written words of the training words alone."""
+    rng = np.random.default_rng([seed, 1])
+    pool = draw_pool(rng, processor)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), PEAK_RATE, betas=BETAS, weight_decay=0.02)
+    begun, running = time.monotonic(), np.full(2, 1 / len(OPTIONS))
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = PEAK_RATE * _rate_share(step, steps)
+        heard = loss_of(model, processor, *audio_questions(pool, rng))
+        read = loss_of(model, processor, text_questions(rng), None)
+        optimizer.zero_grad()
+        (heard[0] + read[0]).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        running += 0.05 * (np.array([heard[1], read[1]]) - running)
+        if (step + 1) % 50 == 0:
+            minutes = (time.monotonic() - begun) / 60
+            seen = f"heard {running[0]:.3f} read {running[1]:.3f}"
+            losses = f"losses {heard[0].item():.3f} {read[0].item():.3f}"
+            print(f"step {step + 1}/{steps}: {seen}, {losses}, {minutes:.1f} min", flush=True)
+    model.eval()
+
+
+def _rate_share(step: int, steps: int) -> float:
+    """Share of the peak learning rate: a linear start, then a cosine down to 2%."""
+    return min(1.0, (step + 1) / WARM_UP) * max(0.02, 0.5 + 0.5 * np.cos(np.pi * step / steps))
