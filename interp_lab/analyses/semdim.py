@@ -13,9 +13,9 @@ import numpy as np
 
 from interp_lab.analyses.reduce import Keep, Mean
 from interp_lab.analyses.semdim_aggregates import Aggregation, aggregates
+from interp_lab.analyses.semdim_statistics import fraction, masses
 from interp_lab.analyses.semdim_knockout import BANDS, band_layers, knockout_fields, knockout_values
 from interp_lab.analyses.semdim_spans import WordSpans, word_spans
-from interp_lab.analyses.semdim_statistics import fraction
 from interp_lab.capture.plans import AttentionPlan, BlockAttention, Intervention, Reducer
 from interp_lab.datasets.answers import parse_letter
 from interp_lab.datasets.base import Sample
@@ -91,6 +91,7 @@ class SemanticDimensionAttention:
             Document("flow_tokens", "tokens of flow_matrix"),
             UnitScores("fraction_sum", "share toward dimension 1", definition=f"{share} sum"),
             UnitScores("fraction_mean", "share toward dimension 1", definition=f"{share} mean"),
+            UnitScores("mass", "attention of both dimensions on the unit, summed"),
             Document("units", "phones or tokens of the word"),
             Spectrogram("spectrogram", "log mel spectrogram"),
             Document("tokens", "every token of the prompt"),
@@ -226,7 +227,9 @@ class SemanticDimensionAttention:
         place = {token: i for i, token in enumerate(spans.dimensions)}
         sides = [[place[t] for t in side] for side in (spans.dim1, spans.dim2)]
         keys = [unit["keys"] for unit in units]
+        first, second = masses(block, keys, *sides)
         return {
+            "mass": first + second,
             "units": json.dumps(units, ensure_ascii=False),
             "fraction_sum": fraction(block, keys, *sides, normalize="sum"),
             "fraction_mean": fraction(block, keys, *sides, normalize="mean"),

@@ -2,8 +2,8 @@
 
 Pure functions of NumPy arrays, so that each can be checked by hand. A unit is a phone or a token of
 the word. A fraction belongs to the first feature of a pair, and 0.5 means no preference; what is
-averaged over option orders or words belongs to the canonical first feature. Sizes: n rows,
-n_layers, n_heads.
+averaged over option orders or words belongs to the canonical first feature. Every random number
+comes from a seed. Sizes: n rows, n_layers, n_heads.
 """
 
 from collections.abc import Sequence
@@ -89,8 +89,8 @@ def canonical_fraction(
     Args:
         shown: fractions, any shape.
         flipped: whether the canonical second feature was shown first.
-        attended: same shape, False where nothing attends: there the fraction is 0 for every
-            feature, and `1 - 0` would be wrong. None = something attends everywhere.
+        attended: same shape, False where nothing attends: there the fraction is 0 for both
+            features and not `1 - 0`. None = something attends everywhere.
     """
     if not flipped:
         return np.asarray(shown, dtype=np.float64)
@@ -109,7 +109,7 @@ def combine_orders(orders: Sequence[np.ndarray]) -> np.ndarray:
     """
     if not orders or any(array.shape != orders[0].shape for array in orders):
         raise ValueError(f"orders of one word: {[a.shape for a in orders]}, should be one shape")
-    return np.mean(orders, axis=0, dtype=np.float64)
+    return np.asarray(np.mean(orders, axis=0, dtype=np.float64))
 
 
 class PhoneMeans(NamedTuple):
@@ -238,9 +238,7 @@ def permutation_baseline(
         values: (n, n_layers), one unit each.
         phones: n labels.
         words: n names of the words that the units belong to.
-        seed: of the shuffles.
-        n_permutations: how many.
-        level: the interval's, such as 0.95.
+        seed, n_permutations, level: of the shuffles and the interval.
 
     Returns:
         sorted labels, and (n_layers, phone) each: the mean, low and high of the shuffled ones.

@@ -92,7 +92,9 @@ def _describe(
         dataset.attrs[key] = value
     for position, axis in enumerate(axes):
         dataset.dims[position].label = axis
-        dataset.dims[position].attach_scale(_scale(group, axis, dataset.shape[position]))
+        # Ragged fields of one sample may differ in length: two blocks have two query axes.
+        name = f"{field.name}_{axis}" if field.ragged else axis
+        dataset.dims[position].attach_scale(_scale(group, name, dataset.shape[position]))
 
 
 def _scale(group: h5py.Group, axis: str, length: int) -> h5py.Dataset:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.collections import LineCollection
 
+from interp_lab.visualization.panels import Grid
 from interp_lab.visualization.words import Token, Unit, spans, text_inches
 
 FRAME_SECONDS = 0.01
@@ -42,28 +43,41 @@ def column_of(tokens: Sequence[Token], seconds: np.ndarray | float) -> np.ndarra
     return np.interp(seconds, times, columns)
 
 
-def token_ticks(axis: Axis, tokens: Sequence[Token], *, rotate: bool = False) -> None:
+def token_ticks(axis: Axis, tokens: Sequence[Token], inches: float | None = None) -> None:
     """Label an axis: a token of text by its text, tokens of audio by seconds at their borders.
 
-    Labels have the colour of their group; `rotate` turns those that are longer than two letters.
+    Labels have the colour of their group.
+
+    Args:
+        axis: an x- or y-axis.
+        tokens: along it.
+        inches: of a token on an x-axis: labels of text that are longer stand upright.
     """
     timed = _time_ticks(tokens)
     written = [(i, token) for i, token in enumerate(tokens) if token.seconds is None]
-    step = -(-len(written) // MOST_LABELS)
-    written = written[::step] if step else []
-    places = [*timed.values(), *(float(i) for i, _ in written)]
-    labels = [*timed, *(token.label for _, token in written)]
-    axis.set_ticks(places, labels)
-    colors = ["0.2"] * len(timed) + [token.color for _, token in written]
-    is_long = rotate and any(len(label) > 2 for label in labels)
-    size = "xx-small" if len(written) > 30 else "x-small"
-    for tick, color, is_time in zip(
-        axis.get_major_ticks(), colors, np.arange(len(places)) < len(timed), strict=True
-    ):
-        for line in (tick.tick1line, tick.tick2line):
-            line.set_markersize(matplotlib.rcParams["xtick.major.size"] if is_time else 0)
-        for label in (tick.label1, tick.label2):
-            label.set(color=color, fontsize=size, rotation=90 if is_long else 0)
+    if written and timed:
+        # The last second would stand where the first label of text does.
+        timed = {t: c for t, c in timed.items() if min(abs(c - i) for i, _ in written) > 0.6}
+    written = written[:: max(1, -(-len(written) // MOST_LABELS))]
+    axis.set_ticks(
+        [*timed.values(), *(float(i) for i, _ in written)],
+        [*timed, *(token.label for _, token in written)],
+    )
+    points = matplotlib.rcParams["font.size"] * _label_share(len(tokens))
+    room = np.inf if inches is None else 0.9 * inches
+    length = matplotlib.rcParams["xtick.major.size"]
+    for place, tick in enumerate(axis.get_major_ticks()):
+        is_time = place < len(timed)
+        token = None if is_time else written[place - len(timed)][1]
+        is_long = token is not None and text_inches(token.label, points) > room
+        tick.tick1line.set_markersize(length if is_time else 0)
+        tick.label1.set(color=token.color if token else "0.2", fontsize=points,
+                        rotation=90 if is_long else 0)  # fmt: skip
+
+
+def _label_share(n: int) -> float:
+    """Return the size of labels as a share of the font size: small where tokens are many."""
+    return 0.95 if n <= 8 else 0.8 if n <= 30 else 0.65
 
 
 def _time_ticks(tokens: Sequence[Token]) -> dict[str, float]:
@@ -75,19 +89,23 @@ def _time_ticks(tokens: Sequence[Token]) -> dict[str, float]:
     step = next((s for s in TIME_STEPS if (end - start) / s <= MOST_TIMES), TIME_STEPS[-1])
     rounds = np.arange(np.ceil(start / step - 1e-6), np.floor(end / step + 1e-6) + 1) * step
     columns = column_of(tokens, rounds)
-    return {f"{time:g} s": float(c) for time, c in zip(rounds.round(6), columns, strict=True)}
+    # Adding 0.0 makes 0 of -0.
+    return {f"{time + 0.0:g} s": float(c) for time, c in zip(rounds.round(6), columns, strict=True)}
 
 
-def draw_separators(axes: Axes, columns: Sequence[Token], rows: Sequence[Token] = ()) -> None:
-    """Draw a line wherever the group changes: across for columns, along for rows."""
-    lines = []
-    for start in [span[1] for span in spans(columns)][1:]:
-        lines.append([(start - 0.5, -0.5), (start - 0.5, len(rows) - 0.5)])
-    for start in [span[1] for span in spans(rows)][1:]:
-        lines.append([(-0.5, start - 0.5), (len(columns) - 0.5, start - 0.5)])
+def borders(tokens: Sequence[Token]) -> list[int]:
+    """Return the tokens at which another group begins."""
+    return [start for _, start, _ in spans(tokens)][1:]
+
+
+def draw_separators(axes: Axes, columns: Sequence[int], rows: Sequence[int], size: Grid) -> None:
+    """Draw a line before each of these columns and rows of a map of (n_rows, n_columns) tokens."""
+    n_rows, n_columns = size
+    lines = [[(c - 0.5, -0.5), (c - 0.5, n_rows - 0.5)] for c in columns]
+    lines += [[(-0.5, r - 0.5), (n_columns - 0.5, r - 0.5)] for r in rows]
     width = matplotlib.rcParams["axes.linewidth"]
     # White beside black shows on any colour.
-    for color, share in (("white", 3.2), ("0.1", 1.2)):
+    for color, share in (("white", 3.0), ("0.1", 1.2)):
         axes.add_collection(
             LineCollection(lines, colors=color, linewidths=width * share, zorder=3), autolim=False
         )

@@ -1,9 +1,5 @@
-"""Heat maps of attention between a word's tokens and the dimensions it is asked about.
+"""Heat maps of attention between a word's tokens and the dimensions that it is asked about."""
 
-One of a sample, in bands of layers; one of a word, averaged over its pairs and option orders.
-"""
-
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -13,13 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize, PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from interp_lab.fields import Field, Pattern, Spectrogram
+from interp_lab.fields import Pattern, Spectrogram
 from interp_lab.store.results import Results
 from interp_lab.visualization.base import NothingToDrawError, Page
 from interp_lab.visualization.sheets import sheet
 from interp_lab.visualization.word_axes import (
+    borders,
     draw_separators,
     draw_strip,
     strip_height,
@@ -35,28 +32,42 @@ from interp_lab.visualization.words import (
     read_field,
     read_tokens,
     read_units,
-    spans,
     word_heading,
 )
 
 Scale: TypeAlias = Literal["sqrt", "linear", "log"]
-SCALE_WORDS = {"sqrt": "Colours follow the square root of the attention. ", "linear": "",
-               "log": "Colours follow the logarithm of the attention. "}  # fmt: skip
-UNSEEN = "0.92"
-UNSEEN_WORDS = "Gray: later tokens, which a token cannot attend to. "
-PANEL = 3.6  # inches of a square panel
-BAR = 0.16  # and of the colour bar
+SCALE_WORDS = {
+    "sqrt": "Colours follow the square root of the attention.",
+    "linear": "",
+    "log": "Colours follow the logarithm of the attention, over three decades at most.",
+}
+UNSEEN = "0.9"
+UNSEEN_WORDS = "Gray: later tokens, which a token cannot attend to."
+PANEL = 3.5  # inches of a square panel
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Rows and columns of tokens with what is drawn above the columns."""
+class Panel:
+    """One heat map with the labels of its axes.
 
+    Args:
+        title: what it averages.
+        values: (rows, columns); masked where a row cannot attend.
+        rows, columns: what the axes are.
+        names: what the columns' groups are called.
+        sound: (mel, frame) of the word, or None.
+        units: its phones.
+        row_borders: rows with a line before them; None = where the group changes.
+    """
+
+    title: str
+    values: np.ma.MaskedArray
     rows: Sequence[Token]
     columns: Sequence[Token]
     names: Mapping[str, str]
     sound: np.ndarray | None
     units: Sequence[Unit]
+    row_borders: Sequence[int] | None = None
 
 
 def attention_heatmap(
@@ -68,7 +79,7 @@ def attention_heatmap(
     tokens: str = "matrix_tokens",
     sound: str = "spectrogram",
     title: str = "{word}: {dimension1} or {dimension2}?",
-    scale: Scale = "sqrt",
+    scale: Scale = "log",
 ) -> Figure:
     """Draw a sample's square block of attention, one panel a band of layers or the chosen layer.
 
@@ -89,84 +100,125 @@ def attention_heatmap(
     field, values = read_field(results, sample, matrix, Pattern)
     named = read_tokens(results, sample, tokens)
     heads, words = heads_of(results, values.shape[1], style)
-    bands = bands_of(results, len(values), style)
-    unseen = (values == 0).all(axis=(0, 1))
-    maps = {
-        band.name: np.ma.masked_where(unseen, values[np.ix_(band.rows, heads)].mean((0, 1)))
-        for band in bands
-    }
     facts = facts_of(results, sample)
-    names = {"word": "word", "dim1": facts.get("dimension1", "dim1"),
-             "dim2": facts.get("dimension2", "dim2")}  # fmt: skip
-    one = Labelled(named, named, names, _sound(results, sample, sound), read_units(results, sample))
-    foot = (
-        "Rows attend to columns; lines part the word from the two dimensions. "
-        + (UNSEEN_WORDS if unseen.any() else "") + SCALE_WORDS[scale]
+    names = {group: facts[key] for group, key in
+             (("dim1", "dimension1"), ("dim2", "dimension2")) if key in facts}  # fmt: skip
+    heard = sound_of(results, sample, sound)
+    units = read_units(results, sample)
+    unseen = (values == 0).all(axis=(0, 1))
+    panels = [
+        Panel(
+            band.name,
+            np.ma.masked_where(unseen, values[np.ix_(band.rows, heads)].mean((0, 1))),
+            named, named, names, heard, units,
+        )
+        for band in bands_of(results, len(values), style)
+    ]  # fmt: skip
+    foot = " ".join(
+        ["Rows attend to columns; lines part the word from the two dimensions."]
+        + [UNSEEN_WORDS] * bool(unseen.any()) + [SCALE_WORDS[scale]]
     )  # fmt: skip
     head = word_heading(results, sample, title, [field], [words], foot.strip())
-    page = style.page((len(maps) * (PANEL + 0.2) + 1.6, PANEL + 2.5), fill=True)
+    page = style.page((max(6.0, len(panels) * (PANEL + 0.1) + 1.6), PANEL + 2.6), fill=True)
     with style.context(page.points):
         figure = sheet(style, page, head)
-        _panels(figure, page, maps, [one] * len(maps), _norm(list(maps.values()), scale), style)
+        draw_panels(figure, page, panels, style.cmap, scale)
     return figure
 
 
-def average_heatmap(
-    results: Results,
-    style: WordStyle,
-    samples: Sequence[str],
-    *,
-    matrix: str = "attention_matrix",
-    tokens: str = "matrix_tokens",
-    sound: str = "spectrogram",
-    scale: Scale = "sqrt",
-) -> Figure:
-    """Draw a word's attention, averaged over its pairs and option orders.
+def sound_of(results: Results, sample: str, name: str) -> np.ndarray | None:
+    """Return a sample's spectrogram (mel, frame), or None if it has none."""
+    try:
+        return read_field(results, sample, name, Spectrogram)[1]
+    except NothingToDrawError:
+        return None
 
-    Left: the mean square block, each dimension as one row and column, since pairs differ in their
-    number of tokens (a row is the mean, a column the sum over a dimension's tokens). Right: what
-    each single dimension attends to in the word, averaged over the orders.
+
+def norm_of(panels: Sequence[Panel], scale: Scale) -> Normalize:
+    """Return the colour limits that panels share: from 0, or over at most three decades, to the top."""
+    held = [p.values.compressed() for p in panels]
+    seen = np.concatenate([values[values > 0] for values in held])
+    top = float(seen.max(initial=0.0)) or 1.0
+    if scale == "log":
+        return LogNorm(min(max(float(seen.min(initial=top)), top / 1000), top / 2), top, clip=True)
+    return PowerNorm(0.5 if scale == "sqrt" else 1.0, 0.0, top)
+
+
+def draw_panels(
+    figure: Figure,
+    page: Page,
+    panels: Sequence[Panel],
+    cmap: str,
+    scale: Scale,
+    colors: Sequence[int] | None = None,
+) -> None:
+    """Draw heat maps side by side, each below its strip.
+
+    Neighbours whose rows are the same label them once.
 
     Args:
-        results: an open result.
-        style: how; its layer and head are shown, else the mean over all.
-        samples: the word's samples.
-        matrix, tokens, sound, scale: as for `attention_heatmap`.
-
-    Raises:
-        NothingToDrawError: if no sample holds matrix and tokens.
-        ConfigError: if they do not hold the chosen layer or head.
+        figure, page: where, and of which size.
+        panels: from left to right.
+        cmap, scale: from attention to colour.
+        colors: a number for each panel; those of one number share colour limits, and the last of
+            them has the colour bar. None = all share them.
     """
-    pooled = _Pooled(results, style, samples, matrix, tokens)
-    squares, sides = pooled.mean_square(), pooled.mean_sides()
-    facts = facts_of(results, pooled.used[0])
-    words = [Token("1st dimension", "dim1"), Token("2nd dimension", "dim2")]
-    named = [*pooled.word, *words]
-    extra = (_sound(results, pooled.used[0], sound), read_units(results, pooled.used[0]))
-    names = {"word": "word", "dim1": "1st", "dim2": "2nd"}
-    rows = [Token(name, group) for name, group in sides]
-    maps = {
-        "mean over pairs and orders": np.ma.masked_equal(squares, 0),
-        "by dimension": np.ma.masked_array(np.stack(list(sides.values()))),
-    }
-    labelled = [
-        Labelled(named, named, names, *extra), Labelled(rows, pooled.word, names, *extra)
-    ]  # fmt: skip
-    foot = (
-        "Rows attend to columns. Left: a dimension's row is the mean and its column the sum over "
-        f"its tokens. {UNSEEN_WORDS}{SCALE_WORDS[scale]}"
+    colors = colors or [0] * len(panels)
+    labelled = [i == 0 or p.rows is not panels[i - 1].rows for i, p in enumerate(panels)]
+    # Letters of row labels and of colour bars take their room from the maps.
+    width = (page.width - 0.3 - 0.9 * len(set(colors)) - 0.8 * sum(labelled)) / len(panels)
+    strip = max(
+        strip_height(p.columns, p.names, width, page.points, has_sound=p.sound is not None)
+        for p in panels
     )
-    if len(pooled.used) < len(samples):
-        foot += f"{len(samples) - len(pooled.used)} samples with other tokens are left out. "
-    pairs = {frozenset((first, second)) for _, first, second in pooled.named}
-    counted = [f"{len(pairs)} pair{'s' * (len(pairs) != 1)}", f"{len(pooled.used)} samples",
-               pooled.layers, pooled.heads]  # fmt: skip
-    heading = word_heading(results, pooled.used[0], "{word}: mean attention", [pooled.field],
-                           counted, foot.strip(), of_one=False)  # fmt: skip
-    height = max(PANEL, min(8.5, len(rows) * 0.15))
-    page = style.page((2 * (PANEL + 1.0) + 0.9, height + 2.5), fill=True)
-    with style.context(page.points):
-        figure = sheet(style, page, heading)
-        _panels(figure, page, maps, labelled, _norm(list(maps.values()), scale), style)
-    assert facts
-    return figure
+    ratios = [strip, max(1.0, page.height - strip - 2.2)]
+    grid = figure.add_gridspec(2, len(panels), height_ratios=ratios)
+    for place, panel in enumerate(panels):
+        above = figure.add_subplot(grid[0, place])
+        draw_strip(above, panel.columns, panel.names, width, panel.sound, panel.units)
+        above.set_title(panel.title, loc="left", fontsize="small")
+        axes = figure.add_subplot(grid[1, place])
+        same = [p for p, color in zip(panels, colors, strict=True) if color == colors[place]]
+        norm = norm_of(same, scale)
+        draw_map(axes, panel, norm, cmap, width)
+        axes.tick_params(axis="y", labelleft=labelled[place])
+        axes.set_ylabel("attending token (query)" if place == 0 else "")
+        if colors[place] not in colors[place + 1 :]:
+            draw_bar(axes, ScalarMappable(norm, cmap), scale)
+
+
+def draw_bar(axes: Axes, mappable: ScalarMappable, scale: Scale) -> None:
+    """Draw the colour bar of attention beside a heat map."""
+    assert axes.figure is not None
+    place = axes.inset_axes((1.03, 0.0, 0.04, 1.0))
+    bar = axes.figure.colorbar(mappable, cax=place, extend="min" if scale == "log" else "neither")
+    bar.outline.set_visible(False)
+    if scale == "log":
+        # Labels without exponents: formulas are switched off, for the sake of dollar signs.
+        bar.formatter = FuncFormatter(lambda value, _: f"{value:g}")
+        bar.minorlocator = NullLocator()
+        bar.locator = LogLocator(subs=(1, 3))
+    else:
+        bar.locator = MaxNLocator(5)
+    bar.set_label("attention")
+
+
+def draw_map(axes: Axes, panel: Panel, norm: Normalize, cmap: str, inches: float) -> None:
+    """Draw one heat map with token labels and separators; a masked cell is gray.
+
+    Args:
+        axes: where.
+        panel: what.
+        norm, cmap: from value to colour.
+        inches: width of the axes, about.
+    """
+    axes.set_facecolor(UNSEEN)
+    axes.imshow(panel.values, cmap=cmap, norm=norm, aspect="auto")
+    rows = borders(panel.rows) if panel.row_borders is None else panel.row_borders
+    n_rows, n_columns = panel.values.shape
+    draw_separators(axes, borders(panel.columns), rows, (n_rows, n_columns))
+    axes.spines[:].set_visible(False)
+    token_ticks(axes.xaxis, panel.columns, inches / n_columns)
+    token_ticks(axes.yaxis, panel.rows)
+    axes.set(xlim=(-0.5, n_columns - 0.5), ylim=(n_rows - 0.5, -0.5))
+    axes.set_xlabel("attended token (key)")

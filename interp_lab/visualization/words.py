@@ -186,7 +186,9 @@ def numbers_of(results: Results, axis: str, n: int) -> list[int]:
     return list(range(n))
 
 
-def bands_of(results: Results, n_layers: int, style: WordStyle, bands: int | None = None) -> list[Band]:
+def bands_of(
+    results: Results, n_layers: int, style: WordStyle, bands: int | None = None
+) -> list[Band]:
     """Return which layers each panel averages: the chosen one, or bands of equal size.
 
     Args:
@@ -203,7 +205,8 @@ def bands_of(results: Results, n_layers: int, style: WordStyle, bands: int | Non
         return [Band(f"layer {style.layer}", np.array([_place("layer", style.layer, numbers)]))]
     parts = np.array_split(np.arange(n_layers), min(bands or style.bands, n_layers))
     names = BAND_NAMES.get(len(parts), ("mean of" if len(parts) == 1 else "",) * len(parts))
-    return [Band(_band_name(name, part, numbers), part) for name, part in zip(names, parts, strict=True)]
+    named = zip(names, parts, strict=True)
+    return [Band(_band_name(name, part, numbers), part) for name, part in named]
 
 
 def _band_name(name: str, rows: np.ndarray, numbers: Sequence[int]) -> str:
@@ -236,9 +239,16 @@ def _place(axis: str, number: int, numbers: Sequence[int]) -> int:
 
 
 def word_heading(
-    results: Results, sample: str, title: str, fields: Sequence[Field], words: Sequence[str], foot: str
+    results: Results,
+    sample: str,
+    title: str,
+    fields: Sequence[Field],
+    words: Sequence[str],
+    foot: str,
+    *,
+    of_one: bool = True,
 ) -> Heading:
-    """Return what stands above and below a figure of one sample.
+    """Return what stands above and below a figure of one sample, or of several of one word.
 
     Args:
         results: an open result.
@@ -247,19 +257,20 @@ def word_heading(
         fields: what is drawn; their definitions are named.
         words: what else the subtitle says, such as the heads.
         foot: how to read it; the sentence on use follows.
+        of_one: tell also the sample's answer and its option order.
     """
     facts = facts_of(results, sample)
     about = [facts[key] for key in ("language", "data_type") if key in facts]
-    if "answer" in facts and "predicted" in facts:
+    if of_one and "answer" in facts and "predicted" in facts:
         verdict = "right" if facts["answer"] == facts["predicted"] else f"answer: {facts['answer']}"
         about.append(f"model says {facts['predicted'] or 'nothing'} ({verdict})")
-    if "flipped" in facts:
+    if of_one and "flipped" in facts:
         about.append("options flipped" if float(facts["flipped"]) else "options in order")
     known = results.attributes
-    about += [str(known[key]) for key in ("model", "dataset") if known.get(key)]
+    about += [*words, *(str(known[key]) for key in ("model", "dataset") if known.get(key))]
     about += dict.fromkeys(field.definition for field in fields if field.definition)
-    subtitle = " · ".join([*about, *words])
-    return Heading(title.format_map(facts), subtitle, tuple(results.notes), f"{foot} {USE_CAPTION}")
+    filled = title.format_map(facts)
+    return Heading(filled, " · ".join(about), tuple(results.notes), f"{foot} {USE_CAPTION}")
 
 
 def facts_of(results: Results, sample: str) -> dict[str, str]:

@@ -33,21 +33,27 @@ from interp_lab.zoo.speech import (
 )
 from interp_lab.zoo.tiny_omni_model import END
 from interp_lab.zoo.tiny_omni_prompts import (
-    DIMENSIONS,
     OPTIONS,
     TEXT_TYPES,
     Question,
     chat_prompt,
+    prompt_words,
 )
 
-STEPS = 900
+STEPS = 600
 PEAK_RATE, WARM_UP = 2e-3, 60
 BETAS = (0.9, 0.98)
 N_CLIPS, N_HALF_CLIPS = 4000, 500
-AUDIO_BATCH, TEXT_BATCH = 48, 40
+AUDIO_BATCH, TEXT_BATCH, DRILL_BATCH = 48, 32, 32
 HALF_SHARE = 0.15  # of the clips in a batch that lack the phone that is not asked about
 ECHO_WEIGHT = 0.5
 MEL_FRAMES = round(SECONDS * 100)
+
+# Places counted from the end of a prompt with its answer; all prompts end alike.
+FULL_STOP_AT = -6
+OPTIONS_AT = (-15, -12)
+DIMENSION_AT = -21
+OWN_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,25 @@ class Pool:
     clips: Sequence[Clip]
     features: Tensor
     pairs: Sequence[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Drill:
+    """A question without a sound: which option is the word that stands in the word's block."""
+
+    sides: tuple[str, str]
+    side: str
+    data_type: str
+
+    @property
+    def written(self) -> str:
+        """The word in the block."""
+        return self.side
+
+    @property
+    def answer(self) -> str:
+        """The number of the same word."""
+        return OPTIONS[self.sides.index(self.side)]
 
 
 def features(clips: Sequence[Clip], processor: Qwen2_5OmniProcessor) -> Tensor:
@@ -121,16 +146,27 @@ def text_questions(rng: np.random.Generator) -> list[Question]:
     ]
 
 
+def match_drill(rng: np.random.Generator) -> list[Drill]:
+    """Prompts whose word is one of their own options: find the same word, say its number."""
+    words = prompt_words()
+    drills = []
+    for _ in range(DRILL_BATCH):
+        first, second = rng.choice(len(words), 2, replace=False)
+        sides = (words[first], words[second])
+        drills.append(Drill(sides, sides[rng.integers(2)], str(rng.choice(TEXT_TYPES))))
+    return drills
+
+
 def loss_of(
     model: Qwen2_5OmniThinkerForConditionalGeneration,
     processor: Qwen2_5OmniProcessor,
-    questions: Sequence[Question],
+    questions: Sequence[Question] | Sequence[Drill],
     heard: Tensor | None,
 ) -> tuple[Tensor, float]:
     """Loss of the number, of the turn's end and of the echoes; share of right numbers.
 
-    Echoes: the second side in the dimension block calls up the word's side; each option's word
-    calls up the number of the right option.
+    Echoes: the second side in the dimension block and the last full stop call up the
+    word's side; an option's word calls up its number and, as likely, the word's side.
     """
     tokenizer = processor.tokenizer
     placeholder = processor.audio_token
@@ -139,20 +175,21 @@ def loss_of(
         for q in questions
     ]
     encoded = tokenizer(texts, padding=True, return_tensors="pt")
-    ids = encoded["input_ids"]
     inputs = dict(encoded)
     if heard is not None:
         inputs["input_features"] = heard
         inputs["feature_attention_mask"] = torch.ones(len(heard), MEL_FRAMES, dtype=torch.long)
     logits = model(**inputs, use_cache=False).logits
+    ids = encoded["input_ids"]
     loss = F.cross_entropy(logits[:, -3:-1].flatten(0, 1), ids[:, -2:].flatten())
-    sides = torch.tensor(tokenizer.convert_tokens_to_ids(list(DIMENSIONS)))
-    # Padding is on the left and what follows the word is always as long: one place for all rows.
-    _, asked, *offered = torch.isin(ids[0], sides).nonzero().flatten().tolist()
-    truth = torch.tensor(tokenizer.convert_tokens_to_ids([q.side for q in questions]))
-    loss = loss + ECHO_WEIGHT * F.cross_entropy(logits[:, asked], truth)
-    for place in offered:
-        loss = loss + ECHO_WEIGHT * F.cross_entropy(logits[:, place], ids[:, -2])
+    side = torch.tensor(tokenizer.convert_tokens_to_ids([q.side for q in questions]))
+    for place in (DIMENSION_AT, FULL_STOP_AT):
+        loss = loss + ECHO_WEIGHT * F.cross_entropy(logits[:, place], side)
+    for place, number in zip(OPTIONS_AT, OPTIONS, strict=True):
+        own = torch.full_like(side, tokenizer.convert_tokens_to_ids(number))
+        called = F.cross_entropy(logits[:, place], own) * OWN_SHARE
+        called = called + F.cross_entropy(logits[:, place], side) * (1 - OWN_SHARE)
+        loss = loss + ECHO_WEIGHT * called
     right = logits[:, -3].argmax(-1) == ids[:, -2]
     return loss, right.float().mean().item()
 
@@ -168,20 +205,21 @@ def train(
     pool = draw_pool(rng, processor)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), PEAK_RATE, betas=BETAS, weight_decay=0.02)
-    begun, running = time.monotonic(), np.full(2, 1 / len(OPTIONS))
+    begun, running = time.monotonic(), np.full(3, 1 / len(OPTIONS))
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = PEAK_RATE * _rate_share(step, steps)
         heard = loss_of(model, processor, *audio_questions(pool, rng))
         read = loss_of(model, processor, text_questions(rng), None)
+        matched = loss_of(model, processor, match_drill(rng), None)
         optimizer.zero_grad()
-        (heard[0] + read[0]).backward()
+        (heard[0] + read[0] + matched[0]).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        running += 0.05 * (np.array([heard[1], read[1]]) - running)
+        running += 0.05 * (np.array([heard[1], read[1], matched[1]]) - running)
         if (step + 1) % 50 == 0:
             minutes = (time.monotonic() - begun) / 60
-            seen = f"heard {running[0]:.3f} read {running[1]:.3f}"
+            seen = f"heard {running[0]:.3f} read {running[1]:.3f} matched {running[2]:.3f}"
             losses = f"losses {heard[0].item():.3f} {read[0].item():.3f}"
             print(f"step {step + 1}/{steps}: {seen}, {losses}, {minutes:.1f} min", flush=True)
     model.eval()

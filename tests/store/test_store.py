@@ -20,6 +20,7 @@ FIELDS = [
     Scalar("score", "a score", unit="s"),
     Document("text", "a text"),
     Pattern("pattern", "a block of attention"),
+    Pattern("other", "a block of another size"),
 ]
 
 
@@ -32,6 +33,7 @@ def values(index: int) -> dict[str, object]:
         "score": index / 7,
         "text": f"샘플 {index} ɯː",
         "pattern": rng.random((1, 2, 2 + index % 3, 3)),
+        "other": rng.random((1, 2, 5, 2)),
     }
 
 
