@@ -60,6 +60,18 @@ class Capture:
 
 
 @dataclass
+class Select:
+    """Which samples get figures of their own, and which layer and head these show."""
+
+    language: Any = None
+    word: Any = None
+    dimensions: Any = None
+    data_type: Any = None
+    layer: Any = None
+    head: Any = None
+
+
+@dataclass
 class Config:
     """The root of every configuration."""
 
@@ -76,6 +88,7 @@ class Config:
     dataset: Any = MISSING
     analysis: Any = MISSING
     visualization: Any = MISSING
+    select: Select = field(default_factory=Select)
     importers: dict[str, str] = field(default_factory=dict)
     capture: Capture = field(default_factory=Capture)
     output: Output = field(default_factory=Output)

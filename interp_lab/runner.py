@@ -112,7 +112,7 @@ def measure(
     started = now()
     analysis = build(cfg, "analysis", seed=cfg.seed)
     model = build(cfg, "model", device=resolve_device(cfg.device), seed=cfg.seed)
-    notes = [*model.notes, *analysis.check(model), *getattr(dataset, "notes", ())]
+    notes = [*model.notes, *analysis.check(model)]
     for note in notes:
         log.warning(note)
     settings = plain(cfg.capture)
@@ -142,6 +142,7 @@ def measure(
         "device": str(model.device),
         "capture": json.dumps({**measurement.paths, "interventions": settings["interventions"]}),
         "checks": json.dumps(check.found),
+        "counts": json.dumps(dict(dataset.counts())),
         "started": started,
         "finished": now(),
     }
@@ -179,7 +180,7 @@ def conclude(
 def draw_study(cfg: DictConfig, path: Path) -> Outcome:
     """Draw a result as the visualization node says."""
     style, figures = style_of(cfg)
-    drawn = draw_all(path, figures, style, path.parent / "figures")
+    drawn = draw_all(path, figures, style, path.parent / "figures", plain(cfg.select))
     with open_results(path) as results:
         return Outcome(path, len(results), len(results.failures), tuple(drawn))
 
@@ -215,7 +216,7 @@ def restyled(stored: DictConfig, composed: DictConfig, overrides: list[str]) -> 
     """Return the configuration that a result is drawn with again.
 
     It is the one that is stored with the result, changed by what the user typed below
-    `visualization`; a whole `visualization=` or `experiment=` replaces it.
+    `visualization` and `select`; a whole `visualization=` or `experiment=` replaces it.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -225,7 +226,7 @@ def restyled(stored: DictConfig, composed: DictConfig, overrides: list[str]) -> 
         return stored
     for override in parsed:
         key = override.key_or_group
-        if not key.startswith("visualization."):
+        if not key.startswith(("visualization.", "select.")):
             continue
         if override.is_delete():
             raise ConfigError(f"{override.input_line}: set {key}=null instead of deleting it")

@@ -51,8 +51,7 @@ class SelfCheck:
             {k: p for k, p in row.items() if isinstance(p, AttentionPlan)} for row in plans
         ]
         # Eager attention is the unchanged model's; under an intervention nothing equals it.
-        intervened = any(capture.how.get("interventions", ()))
-        if self._verify == "off" or not any(attention) or intervened:
+        if self._verify == "off" or not any(attention) or capture.changed:
             return
         if self._verify == "first":
             self._verify = "off"

@@ -1,6 +1,9 @@
 """What a result holds, as text: for `mode=summary` and for a look before drawing."""
 
-from interp_lab.fields import Scalar
+import json
+from collections import Counter
+
+from interp_lab.fields import Category, Scalar
 from interp_lab.store.results import Results
 
 LONGEST_LIST = 10
@@ -15,6 +18,9 @@ def summary(results: Results) -> str:
             lines.append(f"  {key:<10} {attributes[key]}")
     lines += [f"  note       {note}" for note in results.notes]
     lines.append(f"{len(results)} samples measured, {len(results.failures)} failed")
+    counts = json.loads(attributes.get("counts", "{}"))
+    lines += [f"  {name.replace('_', ' ')}: {count}" for name, count in counts.items()]
+    lines += _categories(results)
     lines += _listed([f"  {name}" for name in results.sample_ids])
     lines.append("fields of a sample")
     for field in results.fields.values():
@@ -28,6 +34,19 @@ def summary(results: Results) -> str:
         lines.append("failures")
         lines += _listed([f"  {f.sample_id} ({f.stage}): {f.reason}" for f in results.failures])
     return "\n".join(lines)
+
+
+def _categories(results: Results) -> list[str]:
+    """Count the samples by their few-valued labels: language, data type, pair, answer."""
+    lines = []
+    for field in results.of_kind(Category):
+        values = Counter(
+            str(v) for block in results.stream([field.name]) for v in block[field.name]
+        )
+        if 1 <= len(values) <= LONGEST_LIST:
+            listed = ", ".join(f"{value or '(none)'} {n}" for value, n in sorted(values.items()))
+            lines.append(f"  {field.name}: {listed}")
+    return lines
 
 
 def _scalar_means(results: Results) -> list[str]:

@@ -13,9 +13,9 @@ import numpy as np
 
 from interp_lab.analyses.reduce import Keep, Mean
 from interp_lab.analyses.semdim_aggregates import Aggregation, aggregates
-from interp_lab.analyses.semdim_statistics import fraction, masses
 from interp_lab.analyses.semdim_knockout import BANDS, band_layers, knockout_fields, knockout_values
 from interp_lab.analyses.semdim_spans import WordSpans, word_spans
+from interp_lab.analyses.semdim_statistics import fraction, masses
 from interp_lab.capture.plans import AttentionPlan, BlockAttention, Intervention, Reducer
 from interp_lab.datasets.answers import parse_letter
 from interp_lab.datasets.base import Sample

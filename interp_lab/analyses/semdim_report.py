@@ -23,8 +23,11 @@ def report(results: Results) -> str:
     lines += [f"data set    {attributes.get('dataset', '')}"]
     lines += [f"{name:<18} {text}" for name, text in definitions.items()]
     lines += [f"note        {note}" for note in results.notes]
-    lines.append(f"samples     {len(results)} measured, {len(results.failures)} failed, "
-                 f"{int(results.aggregate('n_dropped'))} words and pairs left out as wrong")  # fmt: skip
+    dropped = int(results.aggregate("n_dropped"))
+    lines.append(
+        f"samples     {len(results)} measured, {len(results.failures)} failed; "
+        f"{dropped} words and pairs left out as wrong"
+    )
     lines += [f"accuracy    {_interval(results, 'accuracy')}", "", CAUTION, ""]
     lines += _lengths(results)
     if "dimension_curve" in results.aggregates:

@@ -22,7 +22,7 @@ from interp_lab.capture.eager import (
 )
 from interp_lab.capture.fused import FusedObserver
 from interp_lab.capture.observer import Observer
-from interp_lab.capture.plans import AttentionPlan, Intervention
+from interp_lab.capture.plans import AttentionChange, AttentionPlan
 from interp_lab.capture.tally import Captured
 from interp_lab.capture.towers import Site, find_sites, implementation, uses_interface
 from interp_lab.errors import ConfigError, UnsupportedModelError
@@ -74,7 +74,7 @@ class Watched:
 def watch_attention(
     module: nn.Module,
     plans: Sequence[Mapping[str, AttentionPlan]],
-    interventions: Sequence[Sequence[Intervention]] = (),
+    interventions: Sequence[Sequence[AttentionChange]] = (),
     *,
     method: Method = "fused",
     attention_mask: Tensor | None = None,
@@ -132,7 +132,7 @@ def watch_attention(
 def _sites(
     module: nn.Module,
     plans: Sequence[Mapping[str, AttentionPlan]],
-    interventions: Sequence[Sequence[Intervention]],
+    interventions: Sequence[Sequence[AttentionChange]],
 ) -> tuple[Site, ...]:
     towers = [p.tower for row in plans for p in row.values()]
     towers += [i.tower for row in interventions for i in row]

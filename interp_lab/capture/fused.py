@@ -15,7 +15,7 @@ from interp_lab.capture.frames import Extent, Frame
 from interp_lab.capture.kernels import KernelWitness, check_lse, lse_of, scores
 from interp_lab.capture.masks import Call, Term, read_call, take
 from interp_lab.capture.observer import Observer
-from interp_lab.capture.plans import AttentionPlan, Intervention
+from interp_lab.capture.plans import AttentionChange, AttentionPlan
 from interp_lab.capture.tally import Tally
 from interp_lab.capture.towers import Site, eager_function, implementation
 
@@ -31,7 +31,7 @@ class FusedObserver(Observer):
         self,
         sites: Sequence[Site],
         plans: Sequence[Mapping[str, AttentionPlan]],
-        interventions: Sequence[Sequence[Intervention]],
+        interventions: Sequence[Sequence[AttentionChange]],
         attention_mask: Tensor | None,
         use_lse: bool = True,
     ) -> None:

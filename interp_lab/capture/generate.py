@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from interp_lab.capture.attention import Watched, watch_attention
-from interp_lab.capture.plans import AttentionPlan, Intervention
+from interp_lab.capture.plans import AttentionChange, AttentionPlan
 from interp_lab.capture.tally import Captured
 from interp_lab.errors import ConfigError
 
@@ -43,7 +43,7 @@ def generate_watched(
     inputs: Mapping[str, Any],
     prefill: Sequence[Mapping[str, AttentionPlan]],
     decode: Sequence[Mapping[str, AttentionPlan]],
-    interventions: Sequence[Sequence[Intervention]] = (),
+    interventions: Sequence[Sequence[AttentionChange]] = (),
     *,
     seed: int | None = None,
     **options: Any,

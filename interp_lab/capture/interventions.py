@@ -12,12 +12,12 @@ from torch import Tensor
 from interp_lab.capture.blocks import as_index, row_output
 from interp_lab.capture.frames import Extent, RowColumns, members
 from interp_lab.capture.masks import Call, Term
-from interp_lab.capture.plans import BlockAttention, Intervention, ZeroHeads
+from interp_lab.capture.plans import AttentionChange, BlockAttention, ZeroHeads
 from interp_lab.capture.towers import Site
 from interp_lab.errors import ConfigError
 
 
-def check(interventions: Sequence[Intervention], sites: Sequence[Site]) -> None:
+def check(interventions: Sequence[AttentionChange], sites: Sequence[Site]) -> None:
     """Raise ConfigError if an intervention names a layer that its tower does not have."""
     for change in interventions:
         known = {s.layer for s in sites if s.tower == change.tower}
@@ -31,7 +31,7 @@ def check(interventions: Sequence[Intervention], sites: Sequence[Site]) -> None:
 
 
 def concerning(
-    site: Site, interventions: Sequence[Intervention]
+    site: Site, interventions: Sequence[AttentionChange]
 ) -> tuple[tuple[BlockAttention, ...], tuple[int, ...]]:
     """Return the score interventions of one layer, and the heads that it zeroes."""
     here = [i for i in interventions if i.tower == site.tower]

@@ -18,7 +18,7 @@ from interp_lab.capture.frames import (
 )
 from interp_lab.capture.interventions import check_heads
 from interp_lab.capture.masks import Index
-from interp_lab.capture.plans import AttentionPlan, Intervention, describe
+from interp_lab.capture.plans import AttentionChange, AttentionPlan, describe
 from interp_lab.capture.tally import Captured, Tally
 from interp_lab.capture.towers import Site
 from interp_lab.errors import ConfigError, UnsupportedModelError
@@ -38,7 +38,7 @@ class Observer:
         self,
         sites: Sequence[Site],
         plans: Sequence[Mapping[str, AttentionPlan]],
-        interventions: Sequence[Sequence[Intervention]],
+        interventions: Sequence[Sequence[AttentionChange]],
         attention_mask: Tensor | None,
     ) -> None:
         self.sites = {id(s.module): s for s in sites}

@@ -105,8 +105,9 @@ class GatePlan:
     """Watch gate values.
 
     Args:
-        hookpoints: names or patterns of the modules or parameters that hold gate logits.
-        nonlinearity: function from gate_logit to gate ("tanh", "sigmoid"); None for the identity.
+        hookpoints: paths or patterns (`fusion.layers.*.gate`) of modules that put out gates or
+            gate logits, batch first.
+        nonlinearity: from gate_logit to gate: "tanh", "sigmoid", or None if the output is the gate.
     """
 
     hookpoints: tuple[str, ...]
@@ -183,8 +184,35 @@ class ZeroHeads:
         object.__setattr__(self, "heads", heads)
 
 
+@dataclass(frozen=True)
+class SetGate:
+    """Give gates a value, after their nonlinearity.
+
+    Args:
+        hookpoints: patterns of the modules that put out gates or gate logits.
+        value: the gate; with a nonlinearity it must lie strictly within its range.
+        nonlinearity: of the modules' output: "tanh", "sigmoid", or None if it is the gate.
+    """
+
+    hookpoints: tuple[str, ...]
+    value: float
+    nonlinearity: str | None = None
+
+
+@dataclass(frozen=True)
+class ClampGate:
+    """Keep gates between two values, after their nonlinearity; arguments as in `SetGate`."""
+
+    hookpoints: tuple[str, ...]
+    low: float
+    high: float
+    nonlinearity: str | None = None
+
+
+GateChange = SetGate | ClampGate
 Plan = AttentionPlan | HiddenPlan | GatePlan
-Intervention = BlockAttention | ScaleAttention | ZeroHeads
+AttentionChange = BlockAttention | ScaleAttention | ZeroHeads
+Intervention = AttentionChange | GateChange
 
 
 def describe(intervention: Intervention) -> dict[str, Any]:

@@ -5,12 +5,20 @@ capture:
     - {kind: block, queries: {role: option}, keys: {modality: image}, layers: [10, 11]}
     - {kind: scale, factor: 0.5, queries: {role: assistant}, keys: {role: word}}
     - {kind: zero_heads, heads: {22: [10]}}
+    - {kind: set_gate, hookpoints: [fusion.layers.*.gate], value: 0.9, nonlinearity: tanh}
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from interp_lab.capture.plans import BlockAttention, Intervention, ScaleAttention, ZeroHeads
+from interp_lab.capture.plans import (
+    BlockAttention,
+    ClampGate,
+    Intervention,
+    ScaleAttention,
+    SetGate,
+    ZeroHeads,
+)
 from interp_lab.errors import ConfigError, did_you_mean
 from interp_lab.tokens import MODALITIES, ROLES, TokenMap
 
@@ -18,6 +26,8 @@ KINDS = {
     "block": ("queries", "keys", "layers", "heads", "tower"),
     "scale": ("factor", "queries", "keys", "layers", "heads", "tower"),
     "zero_heads": ("heads", "tower"),
+    "set_gate": ("hookpoints", "value", "nonlinearity"),
+    "clamp_gate": ("hookpoints", "low", "high", "nonlinearity"),
 }
 SELECTORS = {"role": ROLES, "modality": MODALITIES, "image": None, "label": None}
 
@@ -58,6 +68,9 @@ def _one(spec: Mapping[str, Any], tokens: TokenMap, where: str) -> Intervention:
     values = {k: v for k, v in spec.items() if k != "kind"}
     if spec["kind"] == "zero_heads":
         return ZeroHeads(**values)
+    if spec["kind"] in ("set_gate", "clamp_gate"):
+        values["hookpoints"] = tuple(values["hookpoints"])
+        return SetGate(**values) if spec["kind"] == "set_gate" else ClampGate(**values)
     for side in ("queries", "keys"):
         selector = values.get(side)
         values[side] = None if selector is None else tokens.where(**selector)

@@ -1,6 +1,6 @@
 """The contract of a data set: named samples, loaded one by one, each able to fail alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +39,10 @@ class Dataset(Protocol):
 
     def ids(self) -> Sequence[str]:
         """Return every sample's id in the data set's order; all differ."""
+        ...
+
+    def counts(self) -> Mapping[str, int]:
+        """Return what was left out before the first sample, by reason; stored with the result."""
         ...
 
     def load(self, index: int) -> Sample:

@@ -49,6 +49,10 @@ class ImageFiles:
         """Return the file names, relative to the folder or the pattern's fixed part."""
         return [name for _, name in self._files]
 
+    def counts(self) -> dict[str, int]:
+        """Return nothing: every picture that was found is a sample."""
+        return {}
+
     def load(self, index: int) -> Sample:
         """Return the picture as a sample.
 

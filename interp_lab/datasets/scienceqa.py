@@ -85,6 +85,10 @@ class ScienceQA:
         """Return the records' ids; a record whose id cannot be used has a name by its place."""
         return [self._names[n] for n in self._chosen]
 
+    def counts(self) -> dict[str, int]:
+        """Return how many records without a picture were left out."""
+        return {"skipped_text_only": self.skipped_text_only}
+
     def load(self, index: int) -> Sample:
         """Return one question with its picture.
 

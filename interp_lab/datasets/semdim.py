@@ -119,6 +119,14 @@ class SemanticDimensions:
         """Return `<language>/<word>/<pair>/<plain|flipped>` of every sample."""
         return [entry.id for entry in self._entries]
 
+    def counts(self) -> dict[str, int]:
+        """Return the words that are measured, and those left out, by reason."""
+        return {
+            "words": self.n_words,
+            "skipped_without_dimensions": self.skipped_without_dimensions,
+            "skipped_by_dimensions": self.skipped_by_dimensions,
+        }
+
     def load(self, index: int) -> Sample:
         """Return one word with one question.
 

@@ -23,7 +23,7 @@ from interp_lab.visualization.head_panels import (
 from interp_lab.visualization.phones import EVEN, LEAST_SPAN, labels_of
 from interp_lab.visualization.words import numbers_of
 
-CHANCE = "0.82"
+CHANCE = "0.86"
 MOST_IN_A_ROW = 5
 
 
@@ -62,7 +62,7 @@ def dimension_layer_curves(
     numbers = np.array(numbers_of(results, "layer", n_layers))
     span = _span([values, *interval_ends, *chance_ends])
     with style.context(page.points):
-        title = "From which side of each dimension a word is attended to"
+        title = "Which side of each dimension attends to the words"
         figure = head_sheet(results, style, page, title, [field], foot.strip())
         grid = figure.add_gridspec(rows, columns)
         for place, label in enumerate(labels):
@@ -100,12 +100,14 @@ def _curve(
 ) -> None:
     """Draw one curve (layer,) over its bands; red above 0.5 at the last layer, else blue."""
     if chance:
-        axes.fill_between(layers, *chance, color=CHANCE, linewidth=0, zorder=0, label="chance")
+        axes.fill_between(layers, chance[0], chance[1], color=CHANCE, linewidth=0, zorder=0)
     width = matplotlib.rcParams["axes.linewidth"]
     axes.axhline(EVEN, color=LINE, linewidth=width, linestyle=(0, (4, 3)), zorder=1)
     color = TOP if values[-1] >= EVEN else SECOND
     if interval:
-        axes.fill_between(layers, *interval, color=color, alpha=0.25, linewidth=0, zorder=2)
+        axes.fill_between(
+            layers, interval[0], interval[1], color=color, alpha=0.22, linewidth=0, zorder=2
+        )
     axes.plot(layers, values, color=color, linewidth=width * 2, zorder=3)
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

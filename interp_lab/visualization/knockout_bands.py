@@ -69,19 +69,21 @@ def knockout_bands(
     width = sum(max(2.4, 0.85 * len(found)) for found in panels.values())
     page = style.page((max(6.0, width + 0.8), 4.4), fill=True)
     foot = (
-        "The options cannot attend to the word's tokens in these layers. Bars: mean over words; "
+        "In these layers options and answer cannot attend to the word. Bars: mean over words; "
         f"lines: {interval}."
     )
     with style.context(page.points):
         title = "In which layers do the options need the word?"
         figure = head_sheet(results, style, page, title, fields, foot)
-        row = figure.subplots(1, len(panels), squeeze=False, width_ratios=[*map(len, panels.values())])
+        row = figure.subplots(
+            1, len(panels), squeeze=False, width_ratios=[*map(len, panels.values())]
+        )
         for axes, (measure, bands) in zip(row[0], panels.items(), strict=True):
             _bars(axes, results, {band: f"{prefix}_{band}_{measure}" for band in bands})
             axes.set_ylabel("share of answers that change" if measure == "answer_change"
                             else measure.replace("_", " "))  # fmt: skip
             if measure in (chance or {}):
-                reference_line(axes, (chance or {})[measure], "chance")
+                reference_line(axes, (chance or {})[measure], "chance", beside=True)
     return figure
 
 

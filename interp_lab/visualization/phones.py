@@ -6,6 +6,7 @@ Shares are toward the first side of a pair; 0.5 is no preference and the middle 
 import json
 from collections.abc import Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -16,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from interp_lab.fields import Document, PhoneMap
 from interp_lab.store.results import Results
 from interp_lab.visualization.base import NothingToDrawError
-from interp_lab.visualization.head_panels import aggregate, head_sheet
+from interp_lab.visualization.head_panels import aggregate, aggregate_or_none, head_sheet
 from interp_lab.visualization.words import WordStyle, bands_of, shown
 
 EVEN = 0.5
@@ -33,6 +34,7 @@ def phone_dimension_heatmap(
     counts: str = "phone_dimension_count",
     phones: str = "phones",
     dimensions: str = "dimensions",
+    permutation: str = "phone_permutation",
     min_count: int = 1,
     cmap: str = "RdBu_r",
 ) -> Figure:
@@ -44,6 +46,8 @@ def phone_dimension_heatmap(
         shares: PhoneMap (layer, phone, dimension) of mean shares toward a pair's first side.
         counts: PhoneMap of how many words each is the mean of; a layer of a band weighs by it.
         phones, dimensions: Documents with the labels, as JSON lists.
+        permutation: PhoneMaps named with `_low` and `_high`, where shares lie with phones shuffled
+            between words; a cell outside both bounds' means has a dot. Left out if not there.
         min_count: cells of fewer words are blank, not a value.
         cmap: a diverging colormap, its middle at 0.5.
 
@@ -59,23 +63,27 @@ def phone_dimension_heatmap(
     if not any(one.count() for one in maps.values()):
         raise NothingToDrawError(f"no phone was measured with {min_count} words or more")
     norm = even_norm(list(maps.values()))
+    ends = [aggregate_or_none(results, f"{permutation}_{e}", PhoneMap) for e in ("low", "high")]
     counted = numbers.max(axis=0)
     counted = counted[counted >= max(1, min_count)]
     foot = (
         "Above 0.5 a phone is attended to more from the first side of the pair, below 0.5 from "
-        f"the second. Hatched: fewer than {max(1, min_count)} "
-        f"word{'s' * (min_count > 1)}. A cell is the mean of {int(counted.min())} to "
-        f"{int(counted.max())} words."
+        f"the second. Hatched: {f'fewer than {min_count} words' if min_count > 1 else 'no word'}. "
+        f"A cell is the mean of {int(counted.min())} to {int(counted.max())} words."
+    )
+    foot += " Dots: beyond 95 % of shuffles of the phones between words." * all(
+        end is not None for end in ends
     )
     width = len(maps) * max(1.6, len(columns) * COLUMN) + 2.0
     page = style.page((max(6.0, width), max(2.0, len(rows) * ROW) + 3.4), fill=True)
     with style.context(page.points):
-        title = "Which phones lean to which side of a dimension"
+        title = "Which side of a dimension attends to each phone"
         figure = head_sheet(results, style, page, title, [field], foot)
         panels = figure.subplots(1, len(maps), squeeze=False)[0]
         for place, (axes, (name, one)) in enumerate(zip(panels, maps.items(), strict=True)):
             axes.set_title(name, loc="left", fontsize="small")
             _phone_map(axes, one, norm, cmap)
+            _dots(axes, one, [end[bands[place].rows].mean(0) for end in ends if end is not None])
             axes.set_xticks(np.arange(len(columns)), columns, rotation=90, fontsize="x-small")
             size = "small" if len(rows) <= 20 else "x-small"
             axes.set_yticks(np.arange(len(rows)), rows if place == 0 else [], fontsize=size)
@@ -122,6 +130,17 @@ def _phone_map(axes: Axes, values: np.ma.MaskedArray, norm: TwoSlopeNorm, cmap: 
     axes.patch.set(hatch="/////", edgecolor="0.78", linewidth=0)
     axes.imshow(values, cmap=cmap, norm=norm, aspect="auto")
     axes.spines[:].set_visible(False)
+
+
+def _dots(axes: Axes, values: np.ma.MaskedArray, ends: Sequence[np.ndarray]) -> None:
+    """Mark the cells that lie outside of their two bounds (phone, dimension)."""
+    if len(ends) < 2:
+        return
+    outside = np.ma.filled((values < ends[0]) | (values > ends[1]), False)
+    rows, columns = np.nonzero(outside)
+    size = matplotlib.rcParams["font.size"] * 0.16
+    axes.plot(columns, rows, linestyle="", marker="o", markersize=size, color="black",
+              markeredgecolor="white", markeredgewidth=size * 0.2)  # fmt: skip
 
 
 def _share_bar(axes: Axes, mappable: ScalarMappable) -> None:

@@ -164,6 +164,8 @@ def groups(
 def _named_column(results: Results, name: str) -> dict[str, str]:
     if not isinstance(results.fields.get(name), Category):
         known = [n for n, field in results.fields.items() if isinstance(field, Category)]
-        raise ConfigError(f"by={name}: the samples have no such Category.{did_you_mean(name, known)}")
+        raise ConfigError(
+            f"by={name}: the samples have no such Category.{did_you_mean(name, known)}"
+        )
     values = [value for block in results.stream([name]) for value in block[name]]
     return dict(zip(results.sample_ids, values, strict=True))

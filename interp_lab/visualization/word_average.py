@@ -144,6 +144,8 @@ def pool(
     lengths = {s: sum(t.group == "word" for t in named[s]) for s in samples}
     usual = Counter(lengths.values()).most_common(1)[0][0]
     used = [sample for sample in samples if lengths[sample] == usual]
+    fields: list[Field] = []
+    words: list[tuple[str, str]] = []
     squares: list[np.ndarray] = []
     sides: dict[Token, list[np.ndarray]] = {}
     pairs: list[frozenset[str]] = []
@@ -151,17 +153,20 @@ def pool(
         field, values = read_field(results, sample, matrix, Pattern)
         heads, head_words = heads_of(results, values.shape[1], style)
         (band,) = bands_of(results, len(values), style, bands=1)
+        if values.shape[-2] != values.shape[-1]:
+            raise NothingToDrawError(f"{matrix} is no square block")
         groups = np.array([token.group for token in named[sample]])
         square = _pooled_square(values[np.ix_(band.rows, heads)].mean((0, 1)), groups)
         squares.append(square)
+        fields.append(field)
+        words.append((band.name, head_words))
         names = _side_names(results, sample)
         pairs.append(frozenset(names))
         for name, row in zip(names, square[usual:, :usual], strict=True):
             sides.setdefault(_side(name, names, sides), []).append(row)
     word = [token for token in named[used[0]] if token.group == "word"]
     means = {token: np.mean(rows, axis=0) for token, rows in sides.items()}
-    return Pooled(field, used, word, np.mean(squares, axis=0), means, len(set(pairs)),
-                  (band.name, head_words))  # fmt: skip
+    return Pooled(fields[0], used, word, np.mean(squares, axis=0), means, len(set(pairs)), words[0])
 
 
 def _pooled_square(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -180,7 +185,7 @@ def _side_names(results: Results, sample: str) -> tuple[str, str]:
 
 
 def _side(name: str, names: tuple[str, str], known: dict[Token, list[np.ndarray]]) -> Token:
-    """Return the row of a dimension: the one that it has, or a new one of the pair's next colour."""
+    """Return the row of a dimension: the one that it has, or a new one."""
     for token in known:
         if token.text == name:
             return token

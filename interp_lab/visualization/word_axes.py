@@ -40,7 +40,7 @@ def column_of(tokens: Sequence[Token], seconds: np.ndarray | float) -> np.ndarra
     timed = [(i, token.seconds) for i, token in enumerate(tokens) if token.seconds is not None]
     times = [time for _, span in timed for time in span]
     columns = [edge for i, _ in timed for edge in (i - 0.5, i + 0.5)]
-    return np.interp(seconds, times, columns)
+    return np.asarray(np.interp(seconds, times, columns))
 
 
 def token_ticks(axis: Axis, tokens: Sequence[Token], inches: float | None = None) -> None:
@@ -162,7 +162,7 @@ def draw_strip(
 
 
 def draw_sound(axes: Axes, tokens: Sequence[Token], sound: np.ndarray) -> None:
-    """Draw the spectrogram over its tokens, every frame at its time: (mel, frame), low bands down."""
+    """Draw the spectrogram (mel, frame) over its tokens, every frame at its time."""
     times = [token.seconds for token in tokens if token.seconds is not None]
     first, last = times[0][0], times[-1][1]
     starts = np.arange(sound.shape[1]) * FRAME_SECONDS

@@ -29,6 +29,7 @@ from interp_lab.visualization.words import (
     read_tokens,
     read_units,
     shown,
+    side_of,
     text_inches,
     word_heading,
 )
@@ -55,7 +56,7 @@ class Links:
     weights: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
-    colors: Sequence[str]
+    colors: tuple[str, ...]
 
 
 def attention_flow(
@@ -98,7 +99,8 @@ def attention_flow(
     head = word_heading(results, sample, title, [field], ["mean over heads"], foot)
     facts, units = facts_of(results, sample), read_units(results, sample)
     names = [facts.get("dimension1", "option 1"), facts.get("dimension2", "option 2")]
-    answer = shown(facts["predicted"]) if facts.get("predicted") else ""
+    said = side_of(facts, "predicted")
+    answer = shown(said) if said else ""
     n_word = sum(token.group == "word" for token in named)
     height = min(9.0, max(3.0, n_word * 0.21))
     page = style.page((max(6.0, len(bands) * 4.1 + 0.3), height + 2.3), fill=True)
@@ -158,7 +160,7 @@ def flow_links(
         of = [q if groups[q] in OPTIONS else k for q, k in pairs]
         found.append(Links(
             mean[at[:, 0], at[:, 1]], places[at[:, 1]], places[at[:, 0]],
-            [tokens[i].color for i in of],
+            tuple(tokens[int(i)].color for i in of),
         ))  # fmt: skip
     return found[0], found[1]
 
@@ -181,7 +183,7 @@ def draw_links(axes: Axes, links: Links, top: float) -> LineCollection:
     x = starts[..., 0] + (ends[..., 0] - starts[..., 0]) * CURVE[None, :]
     y = starts[..., 1] + (ends[..., 1] - starts[..., 1]) * step
     colors = [
-        (*to_rgba(links.colors[i])[:3], FAINT + (STRONG - FAINT) * weight)
+        (*to_rgba(links.colors[int(i)])[:3], FAINT + (STRONG - FAINT) * weight)
         for i, weight in zip(order, share, strict=True)
     ]
     width = WIDEST * matplotlib.rcParams["font.size"] / 10
@@ -255,4 +257,6 @@ def _headings(
                 va="bottom" if side < 0 else "top", color=color,
             )  # fmt: skip
     axes.annotate(names[2], (ANSWER_X, 0.5), ha="center", va="bottom", xytext=(0, points * 0.9),
-                  textcoords="offset points", fontsize="small", color="0.3")  # fmt: skip
+                  textcoords="offset points", fontsize="small", color="0.3", zorder=5,
+                  bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.8,
+                        "edgecolor": "none"} if names[2] else None)  # fmt: skip

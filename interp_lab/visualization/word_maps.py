@@ -106,11 +106,13 @@ def attention_heatmap(
     heard = sound_of(results, sample, sound)
     units = read_units(results, sample)
     unseen = (values == 0).all(axis=(0, 1))
+    # A block of one row is what the answer position attends to.
+    rows = named if len(unseen) == len(named) else [Token("answer", "answer")]
     panels = [
         Panel(
             band.name,
             np.ma.masked_where(unseen, values[np.ix_(band.rows, heads)].mean((0, 1))),
-            named, named, names, heard, units,
+            rows, named, names, heard, units,
         )
         for band in bands_of(results, len(values), style)
     ]  # fmt: skip
@@ -135,7 +137,7 @@ def sound_of(results: Results, sample: str, name: str) -> np.ndarray | None:
 
 
 def norm_of(panels: Sequence[Panel], scale: Scale) -> Normalize:
-    """Return the colour limits that panels share: from 0, or over at most three decades, to the top."""
+    """Return the limits that panels share: from 0, or three decades at most, to the top."""
     held = [p.values.compressed() for p in panels]
     seen = np.concatenate([values[values > 0] for values in held])
     top = float(seen.max(initial=0.0)) or 1.0
@@ -184,14 +186,15 @@ def draw_panels(
         axes.tick_params(axis="y", labelleft=labelled[place])
         axes.set_ylabel("attending token (query)" if place == 0 else "")
         if colors[place] not in colors[place + 1 :]:
-            draw_bar(axes, ScalarMappable(norm, cmap), scale)
+            is_cut = any(bool((p.values < (norm.vmin or 0.0)).any()) for p in same)
+            draw_bar(axes, ScalarMappable(norm, cmap), scale, is_cut=is_cut)
 
 
-def draw_bar(axes: Axes, mappable: ScalarMappable, scale: Scale) -> None:
-    """Draw the colour bar of attention beside a heat map."""
+def draw_bar(axes: Axes, mappable: ScalarMappable, scale: Scale, *, is_cut: bool) -> None:
+    """Draw the colour bar of attention beside a heat map, pointed where values lie below it."""
     assert axes.figure is not None
     place = axes.inset_axes((1.03, 0.0, 0.04, 1.0))
-    bar = axes.figure.colorbar(mappable, cax=place, extend="min" if scale == "log" else "neither")
+    bar = axes.figure.colorbar(mappable, cax=place, extend="min" if is_cut else "neither")
     bar.outline.set_visible(False)
     if scale == "log":
         # Labels without exponents: formulas are switched off, for the sake of dollar signs.

@@ -69,8 +69,8 @@ def fraction_by_unit(
         axes.set_yticks(ticks := axes.get_yticks(), [str(numbers[int(tick)]) for tick in ticks])
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        is_phones = units[0].unit == "second" or facts.get("data_type") == "ipa"
-        axes.set(xlabel="phone" if is_phones else "token of the word", ylabel="layer")
+        is_token = units[0].unit == "token"
+        axes.set(xlabel="token of the word" if is_token else "phone", ylabel="layer")
         _bar(axes, ScalarMappable(norm, cmap), sides[0])
     return figure
 

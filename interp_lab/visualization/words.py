@@ -5,7 +5,7 @@ Everything here reads a result and returns plain values; drawing is in the modul
 
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -191,6 +191,8 @@ def bands_of(
 ) -> list[Band]:
     """Return which layers each panel averages: the chosen one, or bands of equal size.
 
+    The borders are those of the bands in which a knock-out hides tokens: round(n * i / bands).
+
     Args:
         results: an open result.
         n_layers: length of the layer axis.
@@ -203,7 +205,9 @@ def bands_of(
     numbers = numbers_of(results, "layer", n_layers)
     if style.layer is not None:
         return [Band(f"layer {style.layer}", np.array([_place("layer", style.layer, numbers)]))]
-    parts = np.array_split(np.arange(n_layers), min(bands or style.bands, n_layers))
+    n_bands = min(bands or style.bands, n_layers)
+    edges = [round(n_layers * i / n_bands) for i in range(1, n_bands)]
+    parts = np.split(np.arange(n_layers), edges)
     names = BAND_NAMES.get(len(parts), ("mean of" if len(parts) == 1 else "",) * len(parts))
     named = zip(names, parts, strict=True)
     return [Band(_band_name(name, part, numbers), part) for name, part in named]
@@ -262,8 +266,9 @@ def word_heading(
     facts = facts_of(results, sample)
     about = [facts[key] for key in ("language", "data_type") if key in facts]
     if of_one and "answer" in facts and "predicted" in facts:
-        verdict = "right" if facts["answer"] == facts["predicted"] else f"answer: {facts['answer']}"
-        about.append(f"model says {facts['predicted'] or 'nothing'} ({verdict})")
+        is_right = facts["answer"] == facts["predicted"]
+        verdict = "right" if is_right else f"answer: {side_of(facts, 'answer')}"
+        about.append(f"model says {side_of(facts, 'predicted') or 'nothing'} ({verdict})")
     if of_one and "flipped" in facts:
         about.append("options flipped" if float(facts["flipped"]) else "options in order")
     known = results.attributes
@@ -271,6 +276,12 @@ def word_heading(
     about += dict.fromkeys(field.definition for field in fields if field.definition)
     filled = title.format_map(facts)
     return Heading(filled, " · ".join(about), tuple(results.notes), f"{foot} {USE_CAPTION}")
+
+
+def side_of(facts: Mapping[str, str], key: str) -> str:
+    """Return the dimension that an answer names by its number as shown: 1 is dimension1."""
+    said = facts.get(key, "")
+    return facts.get(f"dimension{said}", said) if said in ("1", "2") else said
 
 
 def facts_of(results: Results, sample: str) -> dict[str, str]:

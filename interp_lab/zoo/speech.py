@@ -85,8 +85,8 @@ class Word:
     @property
     def phones(self) -> tuple[Phone, Phone]:
         """The phones as they are spoken."""
-        pair = (self.consonant, self.vowel)
-        return pair[::-1] if self.vowel_first else pair
+        first, second = self.consonant, self.vowel
+        return (second, first) if self.vowel_first else (first, second)
 
     @property
     def sides(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from transformers import Qwen2_5OmniProcessor
 
@@ -92,7 +92,26 @@ class Question:
         return self.word.romanization if self.data_type == "romanized" else self.word.ipa
 
 
-def chat_prompt(processor: Qwen2_5OmniProcessor, question: Question) -> str:
+class Asked(Protocol):
+    """How a word is shown, the sides in the order of the options, and which of them is right."""
+
+    @property
+    def data_type(self) -> str: ...
+
+    @property
+    def sides(self) -> tuple[str, str]: ...
+
+    @property
+    def side(self) -> str: ...
+
+    @property
+    def written(self) -> str: ...
+
+    @property
+    def answer(self) -> str: ...
+
+
+def chat_prompt(processor: Qwen2_5OmniProcessor, question: Asked) -> str:
     """The prompt as the general code renders it, with one placeholder for a clip."""
     ask = _ASK.format(described=_DESCRIBED[question.data_type])
     offer = _OFFER.format(first=question.sides[0], second=question.sides[1])

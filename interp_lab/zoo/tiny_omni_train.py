@@ -35,6 +35,7 @@ from interp_lab.zoo.tiny_omni_model import END
 from interp_lab.zoo.tiny_omni_prompts import (
     OPTIONS,
     TEXT_TYPES,
+    Asked,
     Question,
     chat_prompt,
     prompt_words,
@@ -160,7 +161,7 @@ def match_drill(rng: np.random.Generator) -> list[Drill]:
 def loss_of(
     model: Qwen2_5OmniThinkerForConditionalGeneration,
     processor: Qwen2_5OmniProcessor,
-    questions: Sequence[Question] | Sequence[Drill],
+    questions: Sequence[Asked],
     heard: Tensor | None,
 ) -> tuple[Tensor, float]:
     """Loss of the number, of the turn's end and of the echoes; share of right numbers.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from interp_lab.fields import (
     Category,
@@ -23,6 +24,7 @@ from interp_lab.fields import (
 from interp_lab.store.merge import merge
 from interp_lab.store.parts import PartWriter, list_parts
 from interp_lab.store.results import Results, open_results
+from interp_lab.visualization.base import Style
 
 FIELDS: list[Field] = [
     *(Category(name, name) for name in ("language", "word", "data_type", "dimension1",
@@ -32,7 +34,7 @@ FIELDS: list[Field] = [
     Pattern("flow_matrix", "attention to the answer", definition="semdim.flow/1"),
     *(UnitScores(f"fraction_{n}", "share", definition=f"semdim.fraction/1 ({n})")
       for n in ("sum", "mean")),
-    *(Document(name, name, ragged=True) for name in ("matrix_tokens", "flow_tokens", "units")),
+    *(Document(name, name) for name in ("matrix_tokens", "flow_tokens", "units")),
     Spectrogram("spectrogram", "sound"),
 ]  # fmt: skip
 
@@ -75,14 +77,14 @@ def units_of(word: Word) -> list[dict[str, Any]]:
                 for i, t in enumerate(word.tokens)]  # fmt: skip
     parts = np.array_split(np.arange(2, word.n_audio - 2), len(word.phones))
     return [
-        {"label": phone, "keys": part.tolist(), "start": 0.04 * part[0], "end": 0.04 * part[-1] + 0.04,
-         "unit": "second"}
+        {"label": phone, "keys": part.tolist(), "start": 0.04 * part[0],
+         "end": 0.04 * part[-1] + 0.04, "unit": "second"}
         for phone, part in zip(word.phones, parts, strict=True)
     ]  # fmt: skip
 
 
 def causal(rng: np.random.Generator, layers: int, heads: int, n: int, peak: int) -> np.ndarray:
-    """Attention (layers, heads, n, n) that falls off with distance, with a first token and a peak."""
+    """Attention (layers, heads, n, n): strong on the first token, near ones, and a peak."""
     logits = rng.normal(0, 0.8, (layers, heads, n, n))
     logits -= 0.12 * np.abs(np.arange(n)[:, None] - np.arange(n)[None])
     logits[..., 0] += 1.5
@@ -92,42 +94,33 @@ def causal(rng: np.random.Generator, layers: int, heads: int, n: int, peak: int)
     return (0.6 * weights / weights.sum(-1, keepdims=True)).astype(np.float32)
 
 
-def sample_values(
-    word: Word, pair: tuple[str, str], flipped: bool, layers: int, heads: int, part: str
-) -> dict[str, Any]:
-    """One sample's fields.
+def pieces(group: str, name: str, length: int) -> list[dict[str, Any]]:
+    """The tokens of a dimension: its first letters, and the rest if there is any."""
+    texts = [text for text in (name[:length], name[length:]) if text]
+    return [{"text": f" {text}", "group": group, "seconds": None} for text in texts]
 
-    Part is matrix or flow: the two have axes of one name and two lengths.
-    """
+
+def sample_values(
+    word: Word, pair: tuple[str, str], flipped: bool, layers: int, heads: int
+) -> dict[str, Any]:
+    """One sample's fields; dimension1 is the one that is shown first."""
     rng = np.random.default_rng(zlib.crc32(f"{word.word}{pair}{flipped}".encode()))
     first, second = pair[::-1] if flipped else pair
     values: dict[str, Any] = {
         "language": word.language, "word": word.word, "data_type": word.data_type,
-        "dimension1": first, "dimension2": second, "pair": "-".join(pair), "answer": pair[0],
-        "predicted": first, "correct": first == pair[0], "flipped": flipped,
+        "dimension1": first, "dimension2": second, "pair": "-".join(pair),
+        "answer": str(1 + flipped), "predicted": "1", "correct": not flipped, "flipped": flipped,
     }  # fmt: skip
+    matrix = word_tokens(word) + pieces("dim1", first, 6) + pieces("dim2", second, 6)
+    flow = word_tokens(word) + pieces("option1", first, 4) + pieces("option2", second, 4)
+    flow += [{"text": "\n", "group": "answer", "seconds": None}]
+    for name, tokens, n_heads in (("matrix", matrix, heads), ("flow", flow, 1)):
+        n = len(tokens)
+        values[f"{name}_tokens"] = json.dumps(tokens)
+        field = "attention_matrix" if name == "matrix" else "flow_matrix"
+        values[field] = causal(rng, layers, n_heads, n, n // 3)
     units = units_of(word)
     values["units"] = json.dumps(units)
-    if part == "flow":
-        tokens = word_tokens(word)
-        for group, name in (("option1", first), ("option2", second)):
-            tokens += [
-                {"text": f" {t}", "group": group, "seconds": None}
-                for t in (name[:4], name[4:])
-                if t
-            ]
-        tokens += [{"text": "\n", "group": "answer", "seconds": None}]
-        values["flow_tokens"] = json.dumps(tokens)
-        values["flow_matrix"] = causal(rng, layers, 1, len(tokens), len(tokens) // 3)
-        return values
-    tokens = word_tokens(word)
-    for group, name in (("dim1", first), ("dim2", second)):
-        tokens += [
-            {"text": f" {t}", "group": group, "seconds": None} for t in (name[:6], name[6:]) if t
-        ]
-    n = len(tokens)
-    values["matrix_tokens"] = json.dumps(tokens)
-    values["attention_matrix"] = causal(rng, layers, heads, n, n // 3)
     for name in ("sum", "mean"):
         values[f"fraction_{name}"] = rng.beta(4, 4, (layers, heads, len(units)))
     if word.n_audio:
@@ -160,7 +153,6 @@ def written(
     folder: Path,
     questions: Sequence[Asked],
     *,
-    part: str = "matrix",
     layers: int = 4,
     heads: int = 3,
     aggregates: Sequence[tuple[Field, Any]] = (),
@@ -172,7 +164,7 @@ def written(
     writer = PartWriter(folder / "parts", fields, size=10_000, seconds=1e9)
     for index, (word, pair, flipped) in enumerate(questions):
         ids.append(f"{word.language}/{word.word}/{word.data_type}/{'-'.join(pair)}/{int(flipped)}")
-        values = sample_values(word, pair, flipped, layers, heads, part)
+        values = sample_values(word, pair, flipped, layers, heads)
         writer.add(index, ids[-1], {k: v for k, v in values.items() if k not in without})
     writer.flush()
     final = folder / "results.h5"
@@ -200,6 +192,8 @@ def phone_aggregates(
         (PhoneMap("phone_dimension_count", "words", dtype="int64"), counts),
         (Document("phones", "phones"), json.dumps(list(phones))),
         (Document("dimensions", "dimensions"), json.dumps(list(dimensions))),
+        (PhoneMap("phone_permutation_low", about), np.full_like(shares, 0.4)),
+        (PhoneMap("phone_permutation_high", about), np.full_like(shares, 0.6)),
         (DimensionCurve("permutation_low", about), np.full_like(curves, 0.47)),
         (DimensionCurve("permutation_high", about), np.full_like(curves, 0.53)),
     ]  # fmt: skip
@@ -209,7 +203,7 @@ def phone_aggregates(
 
 
 def knockout_aggregates() -> list[tuple[Field, Any]]:
-    """What blocking the word changes, by band of layers; the answer of the baseline cannot change."""
+    """What blocking the word changes, by band; the baseline's answer cannot change."""
     found: list[tuple[Field, Any]] = []
     numbers = {"baseline": (0.9, None), "all": (0.52, 0.45), "early": (0.6, 0.38),
                "middle": (0.8, 0.15), "late": (0.88, 0.02)}  # fmt: skip
@@ -221,3 +215,9 @@ def knockout_aggregates() -> list[tuple[Field, Any]]:
                 name = f"knockout_{band}_{measure}{end}"
                 found.append((Scalar(name, measure), max(0.0, value + shift)))
     return found
+
+
+def blank_group(results: Results, style: Style, samples: Sequence[str]) -> Figure:
+    """Draw nothing, quickly; fail on what is no group."""
+    assert isinstance(samples, tuple) and len(samples) == 4
+    return Figure(figsize=(1, 1))

@@ -280,8 +280,10 @@ def test_a_drill_s_number_is_its_word_s() -> None:
 
 
 def test_training_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("interp_lab.zoo.tiny_omni_train.N_CLIPS", 60)
-    monkeypatch.setattr("interp_lab.zoo.tiny_omni_train.N_HALF_CLIPS", 20)
+    sizes = {"N_CLIPS": 40, "N_HALF_CLIPS": 10}
+    sizes |= {f"{kind}_BATCH": 6 for kind in ("AUDIO", "TEXT", "DRILL")}
+    for name, size in sizes.items():
+        monkeypatch.setattr(f"interp_lab.zoo.tiny_omni_train.{name}", size)
     states = []
     for _ in range(2):
         model = build_model(3)
