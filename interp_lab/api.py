@@ -7,7 +7,7 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from interp_lab.config import build, conf_dir
+from interp_lab.config import build, conf_dir, quoted
 from interp_lab.runner import run_study
 from interp_lab.store.results import Results, open_results
 
@@ -22,7 +22,7 @@ def run(overrides: list[str] | None = None, config_dir: str | None = None) -> Re
     Raises:
         InterpLabError: what the command line prints as one line.
     """
-    overrides = list(overrides or [])
+    overrides = [quoted(override) for override in overrides or []]
     search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

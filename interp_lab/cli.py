@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from interp_lab.config import conf_dir
+from interp_lab.config import conf_dir, quoted
 from interp_lab.errors import FinishedWithFailuresError, StoppedByUserError
 
 FAILED_SAMPLES = 3
@@ -34,7 +34,7 @@ def flags_first(arguments: list[str]) -> list[str]:
     waiting = iter(arguments)
     for argument in waiting:
         if not argument.startswith("-"):
-            overrides.append(argument)
+            overrides.append(quoted(argument))
             continue
         flags.append(argument)
         if argument in FLAGS_WITH_VALUE:

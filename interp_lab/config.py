@@ -8,6 +8,7 @@ signature of that class is their schema, so a new study brings its own and edits
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
@@ -92,6 +93,18 @@ class Config:
     importers: dict[str, str] = field(default_factory=dict)
     capture: Capture = field(default_factory=Capture)
     output: Output = field(default_factory=Output)
+
+
+def quoted(override: str) -> str:
+    """Return an override with words of other scripts in quotes, which Hydra's grammar asks for.
+
+    A value that has quotes of its own is left as it is.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or value.isascii() or "'" in value or '"' in value:
+        return override
+    word = r"[^\s,\[\]{}:=]*[^\x00-\x7f][^\s,\[\]{}:=]*"
+    return f"{key}={re.sub(word, lambda m: repr(m[0]), value)}"
 
 
 def conf_dir() -> Path:

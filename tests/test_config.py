@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from interp_lab.config import check_arguments, conf_dir, plain, run_id, target_of
+from interp_lab.config import check_arguments, conf_dir, plain, quoted, run_id, target_of
 from interp_lab.runner import style_of
 
 GROUPS = ("task", "model", "dataset", "analysis", "visualization")
@@ -127,6 +127,19 @@ def test_flags_may_stand_anywhere(command: Callable[..., object], arguments: lis
     said = command(*arguments)
     assert said.code == 0
     assert OmegaConf.create(said.out).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("select.word=나비", "나비"),
+        ("select.word=[나비,chat,été]", ["나비", "chat", "été"]),
+        ("select.word='t͡ʃ ɯː'", "t͡ʃ ɯː"),
+        ("select.word=apple", "apple"),
+    ],
+)
+def test_words_of_every_script_can_be_typed(typed: str, read: object) -> None:
+    assert OmegaConf.to_container(composed(quoted(typed)))["select"]["word"] == read
 
 
 def test_run_id_ignores_what_does_not_change_the_numbers() -> None:

@@ -13,10 +13,10 @@ import numpy as np
 
 from interp_lab.analyses.reduce import Keep, Mean
 from interp_lab.analyses.semdim_aggregates import Aggregation, aggregates
-from interp_lab.analyses.semdim_knockout import BANDS, band_layers, knockout_fields, knockout_values
+from interp_lab.analyses.semdim_knockout import knockout_fields, knockout_values, word_blocks
 from interp_lab.analyses.semdim_spans import WordSpans, word_spans
 from interp_lab.analyses.semdim_statistics import fraction, masses
-from interp_lab.capture.plans import AttentionPlan, BlockAttention, Intervention, Reducer
+from interp_lab.capture.plans import AttentionPlan, Intervention, Reducer
 from interp_lab.datasets.answers import parse_letter
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, UnsupportedModelError
@@ -26,6 +26,8 @@ from interp_lab.store.results import Results
 from interp_lab.tokens import TokenMap
 
 LayerType = Literal["self", "encoder", "output", "cross"]
+# The audio tower's own tokens, before they are averaged in pairs: two mel frames of 10 ms.
+ENCODER_SECONDS = 0.02
 LABELS = ("language", "word", "data_type", "word_group", "dimension1", "dimension2", "pair")
 
 
@@ -75,13 +77,22 @@ class SemanticDimensionAttention:
         self.matrix_heads = matrix_heads
         self.layer_type: LayerType = layer_type
         self.knockout = knockout
-        self.aggregation = Aggregation(normalize, correct_only, bands, bootstrap, seed)
         self.definitions = {
             "fraction": f"semdim.fraction/1 ({dimension_scope})",
             "attention_matrix": f"semdim.attention_matrix/1 ({layer_type})",
             "aggregated": f"normalize={normalize}, flip={flip}, correct_only={correct_only}",
         }
         share = self.definitions["fraction"]
+        self.aggregation = Aggregation(
+            normalize,
+            correct_only,
+            bands,
+            bootstrap,
+            seed,
+            f"{share} {normalize}",
+            self.layers,
+            self.heads,
+        )
         self.fields: Sequence[Field] = [
             Pattern(
                 "attention_matrix", "attention", definition=self.definitions["attention_matrix"]
@@ -142,17 +153,12 @@ class SemanticDimensionAttention:
     def variants(
         self, sample: Sample, seen: Seen, captured: Mapping[str, Any]
     ) -> dict[str, tuple[Intervention, ...]]:
-        """Block the word from everything after it, by layer band."""
+        """Hide the word from the options by layer band, and from everything as the control."""
         if not self.knockout:
             return {}
         spans = word_spans(seen.tokens, self.dimension_role)
-        options = tuple(sorted({*spans.options, spans.answer}))
-        return {
-            f"knockout_{band}": (
-                BlockAttention(options, spans.word, layers=band_layers(band, self._n_layers)),
-            )
-            for band in BANDS
-        }
+        readers = (*spans.options, spans.answer)
+        return word_blocks(spans.word, readers, len(seen.tokens), self._n_layers)
 
     def update(
         self, sample: Sample, seen: Seen, captured: Mapping[str, Any], outputs: Mapping[str, Any]
@@ -205,7 +211,11 @@ class SemanticDimensionAttention:
     ) -> dict[str, Any]:
         matrix = _with_heads(captured["matrix"].values, self.matrix_heads == "mean")
         if self.layer_type == "encoder":
-            listed = [{"text": str(i), "group": "word"} for i in range(matrix.shape[-1])]
+            listed = [
+                {"text": str(i), "group": "word", "seconds": [start, start + ENCODER_SECONDS]}
+                for i in range(matrix.shape[-1])
+                for start in (i * ENCODER_SECONDS,)
+            ]
             return {"attention_matrix": matrix, "matrix_tokens": json.dumps(listed)}
         order = np.argsort(np.argsort(spans.matrix))
         matrix = matrix[..., order]

@@ -14,7 +14,7 @@ import numpy as np
 
 from interp_lab.analyses import semdim_statistics as statistics
 from interp_lab.analyses.head_statistics import bootstrap_mean
-from interp_lab.analyses.semdim_knockout import BANDS
+from interp_lab.analyses.semdim_knockout import CONDITIONS
 from interp_lab.fields import DimensionCurve, Document, Field, PhoneMap, Scalar
 from interp_lab.store.results import Results
 
@@ -31,6 +31,8 @@ class Aggregation:
         bands: layer bands of the heat maps.
         resamples: of the bootstrap, and permutations of the baseline.
         seed: of both.
+        definition: of the fraction, with its scope and normalisation.
+        layers, heads: which are stored; null = all.
     """
 
     normalize: str
@@ -38,6 +40,9 @@ class Aggregation:
     bands: int
     resamples: int
     seed: int
+    definition: str
+    layers: tuple[int, ...] | None
+    heads: tuple[int, ...] | None
 
 
 @dataclass
@@ -69,7 +74,7 @@ class _Rows:
 
 def aggregates(results: Results, how: Aggregation) -> list[Named]:
     """Return the fields over the run."""
-    found = _answers(results, how) + _knockout(results, how)
+    found = _answers(results, how) + _knockout(results, how) + _chosen(how)
     if f"fraction_{how.normalize}" not in results.fields:
         return found
     rows = _Rows()
@@ -146,7 +151,7 @@ def _phone_maps(
     mean = np.where(count > 0, means.mean, 0.0)
     about = f"{share}, phones shuffled between words"
     return [
-        (PhoneMap("phone_dimension", share, definition="semdim.fraction/1"), mean),
+        (PhoneMap("phone_dimension", share, definition=how.definition), mean),
         (PhoneMap("phone_dimension_count", "words", dtype="int64"), count),
         (PhoneMap("phone_permutation_low", f"{about}, lower 95 % bound"), low),
         (PhoneMap("phone_permutation_high", f"{about}, upper 95 % bound"), high),
@@ -166,8 +171,17 @@ def _curves(rows: _Rows, dimensions: list[str], how: Aggregation) -> list[Named]
     about = "share of the first feature"
     bounds = ("", ", lower 95 % bound", ", upper 95 % bound")
     return [
-        (DimensionCurve(name, about + bound, definition="semdim.fraction/1"), value)
+        (DimensionCurve(name, about + bound, definition=how.definition), value)
         for name, bound, value in zip(names, bounds, curves, strict=True)
+    ]
+
+
+def _chosen(how: Aggregation) -> list[Named]:
+    """Name the layers and heads that the stored axes count, if they are not all."""
+    return [
+        (Document(name, f"{name} that are stored"), json.dumps(list(chosen)))
+        for name, chosen in (("layers", how.layers), ("heads", how.heads))
+        if chosen is not None
     ]
 
 
@@ -183,7 +197,7 @@ def _answers(results: Results, how: Aggregation) -> list[Named]:
 
 def _knockout(results: Results, how: Aggregation) -> list[Named]:
     found: list[Named] = []
-    for band in ("baseline", *BANDS):
+    for band in ("baseline", *CONDITIONS):
         for stored, measure in (("correct", "accuracy"), ("answer_change", "answer_change")):
             name = f"knockout_{band}_{stored}"
             if name in results.fields:

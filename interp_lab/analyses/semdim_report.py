@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from interp_lab.analyses.semdim_knockout import BANDS
+from interp_lab.analyses.semdim_knockout import CONDITIONS
 from interp_lab.store.results import Results
 
 CAUTION = (
@@ -33,11 +33,13 @@ def report(results: Results) -> str:
     if "dimension_curve" in results.aggregates:
         lines += _dimensions(results)
     if "knockout_baseline_accuracy" in results.aggregates:
-        lines.append("The word hidden from the options, by layer band (95 % intervals)")
+        lines.append(
+            "The word hidden from the options by layer band, and from everything (95 % intervals)"
+        )
         lines += [
-            f"  {band:<9} accuracy {_interval(results, f'knockout_{band}_accuracy')}, "
+            f"  {band:<10} accuracy {_interval(results, f'knockout_{band}_accuracy')}, "
             f"answer changed {_interval(results, f'knockout_{band}_answer_change')}"
-            for band in ("baseline", *BANDS)
+            for band in ("baseline", *CONDITIONS)
         ]
     return "\n".join(lines) + "\n"
 

@@ -16,7 +16,9 @@ def safe_name(sample_id: str) -> str:
 
     A name that had to be changed ends in a hash of the id, so that no two samples share a place.
     """
-    name = re.sub(r"[^\w.\-]+", "_", sample_id).strip("._")[:120] or "sample"
+    name = re.sub(r"[^\w.\-]+", "_", sample_id).strip("._")
+    # File systems count bytes, of which a Hangul syllable has three.
+    name = name.encode()[:150].decode(errors="ignore") or "sample"
     if name == sample_id:
         return name
     return f"{name}-{hashlib.sha256(sample_id.encode()).hexdigest()[:6]}"

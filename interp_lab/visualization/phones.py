@@ -64,13 +64,7 @@ def phone_dimension_heatmap(
         raise NothingToDrawError(f"no phone was measured with {min_count} words or more")
     norm = even_norm(list(maps.values()))
     ends = [aggregate_or_none(results, f"{permutation}_{e}", PhoneMap) for e in ("low", "high")]
-    counted = numbers.max(axis=0)
-    counted = counted[counted >= max(1, min_count)]
-    foot = (
-        "Above 0.5 a phone is attended to more from the first side of the pair, below 0.5 from "
-        f"the second. Hatched: {f'fewer than {min_count} words' if min_count > 1 else 'no word'}. "
-        f"A cell is the mean of {int(counted.min())} to {int(counted.max())} words."
-    )
+    foot = _foot(numbers.max(axis=0), min_count)
     foot += " Dots: beyond 95 % of shuffles of the phones between words." * all(
         end is not None for end in ends
     )
@@ -91,6 +85,19 @@ def phone_dimension_heatmap(
         panels[0].set_ylabel("phone")
         _share_bar(panels[-1], ScalarMappable(norm, cmap))
     return figure
+
+
+def _foot(counts: np.ndarray, min_count: int) -> str:
+    """Return how to read the cells, whose words are counts (phone, dimension)."""
+    counted = counts[counts >= max(1, min_count)]
+    few, most = int(counted.min()), int(counted.max())
+    foot = (
+        "Above 0.5 a phone is attended to more from the first side of the pair, below 0.5 from "
+        f"the second. Words that a cell is the mean of: {few}{f' to {most}' * (few < most)}."
+    )
+    if counted.size < counts.size:
+        foot += f" Hatched: {f'fewer than {min_count} words' if min_count > 1 else 'no word'}."
+    return foot
 
 
 def even_norm(arrays: Sequence[np.ma.MaskedArray]) -> TwoSlopeNorm:
@@ -138,9 +145,9 @@ def _dots(axes: Axes, values: np.ma.MaskedArray, ends: Sequence[np.ndarray]) -> 
         return
     outside = np.ma.filled((values < ends[0]) | (values > ends[1]), False)
     rows, columns = np.nonzero(outside)
-    size = matplotlib.rcParams["font.size"] * 0.16
+    size = matplotlib.rcParams["font.size"] * 0.22
     axes.plot(columns, rows, linestyle="", marker="o", markersize=size, color="black",
-              markeredgecolor="white", markeredgewidth=size * 0.2)  # fmt: skip
+              markeredgecolor="white", markeredgewidth=size * 0.35)  # fmt: skip
 
 
 def _share_bar(axes: Axes, mappable: ScalarMappable) -> None:

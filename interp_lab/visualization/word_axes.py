@@ -3,6 +3,7 @@
 Token i covers i - 0.5 to i + 0.5 on an axis, as a cell of an image does.
 """
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -12,7 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.collections import LineCollection
 
 from interp_lab.visualization.panels import Grid
-from interp_lab.visualization.words import Token, Unit, spans, text_inches
+from interp_lab.visualization.words import Token, Unit, spans
 
 FRAME_SECONDS = 0.01
 # Steps of time ticks, and the most of them on one axis.
@@ -171,7 +172,9 @@ def draw_sound(axes: Axes, tokens: Sequence[Token], sound: np.ndarray) -> None:
         return
     begin = float(starts[inside][0])
     left, right = column_of(tokens, np.array([begin, begin + inside.sum() * FRAME_SECONDS]))
-    axes.imshow(sound[:, inside].astype(np.float32), origin="lower", aspect="auto", cmap="Greys",
+    heard = sound[:, inside].astype(np.float32)
+    # Half of a sound is background: it is white, so that the voice stands out.
+    axes.imshow(heard, origin="lower", aspect="auto", cmap="Greys", vmin=float(np.median(heard)),
                 extent=(left, right, 0.0, SOUND_TOP))  # fmt: skip
     # An image sets the limits of its axes.
     axes.set(xlim=(-0.5, len(tokens) - 0.5), ylim=(0, 1))
@@ -197,3 +200,15 @@ def draw_phones(
 
 
 COLOR_OF_PHONES = "#b8860b"
+
+
+def wide_letters(text: str) -> float:
+    """Return how many letters of usual width a text is as wide as; accents take no room."""
+    text = unicodedata.normalize("NFC", text)
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return sum(not unicodedata.combining(c) for c in text) + 0.7 * wide
+
+
+def text_inches(text: str, points: float) -> float:
+    """Return about how wide a text is drawn."""
+    return 0.6 * points / 72 * wide_letters(text)

@@ -18,6 +18,7 @@ from interp_lab.fields import Pattern
 from interp_lab.store.results import Results
 from interp_lab.visualization.base import NothingToDrawError
 from interp_lab.visualization.sheets import sheet
+from interp_lab.visualization.word_axes import text_inches
 from interp_lab.visualization.words import (
     WORD_COLOR,
     Token,
@@ -30,7 +31,6 @@ from interp_lab.visualization.words import (
     read_units,
     shown,
     side_of,
-    text_inches,
     word_heading,
 )
 
@@ -39,6 +39,8 @@ OPTIONS = ("option1", "option2")
 WORD_X, OPTION_X, ANSWER_X = 0.0, 1.0, 1.75
 # Of the widest link, in points at letters of 10 points, and of the strongest and faintest colour.
 WIDEST = 7.0
+# And of all links of one token together: many even ones must not become a wall.
+ALL_TOGETHER = 30.0
 STRONG, FAINT = 0.85, 0.06
 CURVE = np.linspace(0, 1, 25)
 
@@ -88,7 +90,8 @@ def attention_flow(
     means = [values[band.rows].mean(axis=(0, 1)) for band in bands]
     places = node_places(named)
     stages = [flow_links(mean, named, places) for mean in means]
-    tops = [max(float(stage[k].weights.max()) for stage in stages) for k in (0, 1)]
+    tops = [max(float(stage[k].weights.max(initial=0)) for stage in stages) for k in (0, 1)]
+    widths = [points_of([stage[k] for stage in stages], tops[k]) for k in (0, 1)]
     direct = np.mean([_direct(mean, named) for mean in means])
     foot = (
         "A link's width is the later token's attention to the earlier one, on one scale in all "
@@ -108,8 +111,8 @@ def attention_flow(
         figure = sheet(style, page, head)
         row = figure.subplots(1, len(bands), squeeze=False)[0]
         for axes, band, stage in zip(row, bands, stages, strict=True):
-            for links, top in zip(stage, tops, strict=True):
-                draw_links(axes, links, top)
+            for links, top, width in zip(stage, tops, widths, strict=True):
+                draw_links(axes, links, top, width * page.points / 10)
             _nodes(axes, named, places, units, answer)
             _headings(axes, places, named, [*names, "model says" if answer else ""])
             axes.set_title(band.name, loc="left", fontsize="small")
@@ -170,8 +173,17 @@ def _direct(mean: np.ndarray, tokens: Sequence[Token]) -> float:
     return float(mean[np.ix_(groups == "answer", groups == "word")].sum())
 
 
-def draw_links(axes: Axes, links: Links, top: float) -> LineCollection:
-    """Draw curves whose width and strength follow the weights; `top` has the widest.
+def points_of(stages: Sequence[Links], top: float) -> float:
+    """Return the width in points of the weight `top`, the same for all panels of a stage."""
+    most = 0.0
+    for links in stages:
+        _, of = np.unique(links.ends, axis=0, return_inverse=True)
+        most = max(most, float(np.bincount(of.reshape(-1), links.weights).max(initial=0)))
+    return min(WIDEST, ALL_TOGETHER * top / most) if most else WIDEST
+
+
+def draw_links(axes: Axes, links: Links, top: float, width: float) -> LineCollection:
+    """Draw curves whose width and strength follow the weights; `top` has `width` points.
 
     The collection's curves are in the order of rising weight, so that strong ones lie on top.
     """
@@ -186,7 +198,6 @@ def draw_links(axes: Axes, links: Links, top: float) -> LineCollection:
         (*to_rgba(links.colors[int(i)])[:3], FAINT + (STRONG - FAINT) * weight)
         for i, weight in zip(order, share, strict=True)
     ]
-    width = WIDEST * matplotlib.rcParams["font.size"] / 10
     lines = LineCollection(
         list(np.stack([x, y], axis=-1)), colors=colors, linewidths=width * share, capstyle="butt"
     )

@@ -9,7 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize, PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    Locator,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+)
 
 from interp_lab.fields import Pattern, Spectrogram
 from interp_lab.store.results import Results
@@ -200,10 +207,19 @@ def draw_bar(axes: Axes, mappable: ScalarMappable, scale: Scale, *, is_cut: bool
         # Labels without exponents: formulas are switched off, for the sake of dollar signs.
         bar.formatter = FuncFormatter(lambda value, _: f"{value:g}")
         bar.minorlocator = NullLocator()
-        bar.locator = LogLocator(subs=(1, 3))
+        bar.locator = _log_ticks(*mappable.get_clim())
     else:
         bar.locator = MaxNLocator(5)
     bar.set_label("attention")
+
+
+def _log_ticks(low: float | None, top: float | None) -> Locator:
+    """Return ticks at 1 and 3 of each decade, or even ones within less than a decade."""
+    low, top = low or 0.0, top or 1.0
+    if top >= 10 * low:
+        return LogLocator(subs=(1, 3))
+    even = MaxNLocator(4).tick_values(low, top)
+    return FixedLocator([tick for tick in even if low <= tick <= top])
 
 
 def draw_map(axes: Axes, panel: Panel, norm: Normalize, cmap: str, inches: float) -> None:

@@ -292,15 +292,3 @@ def facts_of(results: Results, sample: str) -> dict[str, str]:
         for field in results.of_kind(*kinds)
         if not field.ragged
     }
-
-
-def wide_letters(text: str) -> float:
-    """Return how many letters of usual width a text is as wide as; accents take no room."""
-    text = unicodedata.normalize("NFC", text)
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return sum(not unicodedata.combining(c) for c in text) + 0.7 * wide
-
-
-def text_inches(text: str, points: float) -> float:
-    """Return about how wide a text is drawn."""
-    return 0.6 * points / 72 * wide_letters(text)

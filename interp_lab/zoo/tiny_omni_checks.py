@@ -14,11 +14,8 @@ from itertools import product
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import (
-    BatchFeature,
-    Qwen2_5OmniProcessor,
-    Qwen2_5OmniThinkerForConditionalGeneration,
-)
+from torch import Tensor
+from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 
 from interp_lab.zoo.speech import (
     EDGE,
@@ -26,7 +23,6 @@ from interp_lab.zoo.speech import (
     LANGUAGES,
     N_FRAMES,
     PAIRS,
-    RATE,
     SIZE,
     VOWELS,
     Clip,
@@ -34,6 +30,7 @@ from interp_lab.zoo.speech import (
     speak,
     without,
 )
+from interp_lab.zoo.tiny_omni_model import features, model_inputs
 from interp_lab.zoo.tiny_omni_prompts import DIMENSIONS, TEXT_TYPES, Question, chat_prompt
 
 BATCH = 60
@@ -79,11 +76,10 @@ def _hear(word: Word, seed: list[int]) -> Heard:
 
 def inputs_for(
     processor: Qwen2_5OmniProcessor, questions: Sequence[Question], clips: Sequence[Clip] | None
-) -> BatchFeature:
+) -> dict[str, Tensor]:
     """Model inputs for questions about a clip each, or about written words."""
-    audio = {} if clips is None else {"audio": [clip.wave for clip in clips], "sampling_rate": RATE}
     prompts = [chat_prompt(processor, question) for question in questions]
-    return processor(text=prompts, return_tensors="pt", padding=True, **audio)
+    return model_inputs(processor, prompts, None if clips is None else features(clips, processor))
 
 
 @torch.no_grad()
@@ -181,7 +177,9 @@ def listen(model: Model, processor: Qwen2_5OmniProcessor, heard: Sequence[Heard]
     return Listening(seen, vowel, consonant)
 
 
-def _audio_attention(model: Model, processor: Qwen2_5OmniProcessor, inputs: BatchFeature) -> Floats:
+def _audio_attention(
+    model: Model, processor: Qwen2_5OmniProcessor, inputs: dict[str, Tensor]
+) -> Floats:
     """(n, place, layer, head, 20); prompts about clips have every word at one place."""
     output = model(**inputs, output_attentions=True, use_cache=False)
     patterns = torch.stack(output.attentions, 1).double()

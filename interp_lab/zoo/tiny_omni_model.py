@@ -8,9 +8,11 @@ the prompt's words whole and reads everything else sign by sign, in four scripts
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from torch import Tensor
 from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5OmniProcessor,
@@ -21,10 +23,12 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from interp_lab.zoo.speech import LANGUAGES, WORDS
+from interp_lab.zoo.speech import LANGUAGES, N_FRAMES, RATE, SECONDS, WORDS, Clip
 from interp_lab.zoo.tiny_omni_prompts import CHAT_TEMPLATE, prompt_words
 
 MEL_BINS = 128
+MEL_FRAMES = round(SECONDS * 100)
+HEARING_WINDOW = 4  # half as many mel frames as are heard together
 PAD, UNKNOWN, TURN, END = "<|endoftext|>", "[UNK]", "<|im_start|>", "<|im_end|>"
 NAMED = {
     "image_token": "<|IMAGE|>",
@@ -85,7 +89,9 @@ def build_config() -> Qwen2_5OmniThinkerConfig:
         "encoder_attention_heads": 4,
         "encoder_ffn_dim": 128,
         "output_dim": 96,
-        "n_window": 100,
+        # 80 ms are heard together. With the real model's two seconds every audio token has heard
+        # the whole word, and no head needs to look where a phone was.
+        "n_window": HEARING_WINDOW,
         "num_mel_bins": MEL_BINS,
         "max_source_positions": 1500,
     }
@@ -142,3 +148,36 @@ def build_model(seed: int) -> Qwen2_5OmniThinkerForConditionalGeneration:
     model.generation_config.eos_token_id = text.eos_token_id
     model.generation_config.pad_token_id = text.pad_token_id
     return model
+
+
+def features(clips: Sequence[Clip], processor: Qwen2_5OmniProcessor) -> Tensor:
+    """(n, 128, 80) mel features, as the processor makes them, without its 29 s of padding."""
+    extract = processor.feature_extractor
+    waves = [clip.wave for clip in clips]
+    parts = [
+        extract(
+            waves[i : i + 256],
+            sampling_rate=RATE,
+            padding="max_length",
+            max_length=RATE,  # some zeros follow, as they do at 30 s
+            return_tensors="pt",
+        )["input_features"][..., :MEL_FRAMES]
+        for i in range(0, len(waves), 256)
+    ]
+    return torch.cat(parts)
+
+
+def model_inputs(
+    processor: Qwen2_5OmniProcessor, texts: Sequence[str], heard: Tensor | None
+) -> dict[str, Tensor]:
+    """What the model takes: texts, padded on the left, and the features of a clip for each.
+
+    The processor itself gives the same, 40 times as long: it pads a clip to 30 s.
+    """
+    placeholder = processor.audio_token
+    expanded = [text.replace(placeholder, placeholder * N_FRAMES) for text in texts]
+    inputs = dict(processor.tokenizer(expanded, padding=True, return_tensors="pt"))
+    if heard is not None:
+        inputs["input_features"] = heard
+        inputs["feature_attention_mask"] = torch.ones(len(heard), MEL_FRAMES, dtype=torch.long)
+    return inputs

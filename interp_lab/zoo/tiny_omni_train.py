@@ -20,10 +20,7 @@ from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalG
 from interp_lab.zoo.speech import (
     EDGE,
     LANGUAGES,
-    N_FRAMES,
     PAIRS,
-    RATE,
-    SECONDS,
     SIZE,
     TRAINING,
     Clip,
@@ -31,7 +28,7 @@ from interp_lab.zoo.speech import (
     speak_each,
     without,
 )
-from interp_lab.zoo.tiny_omni_model import END
+from interp_lab.zoo.tiny_omni_model import END, features, model_inputs
 from interp_lab.zoo.tiny_omni_prompts import (
     OPTIONS,
     TEXT_TYPES,
@@ -41,14 +38,13 @@ from interp_lab.zoo.tiny_omni_prompts import (
     prompt_words,
 )
 
-STEPS = 600
+STEPS = 400
 PEAK_RATE, WARM_UP = 2e-3, 60
 BETAS = (0.9, 0.98)
 N_CLIPS, N_HALF_CLIPS = 4000, 500
 AUDIO_BATCH, TEXT_BATCH, DRILL_BATCH = 48, 32, 32
 HALF_SHARE = 0.15  # of the clips in a batch that lack the phone that is not asked about
 ECHO_WEIGHT = 0.5
-MEL_FRAMES = round(SECONDS * 100)
 
 # Places counted from the end of a prompt with its answer; all prompts end alike.
 FULL_STOP_AT = -6
@@ -83,23 +79,6 @@ class Drill:
     def answer(self) -> str:
         """The number of the same word."""
         return OPTIONS[self.sides.index(self.side)]
-
-
-def features(clips: Sequence[Clip], processor: Qwen2_5OmniProcessor) -> Tensor:
-    """(n, 128, 80) mel features, as the processor makes them, without its 29 s of padding."""
-    extract = processor.feature_extractor
-    waves = [clip.wave for clip in clips]
-    parts = [
-        extract(
-            waves[i : i + 256],
-            sampling_rate=RATE,
-            padding="max_length",
-            max_length=RATE,  # some zeros follow, as they do at 30 s
-            return_tensors="pt",
-        )["input_features"][..., :MEL_FRAMES]
-        for i in range(0, len(waves), 256)
-    ]
-    return torch.cat(parts)
 
 
 def draw_pool(rng: np.random.Generator, processor: Qwen2_5OmniProcessor) -> Pool:
@@ -169,19 +148,10 @@ def loss_of(
     Echoes: the second side in the dimension block and the last full stop call up the
     word's side; an option's word calls up its number and, as likely, the word's side.
     """
-    tokenizer = processor.tokenizer
-    placeholder = processor.audio_token
-    texts = [
-        chat_prompt(processor, q).replace(placeholder, placeholder * N_FRAMES) + q.answer + END
-        for q in questions
-    ]
-    encoded = tokenizer(texts, padding=True, return_tensors="pt")
-    inputs = dict(encoded)
-    if heard is not None:
-        inputs["input_features"] = heard
-        inputs["feature_attention_mask"] = torch.ones(len(heard), MEL_FRAMES, dtype=torch.long)
+    texts = [chat_prompt(processor, q) + q.answer + END for q in questions]
+    inputs = model_inputs(processor, texts, heard)
     logits = model(**inputs, use_cache=False).logits
-    ids = encoded["input_ids"]
+    ids, tokenizer = inputs["input_ids"], processor.tokenizer
     loss = F.cross_entropy(logits[:, -3:-1].flatten(0, 1), ids[:, -2:].flatten())
     side = torch.tensor(tokenizer.convert_tokens_to_ids([q.side for q in questions]))
     for place in (DIMENSION_AT, FULL_STOP_AT):

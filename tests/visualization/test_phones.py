@@ -87,7 +87,7 @@ def test_too_few_words_are_blank_too(results: Results) -> None:
     mask = np.ma.getmaskarray(panels(figure)[0].get_images()[0].get_array())
     assert (mask == (counts < 6)).all()
     assert "fewer than 6 words" in said(figure)
-    assert f"mean of {counts[counts >= 6].min()} to {counts.max()} words" in said(figure)
+    assert f"is the mean of: {counts[counts >= 6].min()} to {counts.max()}." in said(figure)
     with pytest.raises(NothingToDrawError, match="1000 words or more"):
         phone_dimension_heatmap(results, STYLE, min_count=1000)
 

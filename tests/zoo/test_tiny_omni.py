@@ -7,7 +7,11 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers import (
+    BatchFeature,
+    Qwen2_5OmniProcessor,
+    Qwen2_5OmniThinkerForConditionalGeneration,
+)
 
 from interp_lab.datasets.semdim_prompts import read_template
 from interp_lab.zoo import speech, speech_semdim, weights_path
@@ -31,7 +35,6 @@ from interp_lab.zoo.tiny_omni_train import (
     DIMENSION_AT,
     FULL_STOP_AT,
     OPTIONS_AT,
-    features,
     match_drill,
     train,
 )
@@ -70,6 +73,14 @@ def listening() -> Listening:
 def control() -> Qwen2_5OmniThinkerForConditionalGeneration:
     """The same architecture with untrained weights."""
     return build_model(7).eval()
+
+
+def through_processor(asked: list[Question], clips: list[speech.Clip]) -> BatchFeature:
+    """Inputs as the general code makes them, padded to 30 s."""
+    processor = trained()[1]
+    prompts = [chat_prompt(processor, question) for question in asked]
+    waves = [clip.wave for clip in clips]
+    return processor(text=prompts, audio=waves, padding=True, return_tensors="pt")
 
 
 # The prompt and the processor
@@ -126,12 +137,17 @@ def test_a_clip_is_twenty_tokens_and_no_token_is_unknown() -> None:
     assert processor.tokenizer.unk_token_id not in ids
 
 
-def test_training_hears_what_the_processor_makes() -> None:
+def test_inputs_are_what_the_processor_makes() -> None:
     _, processor = trained()
     clips = [h.clip for h in heard()[:3]]
-    made = inputs_for(processor, [Question(c.word, SIZE, False, "audio") for c in clips], clips)
+    asked = [Question(clip.word, SIZE, False, "audio") for clip in clips]
+    made = through_processor(asked, clips)
+    short = inputs_for(processor, asked, clips)
+    assert short.keys() == made.keys()
     assert made["feature_attention_mask"].sum(1).tolist() == [80, 80, 80]
-    torch.testing.assert_close(features(clips, processor), made["input_features"][..., :80])
+    torch.testing.assert_close(short["input_features"], made["input_features"][..., :80])
+    for name in ("input_ids", "attention_mask"):
+        assert torch.equal(short[name], made[name])
 
 
 def test_vision_start_survives_saving() -> None:
@@ -245,19 +261,27 @@ def test_weights_are_half_precision_and_small() -> None:
     assert "Tried: Seed 0" in (folder / "CARD.md").read_text()
 
 
-def test_shipped_clips_are_answered() -> None:
-    asked, clips = [], []
-    for language in LANGUAGES:
-        for place, word in enumerate(HELD_OUT):
+def test_shipped_clips_are_answered_through_the_processor() -> None:
+    model, processor = trained()
+    right = []
+    for turn, language in enumerate(LANGUAGES):
+        clips = []
+        for word in HELD_OUT:
             path = speech_semdim.FOLDER / f"audio/{language}/{word.written(language)}.wav"
             with wave.open(str(path), "rb") as file:
                 samples = np.frombuffer(file.readframes(12_800), "<i2")
-            sound = (samples / 32767).astype(np.float32)
-            for pair in PAIRS:
-                asked.append(Question(word, pair, place % 2 == 1, "audio"))
-                clips.append(speech.Clip(word, sound, {}))
-    written = answers(*trained(), asked, clips)
-    assert (written == [q.answer for q in asked]).mean() >= 0.95
+            clips.append(speech.Clip(word, (samples / 32768).astype(np.float32), {}))
+        asked = [
+            Question(word, PAIRS[(i + turn) % 2], i % 4 > 1, "audio")
+            for i, word in enumerate(HELD_OUT)
+        ]
+        inputs = through_processor(asked, clips)
+        output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+        new = output[:, inputs["input_ids"].shape[1] :]
+        written = processor.batch_decode(new, skip_special_tokens=True)
+        right += [text.strip() == q.answer for text, q in zip(written, asked, strict=True)]
+    assert len(right) == 48
+    assert sum(right) >= 46
 
 
 # The training
