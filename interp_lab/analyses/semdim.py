@@ -93,25 +93,7 @@ class SemanticDimensionAttention:
             self.layers,
             self.heads,
         )
-        self.fields: Sequence[Field] = [
-            Pattern(
-                "attention_matrix", "attention", definition=self.definitions["attention_matrix"]
-            ),
-            Document("matrix_tokens", "tokens of attention_matrix"),
-            Pattern("flow_matrix", "attention, mean over heads", definition="semdim.flow/1"),
-            Document("flow_tokens", "tokens of flow_matrix"),
-            UnitScores("fraction_sum", "share toward dimension 1", definition=f"{share} sum"),
-            UnitScores("fraction_mean", "share toward dimension 1", definition=f"{share} mean"),
-            UnitScores("mass", "attention of both dimensions on the unit, summed"),
-            Document("units", "phones or tokens of the word"),
-            Spectrogram("spectrogram", "log mel spectrogram"),
-            Document("tokens", "every token of the prompt"),
-            *(Category(name, name.replace("_", " ")) for name in LABELS),
-            Category("answer", "right answer"),
-            Category("predicted", "model's answer"),
-            *(Scalar(name, about, dtype="int64") for name, about in _COUNTS.items()),
-            *(knockout_fields() if knockout else ()),
-        ]
+        self.fields: Sequence[Field] = _fields(self.definitions, knockout)
 
     def check(self, model: LoadedModel) -> list[str]:
         """Accept models that answer in words; settle the number of layers.
@@ -235,14 +217,14 @@ class SemanticDimensionAttention:
         units = spans.units(tokens, sample.facts.get("phones", ()), sample.facts.get("phone_unit"))
         block = captured["fraction"].values.float().cpu().numpy()
         place = {token: i for i, token in enumerate(spans.dimensions)}
-        sides = [[place[t] for t in side] for side in (spans.dim1, spans.dim2)]
+        dim1, dim2 = ([place[t] for t in side] for side in (spans.dim1, spans.dim2))
         keys = [unit["keys"] for unit in units]
-        first, second = masses(block, keys, *sides)
+        first, second = masses(block, keys, dim1, dim2)
         return {
             "mass": first + second,
             "units": json.dumps(units, ensure_ascii=False),
-            "fraction_sum": fraction(block, keys, *sides, normalize="sum"),
-            "fraction_mean": fraction(block, keys, *sides, normalize="mean"),
+            "fraction_sum": fraction(block, keys, dim1, dim2, normalize="sum"),
+            "fraction_mean": fraction(block, keys, dim1, dim2, normalize="mean"),
         }
 
 
@@ -253,6 +235,28 @@ _COUNTS = {
     "n_dim1_tokens": "tokens of dimension 1",
     "n_dim2_tokens": "tokens of dimension 2",
 }
+
+
+def _fields(definitions: Mapping[str, str], knockout: bool) -> list[Field]:
+    """Return what a sample may hold."""
+    share = definitions["fraction"]
+    return [
+        Pattern("attention_matrix", "attention", definition=definitions["attention_matrix"]),
+        Document("matrix_tokens", "tokens of attention_matrix"),
+        Pattern("flow_matrix", "attention, mean over heads", definition="semdim.flow/1"),
+        Document("flow_tokens", "tokens of flow_matrix"),
+        UnitScores("fraction_sum", "share toward dimension 1", definition=f"{share} sum"),
+        UnitScores("fraction_mean", "share toward dimension 1", definition=f"{share} mean"),
+        UnitScores("mass", "attention of both dimensions on the unit, summed"),
+        Document("units", "phones or tokens of the word"),
+        Spectrogram("spectrogram", "log mel spectrogram"),
+        Document("tokens", "every token of the prompt"),
+        *(Category(name, name.replace("_", " ")) for name in LABELS),
+        Category("answer", "right answer"),
+        Category("predicted", "model's answer"),
+        *(Scalar(name, about, dtype="int64") for name, about in _COUNTS.items()),
+        *(knockout_fields() if knockout else ()),
+    ]
 
 
 def _with_heads(values: Any, averaged: bool) -> np.ndarray:

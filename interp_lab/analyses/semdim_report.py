@@ -62,7 +62,7 @@ def _dimensions(results: Results) -> list[str]:
 
 def _lengths(results: Results) -> list[str]:
     """Token lengths stand beside the fractions: a sum favours the feature with more tokens."""
-    totals: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    totals: dict[str, list[float]] = defaultdict(list)
     names = ["dimension1", "dimension2", "n_dim1_tokens", "n_dim2_tokens"]
     for block in results.stream(names):
         for one, two, n1, n2 in zip(*(block[n] for n in names), strict=True):
