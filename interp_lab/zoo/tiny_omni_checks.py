@@ -34,9 +34,14 @@ from interp_lab.zoo.tiny_omni_model import features, model_inputs
 from interp_lab.zoo.tiny_omni_prompts import DIMENSIONS, TEXT_TYPES, Question, chat_prompt
 
 BATCH = 60
-# Where heads are watched from: the words of the pair in both blocks, and where the number is
-# written.
-PLACES = ("dimension block", "options", "last token")
+# Where heads are watched from: the words of the pair in both blocks, the place of the number.
+PLACES = (
+    "first side in the dimension block",
+    "second side in the dimension block",
+    "first option's word",
+    "second option's word",
+    "last token",
+)
 
 Model = Qwen2_5OmniThinkerForConditionalGeneration
 Ints = NDArray[np.int64]
@@ -145,8 +150,8 @@ def hearing_checks(
 class Listening:
     """Attention to the clip and where its phones are.
 
-    attention: pair -> (n, place, layer, head, 20), of all that a query gives; means over the two
-    words of a block. vowel, consonant: (n, 20), which frames belong to them.
+    attention: pair -> (n, place, layer, head, 20), of all that a query gives. vowel, consonant:
+    (n, 20), which frames belong to them.
     """
 
     attention: dict[str, Floats]
@@ -188,8 +193,7 @@ def _audio_attention(
     words = [i for i, token in enumerate(ids) if token in sides]
     start = ids.index(processor.audio_token_id)
     rows = patterns[..., start : start + N_FRAMES]
-    places = (words[:2], words[2:], [len(ids) - 1])
-    return torch.stack([rows[:, :, :, at].mean(3) for at in places], 1).numpy()
+    return rows[:, :, :, [*words, len(ids) - 1]].movedim(3, 1).numpy()
 
 
 @dataclass(frozen=True)

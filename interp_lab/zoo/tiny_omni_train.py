@@ -38,9 +38,7 @@ from interp_lab.zoo.tiny_omni_prompts import (
     prompt_words,
 )
 
-STEPS = 400
-PEAK_RATE, WARM_UP = 2e-3, 60
-BETAS = (0.9, 0.98)
+BETAS, DECAY = (0.9, 0.98), 0.02
 N_CLIPS, N_HALF_CLIPS = 4000, 500
 AUDIO_BATCH, TEXT_BATCH, DRILL_BATCH = 48, 32, 32
 HALF_SHARE = 0.15  # of the clips in a batch that lack the phone that is not asked about
@@ -51,6 +49,33 @@ FULL_STOP_AT = -6
 OPTIONS_AT = (-15, -12)
 DIMENSION_AT = -21
 OWN_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the training: it has an optimizer of its own.
+
+    fall: steps over which the learning rate falls to its end; before that it stays at `peak`.
+    focus: weight of the spread of attention over the clip (see `spread`); 0 = not looked at.
+    """
+
+    name: str
+    steps: int
+    peak: float
+    warm_up: int
+    fall: int
+    focus: float = 0.0
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        left = min(1.0, (self.steps - step) / self.fall)
+        return self.peak * min(1.0, (step + 1) / self.warm_up) * max(0.02, left)
+
+
+PHASES = (
+    Phase("learn", steps=400, peak=2e-3, warm_up=60, fall=250),
+    Phase("focus", steps=160, peak=1e-3, warm_up=20, fall=50, focus=0.1),
+)
 
 
 @dataclass(frozen=True)
@@ -137,21 +162,39 @@ def match_drill(rng: np.random.Generator) -> list[Drill]:
     return drills
 
 
+def spread(attentions: Sequence[Tensor], first: int) -> Tensor:
+    """Entropy (nats) of the attention to a clip, which begins at token `first`.
+
+    Mean over clips, heads, the places of the echoes and all layers but the last. It says nothing of
+    where attention should go, and a head that leaves the clip alone gains nothing either.
+    """
+    found = []
+    for pattern in attentions[:-1]:
+        row = pattern[:, :, [DIMENSION_AT, *OPTIONS_AT], first : first + N_FRAMES]
+        share = row / row.sum(-1, keepdim=True)
+        found.append(-(share * (share + 1e-6).log()).sum(-1).mean())
+    return torch.stack(found).mean()
+
+
 def loss_of(
     model: Qwen2_5OmniThinkerForConditionalGeneration,
     processor: Qwen2_5OmniProcessor,
     questions: Sequence[Asked],
     heard: Tensor | None,
+    focus: float = 0.0,
 ) -> tuple[Tensor, float]:
     """Loss of the number, of the turn's end and of the echoes; share of right numbers.
 
-    Echoes: the second side in the dimension block and the last full stop call up the
-    word's side; an option's word calls up its number and, as likely, the word's side.
+    Echoes: the second side in the dimension block and the last full stop call up the word's side;
+    an option's word calls up its number and, as likely, the word's side.
+
+    focus: weight of `spread` for clips; needs eager attention where it is not 0.
     """
     texts = [chat_prompt(processor, q) + q.answer + END for q in questions]
     inputs = model_inputs(processor, texts, heard)
-    logits = model(**inputs, use_cache=False).logits
-    ids, tokenizer = inputs["input_ids"], processor.tokenizer
+    watch = focus > 0 and heard is not None
+    output = model(**inputs, use_cache=False, output_attentions=watch)
+    logits, ids, tokenizer = output.logits, inputs["input_ids"], processor.tokenizer
     loss = F.cross_entropy(logits[:, -3:-1].flatten(0, 1), ids[:, -2:].flatten())
     side = torch.tensor(tokenizer.convert_tokens_to_ids([q.side for q in questions]))
     for place in (DIMENSION_AT, FULL_STOP_AT):
@@ -161,6 +204,9 @@ def loss_of(
         called = F.cross_entropy(logits[:, place], own) * OWN_SHARE
         called = called + F.cross_entropy(logits[:, place], side) * (1 - OWN_SHARE)
         loss = loss + ECHO_WEIGHT * called
+    if watch:
+        first = ids[0].tolist().index(processor.audio_token_id)
+        loss = loss + focus * spread(output.attentions, first)
     right = logits[:, -3].argmax(-1) == ids[:, -2]
     return loss, right.float().mean().item()
 
@@ -169,18 +215,35 @@ def train(
     model: Qwen2_5OmniThinkerForConditionalGeneration,
     processor: Qwen2_5OmniProcessor,
     seed: int,
-    steps: int = STEPS,
+    phases: Sequence[Phase] = PHASES,
 ) -> None:
     """Train the model in place, on clips and written words of the training words alone."""
     rng = np.random.default_rng([seed, 1])
     pool = draw_pool(rng, processor)
+    kernel = model.config._attn_implementation or "sdpa"
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), PEAK_RATE, betas=BETAS, weight_decay=0.02)
+    for phase in phases:
+        # Attention can be read off the eager kernel only; it costs more time.
+        model.set_attn_implementation("eager" if phase.focus else kernel)
+        run_phase(model, processor, pool, phase, rng)
+    model.set_attn_implementation(kernel)
+    model.eval()
+
+
+def run_phase(
+    model: Qwen2_5OmniThinkerForConditionalGeneration,
+    processor: Qwen2_5OmniProcessor,
+    pool: Pool,
+    phase: Phase,
+    rng: np.random.Generator,
+) -> None:
+    """Train the model in place for one phase, with a new optimizer."""
+    optimizer = torch.optim.AdamW(model.parameters(), phase.peak, betas=BETAS, weight_decay=DECAY)
     begun, running = time.monotonic(), np.full(3, 1 / len(OPTIONS))
-    for step in range(steps):
+    for step in range(phase.steps):
         for group in optimizer.param_groups:
-            group["lr"] = PEAK_RATE * _rate_share(step, steps)
-        heard = loss_of(model, processor, *audio_questions(pool, rng))
+            group["lr"] = phase.rate(step)
+        heard = loss_of(model, processor, *audio_questions(pool, rng), phase.focus)
         read = loss_of(model, processor, text_questions(rng), None)
         matched = loss_of(model, processor, match_drill(rng), None)
         optimizer.zero_grad()
@@ -188,14 +251,8 @@ def train(
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         running += 0.05 * (np.array([heard[1], read[1], matched[1]]) - running)
-        if (step + 1) % 50 == 0:
+        if (step + 1) % 20 == 0:
             minutes = (time.monotonic() - begun) / 60
             seen = f"heard {running[0]:.3f} read {running[1]:.3f} matched {running[2]:.3f}"
             losses = f"losses {heard[0].item():.3f} {read[0].item():.3f}"
-            print(f"step {step + 1}/{steps}: {seen}, {losses}, {minutes:.1f} min", flush=True)
-    model.eval()
-
-
-def _rate_share(step: int, steps: int) -> float:
-    """Share of the peak learning rate: a linear start, then a cosine down to 2%."""
-    return min(1.0, (step + 1) / WARM_UP) * max(0.02, 0.5 + 0.5 * np.cos(np.pi * step / steps))
+            print(f"{phase.name} {step + 1}: {seen}, {losses}, {minutes:.1f} min", flush=True)

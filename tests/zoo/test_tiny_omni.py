@@ -35,7 +35,9 @@ from interp_lab.zoo.tiny_omni_train import (
     DIMENSION_AT,
     FULL_STOP_AT,
     OPTIONS_AT,
+    Phase,
     match_drill,
+    spread,
     train,
 )
 from interp_lab.zoo.training import MAX_WEIGHT_BYTES
@@ -303,6 +305,22 @@ def test_a_drill_s_number_is_its_word_s() -> None:
         assert drill.sides[0] != drill.sides[1]
 
 
+def test_spread_is_the_entropy_over_the_clip() -> None:
+    pattern = torch.zeros(1, 1, 60, 60)
+    pattern[..., DIMENSION_AT, 3:23] = 0.01  # all of the clip alike: log 20
+    for place in OPTIONS_AT:
+        pattern[..., place, [4, 9]] = 0.3  # two frames: log 2; what lies outside does not count
+        pattern[..., place, 40] = 0.4
+    found = spread([pattern, torch.full_like(pattern, torch.nan)], first=3)
+    assert found.item() == pytest.approx((np.log(20) + 2 * np.log(2)) / 3, abs=1e-3)
+
+
+SHORT = (
+    Phase("learn", steps=1, peak=1e-3, warm_up=1, fall=1),
+    Phase("focus", steps=1, peak=1e-3, warm_up=1, fall=1, focus=0.1),
+)
+
+
 def test_training_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"N_CLIPS": 40, "N_HALF_CLIPS": 10}
     sizes |= {f"{kind}_BATCH": 6 for kind in ("AUDIO", "TEXT", "DRILL")}
@@ -311,7 +329,7 @@ def test_training_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     states = []
     for _ in range(2):
         model = build_model(3)
-        train(model, build_processor(), seed=3, steps=2)
+        train(model, build_processor(), seed=3, phases=SHORT)
         states.append(model.state_dict())
     start = build_model(3).state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in start)
