@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from interp_lab.config import check_arguments, conf_dir, plain, quoted, run_id, target_of
 from interp_lab.runner import style_of
 
-GROUPS = ("task", "model", "dataset", "analysis", "visualization")
+GROUPS = ("task", "model", "dataset", "analysis", "visualization", "experiment")
 OPTIONS = [
     (group, path.stem) for group in GROUPS for path in sorted((conf_dir() / group).glob("*.yaml"))
 ]

@@ -20,6 +20,7 @@ from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalG
 from interp_lab.zoo.speech import (
     EDGE,
     LANGUAGES,
+    N_FRAMES,
     PAIRS,
     SIZE,
     TRAINING,

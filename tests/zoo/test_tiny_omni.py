@@ -208,8 +208,10 @@ def test_an_untrained_model_guesses_at_best() -> None:
 
 def test_a_head_moves_with_the_question() -> None:
     head, found = moving(listening())
-    assert found["moves"] > 0.5, head
-    assert found["vowel share, asked for size"] - found["vowel share, asked for sharpness"] > 0.5
+    assert found["moves"] > 0.5, head  # 2 at most; no question asked would give 0
+    assert found["vowel share, asked for size"] > found["consonant share, asked for size"]
+    assert found["consonant share, asked for sharpness"] > found["vowel share, asked for sharpness"]
+    assert found["mass on the clip"] >= 0.3
 
 
 def test_a_head_points_at_the_vowel() -> None:
