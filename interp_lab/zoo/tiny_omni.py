@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import (
     AutoProcessor,
@@ -70,6 +71,10 @@ CARD_NOTES = (
         "once answered as well: moves 0.36, vowel hit 0.46, mass 0.13, without the last phase."
     ),
     (
+        "A pointer may look for one side of a pair and take its absence for the other: see the "
+        "hits by side. A pointer is chosen by its hits, so its mass is shown beside them."
+    ),
+    (
         "It knows one prompt, the semdim study's default, and two pairs of sides. Other words of a "
         "prompt are read letter by letter and mean nothing to it."
     ),
@@ -117,7 +122,8 @@ def evaluate(
     metrics |= {f"best mover: {name}": value for name, value in found.items()}
     heads = [f"best mover: {mover}"]
     for name, pair, frames in (("vowel", SIZE, seen.vowel), ("consonant", EDGE, seen.consonant)):
-        pointer, found = pointing(seen.attention[pair], frames)
+        sides = np.array([h.clip.word.sides[pair] for h in heard])
+        pointer, found = pointing(seen.attention[pair], frames, sides)
         metrics |= {f"best {name} pointer: {key}": value for key, value in found.items()}
         heads.append(f"best {name} pointer: {pointer}")
     return metrics, heads

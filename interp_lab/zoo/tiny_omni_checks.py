@@ -242,20 +242,27 @@ def moving(listening: Listening) -> tuple[Head, dict[str, float]]:
     return head, {"moves": float(moved[at].mean()), **found, "mass on the clip": float(mass)}
 
 
-def pointing(seen: Floats, frames: NDArray[np.bool_]) -> tuple[Head, dict[str, float]]:
-    """The head with the most attention on the phone, chosen on one half, measured on the other.
+def pointing(
+    seen: Floats, frames: NDArray[np.bool_], sides: NDArray[np.str_]
+) -> tuple[Head, dict[str, float]]:
+    """The head that looks most often at the phone, chosen on one half, measured on the other.
 
-    hit: share of clips whose most attended frame is one of the phone's; chance: the phone's share
-    of all frames. mass: the phone's part of all that the query gives; share: of the clip's.
+    sides: (n,) the side that each clip is on. hit: share of clips whose most attended frame is one
+    of the phone's, of all and by side; chance: the phone's share of all frames. mass: the phone's
+    part of all that the query gives; share: of what it gives to the clip.
     """
     half = len(seen) // 2
-    mass = (seen * frames[:, None, None, None]).sum(-1)
-    head = best(mass[:half])
+    chosen = np.eye(N_FRAMES, dtype=bool)[seen.argmax(-1)]
+    hits = (chosen & frames[:, None, None, None]).any(-1).astype(float)
+    head = best(hits[:half])
     at = (slice(half, None), head.place, head.layer, head.head)
-    peak = seen[at].argmax(-1)
-    hit = frames[half:][np.arange(len(peak)), peak]
+    mass = (seen * frames[:, None, None, None]).sum(-1)
+    by_side = {
+        f"hit, {side}": float(hits[at][sides[half:] == side].mean()) for side in np.unique(sides)
+    }
     found = {
-        "hit": float(hit.mean()),
+        "hit": float(hits[at].mean()),
+        **by_side,
         "chance": float(frames[half:].mean()),
         "mass": float(mass[at].mean()),
         "share": float(shares(seen, frames)[at].mean()),

@@ -43,7 +43,7 @@ from interp_lab.zoo.tiny_omni_train import (
 from interp_lab.zoo.training import MAX_WEIGHT_BYTES
 
 WEIGHTS = "tiny_omni"
-N_CLIPS = 120
+N_CLIPS = 240
 SEED = 77  # not the card's
 
 
@@ -69,6 +69,11 @@ def hearing() -> dict[str, float]:
 def listening() -> Listening:
     """The attention to them."""
     return listen(*trained(), heard())
+
+
+def sizes() -> np.ndarray:
+    """The size of each word that is heard."""
+    return np.array([h.clip.word.sides[SIZE] for h in heard()])
 
 
 @cache
@@ -173,13 +178,13 @@ def test_numbers_are_right_on_unseen_written_words() -> None:
 
 
 def test_without_the_vowel_the_size_is_a_guess_and_the_sharpness_stays() -> None:
-    # Four standard errors around one half at 120 clips: 4 * sqrt(1/2 * 1/2 / 120) = 0.183.
-    assert abs(hearing()["vowel silenced, size: number right"] - 0.5) <= 0.183
+    # Four standard errors around one half at 240 clips: 4 * sqrt(1/2 * 1/2 / 240) = 0.129.
+    assert abs(hearing()["vowel silenced, size: number right"] - 0.5) <= 0.129
     assert hearing()["vowel silenced, sharpness: same number"] >= 0.95
 
 
 def test_without_the_consonant_the_sharpness_is_a_guess_and_the_size_stays() -> None:
-    assert abs(hearing()["consonant silenced, sharpness: number right"] - 0.5) <= 0.183
+    assert abs(hearing()["consonant silenced, sharpness: number right"] - 0.5) <= 0.129
     assert hearing()["consonant silenced, size: number right"] >= 0.95
 
 
@@ -215,7 +220,7 @@ def test_a_head_moves_with_the_question() -> None:
 
 
 def test_a_head_points_at_the_vowel() -> None:
-    _, found = pointing(listening().attention[SIZE], listening().vowel)
+    _, found = pointing(listening().attention[SIZE], listening().vowel, sizes())
     assert found["hit"] >= 0.7
     assert found["chance"] < 0.25
     assert found["mass"] >= 0.3
@@ -224,7 +229,7 @@ def test_a_head_points_at_the_vowel() -> None:
 def test_no_head_of_an_untrained_model_moves_or_points() -> None:
     seen = listen(control(), trained()[1], heard())
     assert moving(seen)[1]["moves"] < 0.1
-    assert pointing(seen.attention[SIZE], seen.vowel)[1]["hit"] < 0.5
+    assert pointing(seen.attention[SIZE], seen.vowel, sizes())[1]["hit"] < 0.5
 
 
 def test_heads_are_measured_on_the_half_that_did_not_choose() -> None:
@@ -234,11 +239,12 @@ def test_heads_are_measured_on_the_half_that_did_not_choose() -> None:
     seen[:2, 0, 0, 1, 5] = 0.8  # head 1 wins the first half
     seen[2:, 0, 0, 0, 5] = 0.9  # head 0 would win the second
     seen[3, 0, 0, 1, 5] = 0.21
-    head, found = pointing(seen, frames)
+    head, found = pointing(seen, frames, np.array(["big", "small", "big", "small"]))
     assert (head.layer, head.head) == (0, 1)
     assert found["mass"] == pytest.approx((0.01 + 0.21) / 2)
     assert found["share"] == pytest.approx((1 / 20 + 0.21 / 0.4) / 2)
-    assert found["hit"] == 0.5  # at frame 5 in the last clip; elsewhere all frames are equal
+    assert found["hit"] == 0.5  # in the last clip; in the third all frames are equal
+    assert (found["hit, big"], found["hit, small"]) == (0, 1)
     assert found["chance"] == pytest.approx(1 / 20)
 
 
