@@ -53,6 +53,22 @@ def test_knocking_out_winners_is_compared_with_random_heads(command) -> None:
             plain = results.read("knockout_baseline_logit_difference", name)
             assert plain != results.read("knockout_winners_logit_difference", name)
             assert plain != results.read("knockout_random_logit_difference", name)
+        paired = [
+            results.read("knockout_winners_logit_difference", name)
+            - results.read("knockout_random_logit_difference", name)
+            for name in results.sample_ids
+        ]
+        expected = pytest.approx(sum(paired) / len(paired), abs=1e-4)
+        assert results.aggregate("winners_less_random_logit_difference") == expected
+
+
+def test_random_heads_alone_claim_nothing_of_winners(command) -> None:
+    path = result_path(
+        command("task=scienceqa", "dataset.max_samples=3", "analysis.knockout=random")
+    )
+    with open_results(path) as results:
+        assert "knockout_random_accuracy" in results.aggregates
+        assert not [name for name in results.aggregates if "winners" in name]
 
 
 def test_interventions_of_the_configuration_reach_the_model(command) -> None:

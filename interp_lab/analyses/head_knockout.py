@@ -36,9 +36,10 @@ class Knockout:
         self.choice = choice
         self.count = count
         self.seed = seed
+        self.conditions = ("baseline", "random") if choice == "random" else CONDITIONS
         self.fields: Sequence[Field] = [
             Scalar(f"knockout_{condition}_{measure}", about, definition=f"scienceqa.{measure}/1")
-            for condition in CONDITIONS
+            for condition in self.conditions
             for measure, about in (
                 ("correct", f"answered correctly, {condition}"),
                 ("logit_difference", f"right letter's logit minus the best other's, {condition}"),
@@ -93,7 +94,7 @@ class Knockout:
             predicted: condition -> the letter that was answered, or None.
         """
         values = {}
-        for condition in CONDITIONS:
+        for condition in self.conditions:
             name = "plain" if condition == "baseline" else condition
             # A sample without an image has nothing to block: its answer is the baseline's.
             output = outputs.get(name, outputs["plain"])

@@ -113,13 +113,22 @@ def _knockout(results: Results, options: dict[str, int]) -> list[Named]:
     if "knockout_baseline_correct" not in results.fields:
         return []
     found: list[Named] = []
-    for condition in CONDITIONS:
-        for stored, measure in (("correct", "accuracy"), ("logit_difference",) * 2):
+    for stored, measure in (("correct", "accuracy"), ("logit_difference",) * 2):
+        values = {}
+        for condition in CONDITIONS:
             name = f"knockout_{condition}_{stored}"
-            values = np.concatenate([b[name] for b in results.stream([name])])
+            if name not in results.fields:
+                continue
+            values[condition] = np.concatenate([b[name] for b in results.stream([name])])
             about = f"{measure.replace('_', ' ')}, {condition}"
-            estimate = statistics.bootstrap_mean(values, **options)
+            estimate = statistics.bootstrap_mean(values[condition], **options)
             found += _estimates(f"knockout_{condition}_{measure}", about, estimate)
+        if "winners" not in values:
+            continue
+        # The same samples under both conditions: what makes one hard does not widen the interval.
+        paired = statistics.paired_difference(values["winners"], values["random"], **options)
+        about = f"{measure.replace('_', ' ')}, winners blocked less random heads blocked"
+        found += _estimates(f"winners_less_random_{measure}", about, paired)
     return found
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from interp_lab.analyses.head_knockout import CONDITIONS
 from interp_lab.store.results import Results
 
 CAUTION = (
@@ -62,11 +63,20 @@ def _knockout(results: Results) -> list[str]:
     if "knockout_baseline_accuracy" not in results.aggregates:
         return []
     lines = ["Blocking the image from heads, and answering again (95 % intervals):"]
-    for condition in ("baseline", "winners", "random"):
+    for condition in CONDITIONS:
+        if f"knockout_{condition}_accuracy" not in results.aggregates:
+            continue
         lines.append(
             f"  {condition:<9} accuracy {_interval(results, f'knockout_{condition}_accuracy')}, "
             f"logit difference {_interval(results, f'knockout_{condition}_logit_difference')}"
         )
+    if "winners_less_random_accuracy" not in results.aggregates:
+        return [*lines, ""]
+    lines.append(
+        "  winners less random, sample by sample: accuracy "
+        f"{_interval(results, 'winners_less_random_accuracy')}, "
+        f"logit difference {_interval(results, 'winners_less_random_logit_difference')}"
+    )
     return [*lines, ""]
 
 
