@@ -45,7 +45,6 @@ class SemanticDimensionAttention:
         flip: both option orders are run; they are averaged in the aggregates.
         correct_only: aggregate only what the model answers correctly.
         knockout: block the word from the options by layer band and answer again.
-        bands: layer bands of the heat maps.
         bootstrap: resamples of the intervals, and permutations of the baseline.
         seed: of both.
     """
@@ -61,7 +60,6 @@ class SemanticDimensionAttention:
         flip: bool = True,
         correct_only: bool = False,
         knockout: bool = False,
-        bands: int = 3,
         bootstrap: int = 1000,
         seed: int = 0,
     ) -> None:
@@ -86,7 +84,6 @@ class SemanticDimensionAttention:
         self.aggregation = Aggregation(
             normalize,
             correct_only,
-            bands,
             bootstrap,
             seed,
             f"{share} {normalize}",

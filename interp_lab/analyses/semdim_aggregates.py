@@ -28,7 +28,6 @@ class Aggregation:
     Args:
         normalize: which fraction: `sum` or `mean` over a feature's tokens.
         correct_only: leave out what was answered wrongly.
-        bands: layer bands of the heat maps.
         resamples: of the bootstrap, and permutations of the baseline.
         seed: of both.
         definition: of the fraction, with its scope and normalisation.
@@ -37,7 +36,6 @@ class Aggregation:
 
     normalize: str
     correct_only: bool
-    bands: int
     resamples: int
     seed: int
     definition: str

