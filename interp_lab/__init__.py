@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "run": "interp_lab.api",
     "open_results": "interp_lab.store.results",
+    "AttentionVisualizer": "interp_lab.attention_visualizer",
     "TokenSimilarityAnalyzer": "interp_lab.api",
     "SimilarityVisualizer": "interp_lab.visualization.maps",
 }

@@ -1,5 +1,6 @@
 """Turns the configuration system's exceptions into one line: what, where, what to do."""
 
+import errno
 import re
 from pathlib import Path
 
@@ -36,6 +37,22 @@ def explain(error: Exception, arguments: list[str], folders: list[Path]) -> str 
         return f"{error.override}: not of the form key=value ({first})"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _composition(error, arguments, folders)
+    return _unwritable(error) if isinstance(error, OSError) else None
+
+
+def _unwritable(error: OSError) -> str | None:
+    """Explain what the file system refuses to write; other errors of it are faults of ours."""
+    # h5py says the file in the text alone.
+    named = re.search(r"filename = '([^']+)'", str(error))
+    place = error.filename or (named.group(1) if named else "a file of the run")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"{place}: the disk is full; free some space and run the same command again, which "
+            "goes on from the finished samples"
+        )
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        reason = errno.errorcode[error.errno]
+        return f"{place}: cannot be written ({reason}); give output.root=... a folder that can"
     return None
 
 

@@ -27,8 +27,9 @@ PACKAGE = Path(__file__).parent
 NODE_KEYS = ("_target_", "name")
 # Arguments that the runner gives, not the configuration.
 GIVEN_BY_RUNNER = ("device", "seed")
-# Where a model runs, and what a node is called, does not change what is computed.
-NOT_IN_RUN_ID = {"model": ("device_map", "name"), "dataset": ("name",), "analysis": ("name",)}
+# Where a model runs, what a node is called and where a text is shown from do not change a number.
+NOT_IN_RUN_ID = {"model": ("device_map", "name"), "dataset": ("name",)}
+NOT_IN_RUN_ID["analysis"] = ("name", "start_phrase")
 
 
 class Mode(Enum):

@@ -175,6 +175,47 @@ class Histogram(Field):
     axes: ClassVar[tuple[str, ...]] = ("bin",)
 
 
+@dataclass(frozen=True)
+class LayerIndex(Field):
+    """Which layers of the model the entries of a chosen layer axis are."""
+
+    dtype: str = "int64"
+    axes: ClassVar[tuple[str, ...]] = ("layer",)
+
+
+@dataclass(frozen=True)
+class StepPattern(Field):
+    """Rows of attention, one a generated token; keys that a step does not have yet hold 0."""
+
+    ragged: bool = True
+    axes: ClassVar[tuple[str, ...]] = ("layer", "head", "step", "key")
+    compressed: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class StepCurve(Field):
+    """One number a layer and generated token."""
+
+    ragged: bool = True
+    axes: ClassVar[tuple[str, ...]] = ("layer", "step")
+
+
+@dataclass(frozen=True)
+class StepCounts(Field):
+    """How many samples, for a generated token's place in its answer."""
+
+    dtype: str = "int64"
+    axes: ClassVar[tuple[str, ...]] = ("step",)
+
+
+@dataclass(frozen=True)
+class Point(Field):
+    """A place in a picture: the picture's index, x and y as shares of its width and height."""
+
+    ragged: bool = True
+    axes: ClassVar[tuple[str, ...]] = ("coordinate",)
+
+
 KINDS: dict[str, type[Field]] = {
     kind.__name__: kind
     for kind in (
@@ -195,6 +236,11 @@ KINDS: dict[str, type[Field]] = {
         PhoneMap,
         DimensionCurve,
         Histogram,
+        LayerIndex,
+        StepPattern,
+        StepCurve,
+        StepCounts,
+        Point,
     )
 }
 

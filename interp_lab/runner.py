@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from interp_lab.capture.roles import check_interventions
 from interp_lab.config import (
+    NOT_IN_RUN_ID,
     Mode,
     build,
     check_arguments,
@@ -35,6 +36,8 @@ from interp_lab.summary import summary
 from interp_lab.visualization.draw import check_figures, draw_all
 
 log = logging.getLogger(__name__)
+# The nodes that a stored number depends on.
+MEASURED = ("model", "dataset", "analysis")
 
 
 @dataclass(frozen=True)
@@ -226,6 +229,13 @@ def restyled(stored: DictConfig, composed: DictConfig, overrides: list[str]) -> 
         return stored
     for override in parsed:
         key = override.key_or_group
+        node, _, option = key.partition(".")
+        # Without `results` these keys say which run is meant; what they cannot do is change it.
+        if option and node in MEASURED and (composed.results or option in NOT_IN_RUN_ID[node]):
+            raise ConfigError(
+                f"{override.input_line}: mode=render draws numbers that are stored; give "
+                "visualization.KEY or select.KEY, or measure anew with mode=run"
+            )
         if not key.startswith(("visualization.", "select.")):
             continue
         if override.is_delete():

@@ -18,7 +18,8 @@ TORCH_WING = [*GROUND, "zoo", "datasets", "models", "capture", "analyses", "meas
 LIGHT_WING = [*GROUND, "store", "visualization", "summary"]
 # A contract names the store's reader, which every analysis streams from.
 ALSO = {"analyses": ["store"], "measure": ["store", "progress"], "models": ["zoo"]}
-JOINTS = {"runner", "cli", "api", "complaints", "help", "__main__", "__init__", "progress"}
+JOINTS = {"runner", "cli", "api", "attention_visualizer", "complaints", "help", "progress"}
+JOINTS |= {"__main__", "__init__"}
 
 
 def room(path: Path) -> str:

@@ -4,36 +4,26 @@ A result is stored, resumed and looked up by sample id. So a damaged id must nei
 make two samples one.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from interp_lab.datasets.base import existing_path
-from interp_lab.errors import ConfigError, MissingInputError, SampleError
+from interp_lab.datasets.jsonfile import read_json
+from interp_lab.errors import ConfigError, SampleError
 
 
-def read_records(question_file: str) -> list[Any]:
-    """Return the records of a question file; what each is, is not checked.
+def read_records(question_file: str, key: str = "dataset.question_file") -> list[Any]:
+    """Return the records of a file; what each is, is not checked.
+
+    Args:
+        question_file: its path.
+        key: the configuration key that names it, for the error.
 
     Raises:
         MissingInputError: if it is not there or is not JSON.
         ConfigError: if it is no list, or an empty one.
     """
-    key = "dataset.question_file"
-    path = existing_path(key, question_file)
-    try:
-        records = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise MissingInputError(
-            f"{key}={question_file}: cannot read it ({error.strerror})"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise MissingInputError(
-            f"{key}={question_file}: not UTF-8 text ({error.reason})"
-        ) from error
-    except (ValueError, RecursionError) as error:  # ValueError also for numbers of 4,300 digits
-        raise MissingInputError(f"{key}={question_file}: not JSON ({error})") from error
+    records = read_json(key, question_file)
     if not isinstance(records, list):
         kind = {dict: "an object", str: "a text"}.get(type(records), f"{records!r:.40}")
         raise ConfigError(f"{key}={question_file}: holds {kind}, not a list of records")
@@ -86,11 +76,9 @@ def check_id(record: Any, name: str, number: int) -> None:
         SampleError: if it is no object, or its id is missing or another record's.
     """
     if not isinstance(record, dict):
-        raise SampleError(f"record {number} of the question file is not an object")
+        raise SampleError(f"record {number} of the file is not an object")
     own = usable_id(record)
     if own is None:
-        raise SampleError(
-            f"missing id: record {number} of the question file has id {record.get('id')!r}"
-        )
+        raise SampleError(f"missing id: record {number} of the file has id {record.get('id')!r}")
     if own != name:
         raise SampleError(f"duplicate id {own!r}: an earlier record has it")

@@ -14,9 +14,11 @@ class Answer:
         tokens: their ids, the end token included.
         first_logits: (vocabulary,) float32 on the CPU, the logits that chose the first token.
         complete: False if `max_new_tokens` ended it.
+        pieces: the text of each token, special ones by name; see `models.pieces`.
     """
 
     text: str
     tokens: tuple[int, ...]
     first_logits: Tensor
     complete: bool
+    pieces: tuple[str, ...] = ()

@@ -222,6 +222,18 @@ def resolve_device(device: int | str | None) -> torch.device:
     return wanted
 
 
+def as_picture(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Undo an image processor's normalisation of (3, h, w): uint8 (h, w, 3), as a person sees it.
+
+    Args:
+        pixels: normalised pixel values.
+        mean, std: what the processor took off and divided by, one a channel.
+    """
+    scale, shift = (torch.tensor(values).view(3, 1, 1) for values in (std, mean))
+    image = (pixels.float().cpu() * scale + shift) * 255
+    return image.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+
+
 def refuse_partial(info: Mapping[str, Any], checkpoint: str, ignored: Sequence[str] = ()) -> None:
     """Refuse a checkpoint that does not fill the model: a partial load gives wrong numbers.
 

@@ -7,7 +7,6 @@ none, and what needs CLS is then not measured.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import (
     AutoConfig,
@@ -22,7 +21,7 @@ from transformers import (
 
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
-from interp_lab.models.base import Prepared, Seen, Weights, refuse_partial
+from interp_lab.models.base import Prepared, Seen, Weights, as_picture, refuse_partial
 from interp_lab.tokens import Token, TokenMap
 
 FAMILIES: dict[str, tuple[Any, Any, Any, str]] = {
@@ -103,9 +102,10 @@ class ClipVision:
                 f"(3, {size}, {size}); mend the checkpoint's preprocessor_config.json"
             )
         tokens = _token_map(self.grid, self.has_cls)
+        normalised_by = (self.processor.image_mean, self.processor.image_std)
         return Prepared(
             inputs={"pixel_values": pixels.to(self.device, self.module.dtype)},
-            seen=tuple(Seen(tokens, (self._picture(p),)) for p in pixels),
+            seen=tuple(Seen(tokens, (as_picture(p, *normalised_by),)) for p in pixels),
         )
 
     def run(self, prepared: Prepared) -> Sequence[torch.Tensor]:
@@ -115,13 +115,6 @@ class ClipVision:
     def forward(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """Return last_hidden_state (n, positions, d_model) as the tower defines it."""
         return self.module(**inputs).last_hidden_state
-
-    def _picture(self, pixels: torch.Tensor) -> np.ndarray:
-        """Undo the normalisation of (3, h, w): the crop that the model saw, uint8 (h, w, 3)."""
-        mean = torch.tensor(self.processor.image_mean).view(3, 1, 1)
-        std = torch.tensor(self.processor.image_std).view(3, 1, 1)
-        image = (pixels.float() * std + mean) * 255
-        return image.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 def _random(family: str, weights: Weights, processor: dict[str, Any], seed: int) -> tuple[Any, Any]:

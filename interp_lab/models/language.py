@@ -4,7 +4,9 @@ A family renders the prompt of a sample and builds its token map; everything els
 all of them and stands here.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
 from interp_lab.models.answers import Answer
 from interp_lab.models.base import Prepared, Seen, Weights, refuse_partial
+from interp_lab.models.pieces import pieces
 from interp_lab.models.tokenmaps import Span, locate
 from interp_lab.tokens import TokenMap
 
@@ -40,8 +43,9 @@ class LanguageModel:
         processor: of the checkpoint; has a tokenizer.
         device: where inputs go.
         max_new_tokens: tokens of an answer at most.
-        temperature: 0 = greedy.
+        temperature: 0 = greedy; above it, one sample a batch.
         notes: what a reader of the numbers must know.
+        seed: of sampling.
 
     Attributes:
         n_layers: decoder layers.
@@ -56,6 +60,7 @@ class LanguageModel:
         max_new_tokens: int,
         temperature: float,
         notes: list[str],
+        seed: int = 0,
     ) -> None:
         if max_new_tokens < 1 or temperature < 0:
             raise ConfigError("model.max_new_tokens from 1 on, model.temperature from 0 on")
@@ -70,6 +75,7 @@ class LanguageModel:
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
         self.notes = notes
+        self.seed = seed
         self.hookpoints: dict[str, str] = {}
         text = module.config.get_text_config()
         self.n_layers: int = text.num_hidden_layers
@@ -87,6 +93,7 @@ class LanguageModel:
         spans: Sequence[Span],
         sample: Sample,
         batch: Mapping[str, Any],
+        first: int,
     ) -> TokenMap:
         """Return what every token of the row is.
 
@@ -95,12 +102,23 @@ class LanguageModel:
             ids: the row's token ids, padding left out.
             sample: the row's sample.
             batch: what the processor gave for the whole batch.
+            first: the place of the sample's first picture among the batch's.
         """
         raise NotImplementedError
 
     def spectrogram(self, batch: Mapping[str, Any], row: int) -> np.ndarray | None:
         """Return a row's sound as the model gets it; None by default."""
         return None
+
+    def pictures(
+        self, sample: Sample, batch: Mapping[str, Any], first: int
+    ) -> tuple[np.ndarray, ...]:
+        """Return the sample's pictures as their token grids cover them; none by default.
+
+        Args:
+            first: the place of its first picture among the batch's.
+        """
+        return ()
 
     def prepare(self, samples: Sequence[Sample]) -> Prepared:
         """Return one batch, padded on the left.
@@ -118,7 +136,7 @@ class LanguageModel:
             **({"images": images} if images else {}),
             **({"audio": clips} if clips else {}),
         )
-        seen = []
+        seen, first = [], 0
         for row, (sample, (prompt, spans)) in enumerate(zip(samples, rendered, strict=True)):
             own = batch["input_ids"][row][batch["attention_mask"][row].bool()]
             if self._longest and len(own) + self.max_new_tokens > self._longest:
@@ -126,8 +144,10 @@ class LanguageModel:
                     f"{sample.id}: {len(own)} tokens and {self.max_new_tokens} to write are more "
                     f"than the model's {self._longest}"
                 )
-            tokens = self.token_map(prompt, own.tolist(), spans, sample, batch)
-            seen.append(Seen(tokens, spectrogram=self.spectrogram(batch, row)))
+            tokens = self.token_map(prompt, own.tolist(), spans, sample, batch, first)
+            pictures = self.pictures(sample, batch, first)
+            seen.append(Seen(tokens, pictures, self.spectrogram(batch, row)))
+            first += len(sample.images)
         dtype = next(self.module.parameters()).dtype
         inputs = {
             key: value.to(self.device, dtype)
@@ -139,18 +159,23 @@ class LanguageModel:
         return Prepared(inputs, tuple(seen))
 
     def run(self, prepared: Prepared) -> list[Answer]:
-        """Write on from each prompt."""
+        """Write on from each prompt.
+
+        Raises:
+            ConfigError: if several samples would share the random numbers of a temperature.
+        """
         first = FirstLogits()
         sampling = {"do_sample": True, "temperature": self.temperature} if self.temperature else {
             "do_sample": False, "temperature": None, "top_p": None, "top_k": None,
         }  # fmt: skip
-        sequences = self.module.generate(
-            **prepared.inputs,
-            max_new_tokens=self.max_new_tokens,
-            pad_token_id=self.tokenizer.pad_token_id,
-            logits_processor=LogitsProcessorList([first]),
-            **sampling,
-        )
+        with self._own_random_numbers(prepared.inputs["input_ids"]):
+            sequences = self.module.generate(
+                **prepared.inputs,
+                max_new_tokens=self.max_new_tokens,
+                pad_token_id=self.tokenizer.pad_token_id,
+                logits_processor=LogitsProcessorList([first]),
+                **sampling,
+            )
         assert first.logits is not None
         new = sequences[:, prepared.inputs["input_ids"].shape[1] :]
         return [self._answer(row, logits) for row, logits in zip(new, first.logits, strict=True)]
@@ -181,7 +206,27 @@ class LanguageModel:
         stop = next((i + 1 for i, token in enumerate(ids) if token in ends), None)
         own = tuple(ids[:stop])
         text = self.tokenizer.decode(own, skip_special_tokens=True)
-        return Answer(text.strip(), own, logits, complete=stop is not None)
+        return Answer(text.strip(), own, logits, stop is not None, pieces(self.tokenizer, own))
+
+    @contextmanager
+    def _own_random_numbers(self, ids: torch.Tensor) -> Iterator[None]:
+        """Let a sample's random numbers follow from the seed and its prompt alone.
+
+        A run that is resumed or shared out then gives the numbers of one that is not.
+        """
+        if not self.temperature:
+            yield
+            return
+        if len(ids) > 1:
+            raise ConfigError(
+                f"model.temperature={self.temperature} needs batch_size=1: what is drawn for one "
+                "sample must not depend on the others of its batch"
+            )
+        digest = hashlib.sha256(f"{self.seed} {ids.tolist()}".encode()).digest()
+        cards = [ids.device] if ids.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cards):
+            torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+            yield
 
 
 def chat_spans(prompt: str, sample: Sample) -> list[Span]:

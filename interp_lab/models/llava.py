@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import (
     AutoProcessor,
@@ -20,7 +21,7 @@ from transformers import (
 
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError
-from interp_lab.models.base import Weights, refuse_partial
+from interp_lab.models.base import Weights, as_picture, refuse_partial
 from interp_lab.models.language import (
     RANDOM_NOTE,
     LanguageModel,
@@ -55,7 +56,7 @@ class Llava(LanguageModel):
         attn_implementation: sdpa, flash_attention_2 or eager.
         max_new_tokens, temperature: see `LanguageModel`.
         device: where the model goes without a device_map.
-        seed: of random weights.
+        seed: of random weights, and of sampling.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Llava(LanguageModel):
             module = load_module(network, weights, device, device_map, attn_implementation)
             handler = weights.load(AutoProcessor.from_pretrained, "processor")
         place = module.device if device_map else device
-        super().__init__(module, handler, place, max_new_tokens, temperature, notes)
+        super().__init__(module, handler, place, max_new_tokens, temperature, notes, seed)
 
     def render(self, sample: Sample) -> tuple[str, list[Span]]:
         """Return the prompt in the format that the sample's `conv_mode` names.
@@ -127,9 +128,18 @@ class Llava(LanguageModel):
         spans: Sequence[Span],
         sample: Sample,
         batch: Mapping[str, Any],
+        first: int,
     ) -> TokenMap:
         """Return the map; the image span is contiguous and of the tower's patch count."""
         return llava_map(self.tokenizer, prompt, ids, spans, self.module.config)
+
+    def pictures(
+        self, sample: Sample, batch: Mapping[str, Any], first: int
+    ) -> tuple[np.ndarray, ...]:
+        """Return the crop that the tower saw: the processor cuts off what is not square."""
+        handler = self.processor.image_processor
+        own = batch["pixel_values"][first : first + len(sample.images)] if sample.images else ()
+        return tuple(as_picture(p, handler.image_mean, handler.image_std) for p in own)
 
 
 def _option_spans(prompt: str, question: Span, options: dict[str, str]) -> list[Span]:

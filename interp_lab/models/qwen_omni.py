@@ -42,7 +42,7 @@ class QwenOmni(LanguageModel):
         attn_implementation: sdpa, flash_attention_2 or eager.
         max_new_tokens, temperature: see `LanguageModel`.
         device: where the model goes without a device_map.
-        seed: of random weights.
+        seed: of random weights, and of sampling.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class QwenOmni(LanguageModel):
             source = weights
         handler = source.load(AutoProcessor.from_pretrained, "processor")
         place = module.device if device_map else device
-        super().__init__(module, handler, place, max_new_tokens, temperature, notes)
+        super().__init__(module, handler, place, max_new_tokens, temperature, notes, seed)
 
     def render(self, sample: Sample) -> tuple[str, list[Span]]:
         """Return the prompt of the checkpoint's chat template, its system prompt included.
@@ -106,6 +106,7 @@ class QwenOmni(LanguageModel):
         spans: Sequence[Span],
         sample: Sample,
         batch: Mapping[str, Any],
+        first: int,
     ) -> TokenMap:
         """Return the map; a clip's tokens are 40 ms each."""
         if sample.images:

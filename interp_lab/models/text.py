@@ -87,6 +87,7 @@ class TextModel(LanguageModel):
         spans: Sequence[Span],
         sample: Sample,
         batch: Mapping[str, Any],
+        first: int,
     ) -> TokenMap:
         """Return the map of a text."""
         return text_map(self.tokenizer, prompt, ids, spans)

@@ -54,7 +54,10 @@ def create_stacked(group: h5py.Group, field: Field, shape: tuple[int, ...], n: i
 def create_single(group: h5py.Group, field: Field, value: object) -> h5py.Dataset:
     """Write a field that has no sample axis: an aggregate, or a ragged sample's own."""
     array = as_stored(field, value)
-    dataset = group.create_dataset(field.name, data=array, dtype=storage_type(field))
+    options = {}
+    if field.compressed and array.size:
+        options = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+    dataset = group.create_dataset(field.name, data=array, dtype=storage_type(field), **options)
     _describe(group, dataset, field, field.axes)
     return dataset
 

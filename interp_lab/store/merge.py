@@ -7,6 +7,7 @@ workers or interruptions there were.
 
 import itertools
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,8 +54,9 @@ def merge(
         compute: makes the aggregate fields from the merged samples, streaming.
 
     Raises:
-        StoreError: if parts disagree on a field's shape.
+        StoreError: if parts disagree on a field's shape, or the disk has no room for the result.
     """
+    _check_room(sources, final)
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     plan = _Plan(sources, ids)
     try:
@@ -75,6 +77,18 @@ def merge(
         sync_and_rename(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _check_room(sources: Sequence[Path], final: Path) -> None:
+    """Refuse to begin what the disk has no room for: HDF5 does not survive a full disk."""
+    needed = sum(path.stat().st_size for path in sources)
+    free = shutil.disk_usage(final.parent).free
+    if free < needed:
+        raise StoreError(
+            f"{final}: the disk is full: the result needs about {needed / 2**20:.1f} MiB beside "
+            f"its parts, {free / 2**20:.1f} are free; free some space and run the same command "
+            "again, which goes on from the finished samples"
+        )
 
 
 class _Plan:

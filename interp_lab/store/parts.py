@@ -103,13 +103,26 @@ class PartWriter:
         first = min([i for i, _, _ in self._samples] + [f.index for f in self._failures])
         name = f"{first:08d}-{uuid.uuid4().hex[:8]}"
         temporary = self.folder / f".{name}.{os.getpid()}.tmp"
-        with h5py.File(temporary, "w") as file:
-            self._write_samples(file)
-            write_failures(file, self._failures)
         final = self.folder / f"{name}{SUFFIX}"
-        sync_and_rename(temporary, final)
+        try:
+            temporary.write_bytes(self._image(name))
+            sync_and_rename(temporary, final)
+        finally:
+            temporary.unlink(missing_ok=True)
         self._samples, self._failures = [], []
         return final
+
+    def _image(self, name: str) -> bytes:
+        """Return the part as the bytes of its file.
+
+        It is made in memory: HDF5 can neither close nor forget a file that the disk has no room
+        for, and ends the process when it tries again at exit.
+        """
+        with h5py.File(name, "w", driver="core", backing_store=False) as file:
+            self._write_samples(file)
+            write_failures(file, self._failures)
+            file.flush()
+            return file.id.get_file_image()
 
     def _start_clock(self) -> None:
         if not self._samples and not self._failures:

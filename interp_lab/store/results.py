@@ -85,8 +85,13 @@ class Results:
         """Return the sample fields of these kinds, in the order of their names."""
         return [f for f in self.fields.values() if isinstance(f, kinds)]
 
-    def read(self, name: str, sample: str | int) -> Any:
+    def read(self, name: str, sample: str | int, at: Any = ()) -> Any:
         """Return one sample's value: an array, a number or a text.
+
+        Args:
+            name: of the field.
+            sample: its id, or its row.
+            at: an index or slices: the part of a ragged array to read, all of it if not given.
 
         Raises:
             StoreError: if the field or the sample is not there.
@@ -97,8 +102,20 @@ class Results:
             group = self._file["ragged"].get(ragged_name(self._file["samples/index"][row]))
             if group is None or name not in group:
                 raise StoreError(f"sample {self.sample_ids[row]!r} holds no field {name!r}")
-            return _value(group[name], ())
+            return _value(group[name], at)
         return _value(self._file["samples"][name], row)
+
+    def holds(self, name: str, sample: str | int) -> bool:
+        """Return whether a sample has a value of a field; ragged ones may be missing.
+
+        Raises:
+            StoreError: if no sample has such a field, or the sample is not there.
+        """
+        row = self._row(sample)
+        if not self._field(name, self.fields).ragged:
+            return True
+        group = self._file["ragged"].get(ragged_name(self._file["samples/index"][row]))
+        return group is not None and name in group
 
     def stream(self, names: Sequence[str], chunk: int = 256) -> Iterator[dict[str, np.ndarray]]:
         """Yield the stacked fields in blocks of at most `chunk` samples: {name: (n, *axes)}.

@@ -1,7 +1,7 @@
 """All figures of a run: which, where they lie, by how many processes, and what failed.
 
-The configuration names a draw function for each figure; it returns a `Figure`, and saving happens
-here. A figure that fails costs neither the others nor the numbers.
+The configuration names a draw function for each figure; it returns a `Figure` or a `Film`, and
+saving happens here. A figure that fails costs neither the others nor the numbers.
 """
 
 import logging
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from interp_lab.errors import InterpLabError
 from interp_lab.store.results import Results, open_results
 from interp_lab.visualization.base import FigureError, NothingToDrawError, Style, save
-from interp_lab.visualization.figure_files import apart, figure_path
+from interp_lab.visualization.figure_files import apart, figure_path, with_format
 from interp_lab.visualization.figure_nodes import (
     GIVEN,
     MIN_SAMPLES,
@@ -32,13 +32,14 @@ from interp_lab.visualization.figure_nodes import (
     plain,
     resolve,
 )
-from interp_lab.visualization.select import chosen_samples, groups, restyled
+from interp_lab.visualization.film import Film, save_film
+from interp_lab.visualization.select import SampleLayer, chosen_samples, groups, layers, restyled
 
 log = logging.getLogger(__name__)
 
 JOBS_A_TASK = 8
-# One sample, a group of samples, or the run.
-Subject: TypeAlias = str | tuple[str, ...] | None
+# One sample, one layer of it, a group of samples, or the run.
+Subject: TypeAlias = str | SampleLayer | tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Job:
     target: str
     options: Mapping[str, Any]
     path: Path
+    format: str
     subject: Subject
 
 
@@ -76,9 +78,9 @@ def draw_all(
     Args:
         results_path: a results.h5 or run directory.
         figures: name -> node with `_target_`, `file` (a name without suffix; with names of
-            Category fields in braces it is the place below `folder`), `per` (sample, group or
-            run), `by` (of a group), `enabled`, `min_samples` (of a run, 2 if not given), and the
-            draw function's own options.
+            Category fields in braces it is the place below `folder`), `per` (sample, layer,
+            group or run), `by` (of a group), `enabled`, `min_samples` (of a run, 2 if not given),
+            `format` (the style's, if not given), and the draw function's own options.
         style: how, how many, and by how many processes.
         folder: where they go.
         select: which samples get figures of their own, and which layer and head they show; see
@@ -122,26 +124,36 @@ def _jobs(
 ) -> list[Job]:
     limit = len(chosen) if style.max_samples < 0 else style.max_samples
     of = {per: {n: f for n, f in figures.items() if f["per"] == per} for per in GIVEN}
-    subjects: list[tuple[str, Subject]] = [
-        (name, sample) for sample in chosen[:limit] for name in of["sample"]
-    ]
+    subjects: list[tuple[str, Subject]] = []
+    for sample in chosen[:limit]:
+        subjects += [(name, sample) for name in of["sample"]]
+        if of["layer"]:
+            each = layers(results, style, sample)
+            subjects += [(name, one) for one in each for name in of["layer"]]
     for name, node in of["group"].items():
         subjects += [(name, group) for group in groups(results, node["by"], chosen, limit)]
     # The run itself comes last; without any measured sample it has nothing to show.
     n_samples = len(results) + len(results.failures) if len(results) else 0
     subjects += [(n, None) for n, f in of["run"].items()
                  if 0 < n_samples >= f.get("min_samples", MIN_SAMPLES)]  # fmt: skip
-    first = [one[0] if isinstance(one, tuple) else one for _, one in subjects]
+    samples = [_sample_of(subject) for _, subject in subjects]
+    kinds = [figures[name].get("format", style.format) for name, _ in subjects]
     bare = [
-        figure_path(folder, results, figures[name]["file"], sample)
-        for (name, _), sample in zip(subjects, first, strict=True)
+        figure_path(folder, results, figures[name]["file"], sample, getattr(one, "layer", None))
+        for (name, one), sample in zip(subjects, samples, strict=True)
     ]
-    # Not with_suffix: a name may hold a dot.
-    paths = apart([path.with_name(f"{path.name}.{style.format}") for path in bare], first)
+    paths = apart([with_format(*pair) for pair in zip(bare, kinds, strict=True)], samples)
     return [
-        Job(name, str(figures[name]["_target_"]), _options(figures[name]), path, subject)
-        for (name, subject), path in zip(subjects, paths, strict=True)
+        Job(name, str(figures[name]["_target_"]), _options(figures[name]), path, kind, subject)
+        for (name, subject), path, kind in zip(subjects, paths, kinds, strict=True)
     ]
+
+
+def _sample_of(subject: Subject) -> str | None:
+    """Return the sample that a figure's place is named after; None = the run."""
+    if isinstance(subject, SampleLayer):
+        return subject.sample
+    return subject[0] if isinstance(subject, tuple) else subject
 
 
 def _options(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,12 +246,17 @@ def draw_jobs(path: Path, jobs: Sequence[Job], style: Style) -> Outcome:
 
 def _draw(results: Results, job: Job, style: Style, outcome: Outcome) -> None:
     where = f"figure {job.figure}" + _named(job.subject)
-    subject = () if job.subject is None else (job.subject,)
+    subject: tuple[Any, ...] = () if job.subject is None else (job.subject,)
+    if isinstance(job.subject, SampleLayer):
+        subject = (job.subject.sample, job.subject.layer)
     try:
         function = resolve(job.target, f"visualization.figures.{job.figure}._target_")
         figure = function(results, style, *subject, **job.options)
         about = {"title": where, "description": f"results: {results.path}"}
-        outcome.paths.append(save(figure, job.path, style, about))
+        if isinstance(figure, Film):
+            outcome.paths.append(save_film(figure, job.path, job.format, about))
+        else:
+            outcome.paths.append(save(figure, job.path, style, about))
     except NothingToDrawError as error:
         outcome.messages.append((logging.WARNING, f"figure {job.figure} is left out: {error}"))
     except Exception as error:  # whatever a draw function does wrong, the others go on
@@ -251,6 +268,8 @@ def _draw(results: Results, job: Job, style: Style, outcome: Outcome) -> None:
 
 
 def _named(subject: Subject) -> str:
+    if isinstance(subject, SampleLayer):
+        return f" of sample {subject.sample!r}, layer {subject.layer}"
     if isinstance(subject, tuple):
         return f" of {len(subject)} samples, the first {subject[0]!r}"
     return "" if subject is None else f" of sample {subject!r}"

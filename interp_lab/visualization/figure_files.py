@@ -13,6 +13,10 @@ from interp_lab.errors import ConfigError, did_you_mean
 from interp_lab.fields import Category
 from interp_lab.store.places import safe_name, sample_folder
 from interp_lab.store.results import Results
+from interp_lab.visualization.film import FOLDER
+
+# The name in braces that stands for a layer's number, which is no field of the sample.
+LAYER = "layer"
 
 
 def template_fields(file: str) -> list[str]:
@@ -30,7 +34,9 @@ def template_fields(file: str) -> list[str]:
     return names
 
 
-def figure_path(folder: Path, results: Results, file: str, sample: str | None) -> Path:
+def figure_path(
+    folder: Path, results: Results, file: str, sample: str | None, layer: int | None = None
+) -> Path:
     """Return the place of a figure below `folder`, without suffix.
 
     Args:
@@ -39,12 +45,15 @@ def figure_path(folder: Path, results: Results, file: str, sample: str | None) -
         file: of the figure's node. With names in braces it is the place below `folder`; without,
             it lies in the sample's folder.
         sample: whose figure it is (of a group: one that stands for all); None = the run's.
+        layer: of a figure of one layer, its number.
 
     Raises:
         ConfigError: if the samples have no Category of a name in braces.
     """
     if sample is None:
         return folder / file
+    if layer is not None:
+        file = file.replace(f"{{{LAYER}}}", str(layer))
     names = template_fields(file)
     if not names:
         return sample_folder(folder, results, sample) / file
@@ -61,11 +70,17 @@ def figure_path(folder: Path, results: Results, file: str, sample: str | None) -
     return folder.joinpath(*(safe_name(part) for part in parts))
 
 
+def with_format(path: Path, kind: str) -> Path:
+    """Return the path with its suffix; a folder of pictures has none."""
+    # Not with_suffix: a name may hold a dot.
+    return path if kind == FOLDER else path.with_name(f"{path.name}.{kind}")
+
+
 def apart(paths: Sequence[Path], samples: Sequence[str | None]) -> list[Path]:
     """Give every path a name of its own, by a hash of the sample where two would be one.
 
     Args:
-        paths: places with suffix, in the order of drawing; the first of equal ones keeps its name.
+        paths: places, in the order of drawing; the first of equal ones keeps its name.
         samples: whose figure each is.
     """
     taken: set[Path] = set()

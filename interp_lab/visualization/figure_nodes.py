@@ -12,15 +12,19 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from interp_lab.errors import ConfigError, did_you_mean
-from interp_lab.visualization.figure_files import template_fields
+from interp_lab.visualization.base import FORMATS
+from interp_lab.visualization.figure_files import LAYER, template_fields
+from interp_lab.visualization.film import FILM_FORMATS, Film
 
-OWN_KEYS = ("_target_", "file", "per", "by", "enabled", "min_samples")
+OWN_KEYS = ("_target_", "file", "per", "by", "enabled", "min_samples", "format")
 # A figure over samples says little of one, unless its node says otherwise.
 MIN_SAMPLES = 2
 # What draw_all gives to a draw function, by position. A group is the samples that agree in the
-# Category fields that the node names in `by`: all pairs of a word, say.
+# Category fields that the node names in `by`: all pairs of a word, say. A layer is one of those
+# whose numbers the sample's field `layers` holds.
 GIVEN = {
     "sample": ("results", "style", "sample"),
+    "layer": ("results", "style", "sample", "layer"),
     "group": ("results", "style", "samples"),
     "run": ("results", "style"),
 }
@@ -39,7 +43,7 @@ def check_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
         per = node.get("per")
         if per not in GIVEN:
             raise ConfigError(
-                f"{key}.per={per!r}: give sample or run.{did_you_mean(str(per), GIVEN)} "
+                f"{key}.per={per!r}: give sample, layer or run.{did_you_mean(str(per), GIVEN)} "
                 "A figure of several samples has per: group, with by: [...]"
             )
         file = node.get("file")
@@ -69,6 +73,8 @@ def _check_template(key: str, file: str, per: str, by: Any) -> None:
         raise ConfigError(f"{key}.file={file!r}: {error}") from error
     if per == "run" and names:
         raise ConfigError(f"{key}.file={file!r}: a figure of the run has no {{{names[0]}}}")
+    if (per == "layer") != (LAYER in names):
+        raise ConfigError(f"{key}.file={file!r}: {{{LAYER}}} and per: {LAYER} go together")
     if per != "group":
         if by is not None:
             raise ConfigError(f"{key}.by={by!r}: only a figure with per: group has it")
@@ -95,6 +101,7 @@ def _check_options(key: str, node: Mapping[str, Any], given: Sequence[str]) -> N
             f"{key}._target_={node['_target_']}: with per={node['per']} a draw function starts "
             f"with ({', '.join(given)}), this one with ({', '.join(tuple(parameters)[:3])})"
         )
+    _check_format(key, node, function)
     options = [name for name in parameters if name not in given]
     for name in node:
         if name not in OWN_KEYS and name not in options:
@@ -107,6 +114,18 @@ def _check_options(key: str, node: Mapping[str, Any], given: Sequence[str]) -> N
     for name in options:
         if parameters[name].default is inspect.Parameter.empty and name not in node:
             raise ConfigError(f"{key}.{name} is not given: {function.__name__} needs it")
+
+
+def _check_format(key: str, node: Mapping[str, Any], function: Callable[..., Any]) -> None:
+    """Check that the format, if the node has one, is of the kind that the function draws."""
+    is_film = inspect.signature(function, eval_str=True).return_annotation is Film
+    known = FILM_FORMATS if is_film else FORMATS
+    value = node.get("format")
+    if value is None and not is_film:
+        return
+    if value not in known:
+        near = did_you_mean(str(value), known, 1)
+        raise ConfigError(f"{key}.format={value!r}: give one of {', '.join(known)}.{near}")
 
 
 def _check_type(key: str, value: Any, annotation: Any) -> None:

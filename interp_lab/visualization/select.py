@@ -7,12 +7,13 @@ value that matches nothing is an error that lists what there is; nothing is left
 import dataclasses
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from interp_lab.errors import ConfigError, did_you_mean
-from interp_lab.fields import Category
+from interp_lab.fields import Category, LayerIndex
 from interp_lab.store.results import Results
 from interp_lab.visualization.base import Style
 
@@ -24,6 +25,15 @@ WITHIN = ("layer", "head")
 KEYS = (*BY_CATEGORY, "dimensions", *WITHIN)
 # Values that an error lists before it says how many more there are.
 MOST_LISTED = 20
+
+
+@dataclass(frozen=True)
+class SampleLayer:
+    """One layer of one sample, by its number in the model."""
+
+    sample: str
+    layer: int
+
 
 AnyStyle = TypeVar("AnyStyle", bound=Style)
 
@@ -169,3 +179,28 @@ def _named_column(results: Results, name: str) -> dict[str, str]:
         )
     values = [value for block in results.stream([name]) for value in block[name]]
     return dict(zip(results.sample_ids, values, strict=True))
+
+
+def layers(results: Results, style: Style, sample: str) -> list[SampleLayer]:
+    """Return the layers of a sample that figures of one layer show.
+
+    Args:
+        results: an open result.
+        style: its `layer`, if it has one, is the layer or the list of them that is asked for.
+        sample: whose field `layers` says which layers it holds.
+
+    Raises:
+        ConfigError: if the samples hold no such field, or not the layer that is asked for.
+    """
+    if not isinstance(results.fields.get("layers"), LayerIndex):
+        raise ConfigError("per: layer: the samples of this result have no LayerIndex layers")
+    stored = [int(number) for number in results.read("layers", sample)]
+    asked = getattr(style, "layer", None)
+    wanted = stored if asked is None else list(asked) if isinstance(asked, Sequence) else [asked]
+    for number in wanted:
+        if number not in stored:
+            raise ConfigError(
+                f"select.layer={number}: sample {sample!r} holds the rows of layers "
+                f"{', '.join(map(str, stored))}"
+            )
+    return [SampleLayer(sample, int(number)) for number in wanted]

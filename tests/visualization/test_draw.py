@@ -177,7 +177,7 @@ def test_an_absent_field_is_left_out_and_said_once(
         ({"_target_": "combined"}, "give a dotted path"),
         ({"fields_": ["a"]}, r"fields_: combined takes no such option. Did you mean 'fields'"),
         ({"fields": "cls_similarity"}, "fields='cls_similarity': should be"),
-        ({"per": "samples"}, "per='samples': give sample or run. Did you mean 'sample'"),
+        ({"per": "samples"}, "per='samples': give sample, layer or run. Did you mean 'sample'"),
         ({"per": "run"}, r"with per=run a draw function starts with \(results, style\)"),
         ({"file": "../up"}, "give a name without suffix"),
         ({"enabled": "yes"}, "give true or false"),
