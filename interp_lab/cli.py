@@ -82,6 +82,8 @@ _problems: list[Exception] = []
 def job(cfg: DictConfig) -> None:
     """Do one job; Hydra composes the configuration and calls this, in a worker if need be."""
     logging.captureWarnings(True)
+    # A log that cannot be written (a full disk) must not bury the error under tracebacks.
+    logging.raiseExceptions = False
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         do(cfg, list(HydraConfig.get().overrides.task))

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 FEWEST_FAILURES = 10
 
 Loaded = list[tuple[int, Sample]]
-Check = Callable[[Prepared, Sequence[Mapping[str, Plan]], Capture], None]
+Check = Callable[[Prepared, Sequence[Mapping[str, Plan]], Capture, Sequence[Any]], None]
 
 
 class Measurement:
@@ -175,7 +175,7 @@ class Measurement:
                 for row, output in zip(rows, outputs, strict=True)
             ]
             if self.check is not None:
-                self.check(prepared, plans, capture)
+                self.check(prepared, plans, capture, [row["plain"] for row in outputs])
         for key, known in self.paths.items():
             known += [name for name in capture.how.get(key, ()) if name not in known]
         for (index, sample), value in zip(batch, values, strict=True):

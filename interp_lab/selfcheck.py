@@ -6,14 +6,15 @@ stored with the result.
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
-from interp_lab.capture.checks import MODALITY_KEYS, live_check, verify
+from interp_lab.capture.checks import MODALITY_KEYS, live_check, verify, verify_steps
 from interp_lab.capture.plans import AttentionPlan, Plan
 from interp_lab.capture.session import Capture
 from interp_lab.errors import UnsupportedModelError
-from interp_lab.models.base import LoadedModel, Prepared
+from interp_lab.models.base import LoadedModel, Prepared, WritingModel
 
 log = logging.getLogger(__name__)
 # Two correct kernels differ by rounding, which grows over the layers. Beyond these differences of a
@@ -37,9 +38,17 @@ class SelfCheck:
         self._verify = verify
 
     def __call__(
-        self, prepared: Prepared, plans: Sequence[Mapping[str, Plan]], capture: Capture
+        self,
+        prepared: Prepared,
+        plans: Sequence[Mapping[str, Plan]],
+        capture: Capture,
+        outputs: Sequence[Any],
     ) -> None:
         """Check a batch that was just measured.
+
+        Args:
+            prepared, plans, capture: what went in, what was watched, what was captured.
+            outputs: what the model returned, one a row.
 
         Raises:
             UnsupportedModelError: if the model does not see its input, or the numbers differ.
@@ -56,6 +65,8 @@ class SelfCheck:
         if self._verify == "first":
             self._verify = "off"
         self._check_numbers(prepared, attention, capture)
+        if isinstance(self.model, WritingModel):
+            self._check_steps(self.model, prepared, attention, capture, outputs)
 
     def _check_live(self, prepared: Prepared) -> None:
         for modality, keys in MODALITY_KEYS.items():
@@ -76,6 +87,31 @@ class SelfCheck:
             capture.rows,
             attention_mask=prepared.inputs.get("attention_mask"),
         )
+        self._judge(differences)
+
+    def _check_steps(
+        self,
+        model: WritingModel,
+        prepared: Prepared,
+        plans: Sequence[Mapping[str, AttentionPlan]],
+        capture: Capture,
+        outputs: Sequence[Any],
+    ) -> None:
+        """Check decode steps: the prompt and what was written after it, read in one forward."""
+        inputs, n_read = model.continued(prepared.inputs, outputs)
+        if not n_read or not any(p.when == "decode" for row in plans for p in row.values()):
+            return
+        differences = verify_steps(
+            lambda: model.forward(inputs),
+            model.module,
+            plans,
+            capture.rows,
+            inputs["attention_mask"],
+            n_read,
+        )
+        self._judge(differences)
+
+    def _judge(self, differences: Mapping[str, float]) -> None:
         worst = self.found.setdefault("verify", {})
         for name, value in differences.items():
             worst[name] = max(worst.get(name, 0.0), value)

@@ -105,6 +105,50 @@ def verify(
     return worst
 
 
+@torch.no_grad()
+def verify_steps(
+    run: Callable[[], Any],
+    module: nn.Module,
+    plans: Sequence[Mapping[str, AttentionPlan]],
+    results: Sequence[Mapping[str, Captured]],
+    attention_mask: Tensor,
+    n_read: int,
+) -> dict[str, float]:
+    """Recompute captured decode steps with eager attention: the first, the middle, the last.
+
+    Args:
+        run: one forward over the prompts and the first `n_read` generated tokens of each row.
+        module: the model that `run` calls.
+        plans: as given to `watch_attention`; those of decode steps for the "last" query count.
+        results: what it returned.
+        attention_mask: (batch, prompt + n_read), 0 for the padding before a prompt.
+        n_read: generated tokens that every row has read.
+
+    Returns:
+        As `verify`; by plan name.
+    """
+    places = sorted({0, (n_read - 1) // 2, n_read - 1})
+    own = attention_mask.sum(1).tolist()
+    again: list[dict[str, AttentionPlan]] = []
+    for row, n in zip(plans, own, strict=True):
+        decoded = {k: p for k, p in row.items() if p.when == "decode" and p.queries == "last"}
+        again.append({
+            f"{i}/{name}": replace(plan, queries=(int(n) - n_read + i,), when="prefill")
+            for name, plan in decoded.items() for i in places
+        })  # fmt: skip
+    with watch_attention(module, again, method="eager", attention_mask=attention_mask) as eager:
+        run()
+    worst: dict[str, float] = {}
+    for row, found in enumerate(eager.results):
+        for name, captured in found.items():
+            place, plain = name.split("/", 1)
+            step = results[row][plain].steps[int(place)]
+            # Keys that the step did not have yet are hidden from its query in the long forward.
+            theirs = captured.values[..., : step.shape[-1]]
+            worst[plain] = max(worst.get(plain, 0.0), difference(step, theirs))
+    return worst
+
+
 def difference(ours: Tensor, theirs: Tensor) -> float:
     """Return the largest absolute difference; for whole numbers the share that differs.
 

@@ -16,7 +16,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
 from interp_lab.models.answers import Answer
-from interp_lab.models.base import Prepared, Seen, Weights, refuse_partial
+from interp_lab.models.base import Prepared, Seen
 from interp_lab.models.pieces import pieces
 from interp_lab.models.tokenmaps import Span, locate
 from interp_lab.tokens import TokenMap
@@ -184,6 +184,24 @@ class LanguageModel:
         """Return the logits (row, 1, vocabulary) after each prompt, from one forward."""
         return self.module(**inputs, use_cache=False, logits_to_keep=1).logits
 
+    def continued(
+        self, inputs: Mapping[str, Any], outputs: Sequence[Answer]
+    ) -> tuple[dict[str, Any], int]:
+        """Return the inputs with the first tokens of each answer after them, and how many.
+
+        It is as many as the model has read of every answer; the last token was never read.
+        """
+        n_read = min(len(answer.tokens) for answer in outputs) - 1
+        read = torch.tensor([answer.tokens[:n_read] for answer in outputs], device=self.device)
+        more = dict(inputs)
+        # Text has the token type 0.
+        new = {"input_ids": read, "attention_mask": torch.ones_like(read),
+               "mm_token_type_ids": torch.zeros_like(read)}  # fmt: skip
+        for name, values in new.items():
+            if name in inputs:
+                more[name] = torch.cat([inputs[name], values.to(inputs[name])], dim=1)
+        return more, n_read
+
     def token_of(self, word: str) -> int:
         """Return the id of the token that the word is when it begins an answer.
 
@@ -249,43 +267,3 @@ def chat_spans(prompt: str, sample: Sample) -> list[Span]:
     around = [Span(0, found[0].start, "system"), Span(found[-1].end, len(prompt), "assistant")]
     # Of spans that cover a token alike the first counts, so the narrow ones come first.
     return [*own, *found, *around]
-
-
-def load_module(
-    network: Any,
-    weights: Weights,
-    device: torch.device,
-    device_map: str | dict[str, Any] | None,
-    attn_implementation: str,
-    ignored: Sequence[str] = (),
-) -> Any:
-    """Return the network with a checkpoint's weights, on its device, strictly loaded.
-
-    Args:
-        network: a transformers class.
-        ignored: prefixes of weights that the checkpoint may hold for parts that are not used.
-    """
-    module, info = weights.load(
-        network.from_pretrained,
-        "weights",
-        dtype=weights.torch_dtype,
-        attn_implementation=attn_implementation,
-        output_loading_info=True,
-        device_map=device_map,
-    )
-    refuse_partial(info, weights.checkpoint, ignored)
-    return module if device_map else module.to(device)
-
-
-def random_module(
-    network: Any, config: Any, weights: Weights, attn_implementation: str, seed: int
-) -> Any:
-    """Return the network of a configuration with random weights of a seed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return network._from_config(
-            config, dtype=weights.torch_dtype, attn_implementation=attn_implementation
-        )
-
-
-RANDOM_NOTE = "RANDOM WEIGHTS: the architecture is real, the numbers mean nothing"

@@ -22,12 +22,7 @@ from transformers import (
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError
 from interp_lab.models.base import Weights, as_picture, refuse_partial
-from interp_lab.models.language import (
-    RANDOM_NOTE,
-    LanguageModel,
-    load_module,
-    random_module,
-)
+from interp_lab.models.language import LanguageModel
 from interp_lab.models.llava_original import (
     is_original,
     llava_architecture,
@@ -35,6 +30,7 @@ from interp_lab.models.llava_original import (
     original_config,
     read_tensors,
 )
+from interp_lab.models.loading import RANDOM_NOTE, load_module, random_module
 from interp_lab.models.tokenmaps import Span, llava_map, locate
 from interp_lab.tokens import TokenMap
 

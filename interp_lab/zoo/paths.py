@@ -1,11 +1,12 @@
 """Synthetic maps with a path of arrows, whose next step is decided by one known cell.
 
-A map is a 6 x 6 grid with an arrow in nearly every cell. The path begins at the red start and goes
-where the arrows lead, to a yellow end. Asked for a point of the path, the answer walks there cell
-by cell and gives the point's coordinates. At each step the pixels that decide the next move are
-those of the cell that was named last: the cells beside the path have arrows and ends too, so no
-neighbour gives the way away. (On maps with nothing but the path, a model writes right replies
-by looking for the next piece of road, and its attention to the current cell decides little.)
+A map is a 6 x 6 grid with an arrow in nearly every cell. The path begins at the red start, which
+the question names, and goes where the arrows lead, to a yellow end. Asked for a point of the path,
+the answer walks there cell by cell and gives the point's coordinates. At each step the pixels that
+decide the next move are those of the cell that was named last: the cells beside the path have
+arrows and ends too, so no neighbour gives the way away. (On maps with nothing but the path, a model
+writes right replies by looking for the next piece of road, and its attention to the current cell
+decides little.)
 Maps are data first and pixels second, so that a causal check can turn one arrow or blank one cell
 and leave every other pixel as it was.
 """
@@ -87,9 +88,10 @@ class Question:
     @property
     def problem(self) -> str:
         """The question's text; it stands after the image and is the whole of the user's text."""
+        start = CELL_NAMES[self.map.cells[0]]
         return (
             "The map shows arrows from cell to cell. Based on the following requirements, "
-            "follow the arrows from the red start to a yellow end. "
+            f"follow the arrows from the red start {start} to a yellow end. "
             f"Predict the location of the {self.asked} point."
         )
 

@@ -85,7 +85,9 @@ def vocabulary() -> list[str]:
     walked = "".join(f" {word}" for word in (*CELL_NAMES, *MOVES))
     question = Question(map_of((0, 1, 2)))
     coordinates = "".join(box(cell) for cell in range(0, N_CELLS, SIDE + 1))
-    texts = [SYSTEM, question.problem, question.reply, numbers, asked, walked, coordinates]
+    # The start's name is one of the cells' names, which come with the walks.
+    problem = question.problem.replace(f" {CELL_NAMES[0]}", "")
+    texts = [SYSTEM, problem, question.reply, numbers, asked, walked, coordinates]
     texts += ["system", "\n", "user", "assistant"]
     for special in NAMED.values():
         texts = [text.replace(special, "") for text in texts]

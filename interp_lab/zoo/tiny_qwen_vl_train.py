@@ -77,7 +77,6 @@ class Stage:
 STAGES = (
     Stage("look", steps=320, batch=28, drills=18, tower_steps=80),
     Stage("walk", steps=260, batch=28, drills=6, peak=1.5e-3),
-    Stage("walk_on", steps=400, batch=28, drills=6, peak=1.5e-3, fall=200),
 )
 
 

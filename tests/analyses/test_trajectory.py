@@ -16,6 +16,7 @@ from interp_lab.capture.session import watch
 from interp_lab.errors import ConfigError, UnsupportedModelError
 from interp_lab.fields import StepCurve
 from interp_lab.models.base import LoadedModel
+from interp_lab.selfcheck import SelfCheck
 from interp_lab.store.merge import merge
 from interp_lab.store.parts import PartWriter
 from interp_lab.store.results import open_results
@@ -72,6 +73,24 @@ def test_rows_equal_eager_at_every_step_alone_and_in_a_batch(tmp_path: Path, kin
 
 def _n(made, one) -> int:
     return len(made.prepare([one]).seen[0].tokens)
+
+
+def test_decode_steps_are_checked_against_eager_and_a_wrong_number_is_found(tmp_path) -> None:
+    made = model(tmp_path, max_new_tokens=7)
+    analysis = Trajectory(layers="all", heads="all")
+    analysis.check(made)
+    two = [sample("one", (48, 32)), sample("two", (24, 24), text="a longer text here?")]
+    with torch.inference_mode():
+        prepared = made.prepare(two)
+        plans = [analysis.plans(seen.tokens) for seen in prepared.seen]
+        with watch(made, prepared, plans) as capture:
+            outputs = made.run(prepared)
+        check = SelfCheck(made, live=False, verify="all")
+        check(prepared, plans, capture, outputs)
+        assert 0 < check.found["verify"]["row/decode"] < 1e-6
+        capture.rows[1]["row/decode"].steps[2][0, 0, 0, 3] += 0.01
+        with pytest.raises(UnsupportedModelError, match="differ from eager attention's by 1.0e-02"):
+            check(prepared, plans, capture, outputs)
 
 
 def test_mean_and_chosen_heads_are_those_of_all(tmp_path: Path) -> None:
