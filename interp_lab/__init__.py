@@ -13,6 +13,9 @@ _EXPORTS = {
     "open_results": "interp_lab.store.results",
     "TokenSimilarityAnalyzer": "interp_lab.api",
     "SimilarityVisualizer": "interp_lab.visualization.maps",
+    "track_gates": "interp_lab.gate_tracking",
+    "load_traced": "interp_lab.gate_tracking",
+    "GateAnalyzer": "interp_lab.gate_tracking",
 }
 
 __all__ = ["__version__", *_EXPORTS]

@@ -103,6 +103,60 @@ class AnsweringModel(LoadedModel, Protocol):
 
 
 @dataclass(frozen=True)
+class GateHooks:
+    """Where the gates of one kind are.
+
+    Args:
+        hookpoints: patterns of the modules that put them out, as in `capture.gates.matching`;
+            layers are counted in the network's order.
+        nonlinearity: "tanh" or "sigmoid" if the modules put out the logit, None if the gate.
+    """
+
+    hookpoints: tuple[str, ...]
+    nonlinearity: str | None = None
+
+
+@runtime_checkable
+class GatedModel(LoadedModel, Protocol):
+    """A model whose gates can be watched and changed.
+
+    Attributes:
+        gates: kind ("attention", "ffn") -> where its gates are.
+        audio_gates: the kinds through which audio enters; at 0 its content is gone.
+    """
+
+    gates: Mapping[str, GateHooks]
+    audio_gates: tuple[str, ...]
+
+
+def gate_hooks(gates: Mapping[str, Any], audio_gates: Sequence[str]) -> dict[str, GateHooks]:
+    """Return the gates that a model's YAML names.
+
+    Args:
+        gates: kind -> {"hookpoints": patterns, "nonlinearity": name or null}.
+        audio_gates: kinds.
+
+    Raises:
+        ConfigError: if a kind has other keys or no hookpoints, or an audio gate is no kind.
+    """
+    found: dict[str, GateHooks] = {}
+    for kind, values in gates.items():
+        hookpoints = values.get("hookpoints") if isinstance(values, Mapping) else None
+        if not hookpoints or set(values) - {"hookpoints", "nonlinearity"}:
+            raise ConfigError(
+                f"model.gates.{kind}: give hookpoints (patterns of module paths) and nonlinearity "
+                "(tanh, sigmoid or null)"
+            )
+        patterns = [hookpoints] if isinstance(hookpoints, str) else hookpoints
+        found[kind] = GateHooks(tuple(patterns), values.get("nonlinearity"))
+    unknown = [kind for kind in audio_gates if kind not in found]
+    if unknown:
+        near = did_you_mean(unknown[0], found)
+        raise ConfigError(f"model.audio_gates: no gates {unknown[0]!r} in model.gates.{near}")
+    return found
+
+
+@dataclass(frozen=True)
 class Weights:
     """Where a model's weights come from, as its YAML says.
 
