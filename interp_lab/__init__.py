@@ -14,6 +14,9 @@ _EXPORTS = {
     "AttentionVisualizer": "interp_lab.attention_visualizer",
     "TokenSimilarityAnalyzer": "interp_lab.api",
     "SimilarityVisualizer": "interp_lab.visualization.maps",
+    "track_gates": "interp_lab.gate_tracking",
+    "load_traced": "interp_lab.gate_tracking",
+    "GateAnalyzer": "interp_lab.gate_tracking",
 }
 
 __all__ = ["__version__", *_EXPORTS]

@@ -26,7 +26,7 @@ PACKAGE = Path(__file__).parent
 # Keys that every node may hold beside its class's own arguments.
 NODE_KEYS = ("_target_", "name")
 # Arguments that the runner gives, not the configuration.
-GIVEN_BY_RUNNER = ("device", "seed")
+GIVEN_BY_RUNNER = ("device", "seed", "batch_size")
 # Where a model runs, what a node is called and where a text is shown from do not change a number.
 NOT_IN_RUN_ID = {"model": ("device_map", "name"), "dataset": ("name",)}
 NOT_IN_RUN_ID["analysis"] = ("name", "start_phrase")

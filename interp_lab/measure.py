@@ -16,7 +16,7 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
 from interp_lab.analyses.base import Analysis
-from interp_lab.capture.plans import Plan
+from interp_lab.capture.plans import Intervention, Plan
 from interp_lab.capture.roles import interventions_for
 from interp_lab.capture.session import Capture, watch
 from interp_lab.datasets.base import Dataset, Sample
@@ -167,7 +167,7 @@ class Measurement:
             with watch(self.model, prepared, plans, changes, self.method) as capture:
                 outputs = [{"plain": output} for output in self.model.run(prepared)]
             rows = list(zip(samples, prepared.seen, capture.rows, strict=True))
-            for name, more in self._variants(prepared, rows).items():
+            for name, more in self._variants(prepared, rows, changes).items():
                 for row, output in zip(outputs, more, strict=True):
                     row[name] = output
             values = [
@@ -184,15 +184,25 @@ class Measurement:
             self.progress.step()
 
     def _variants(
-        self, prepared: Prepared, rows: Sequence[tuple[Sample, Seen, Mapping[str, Any]]]
+        self,
+        prepared: Prepared,
+        rows: Sequence[tuple[Sample, Seen, Mapping[str, Any]]],
+        configured: Sequence[Sequence[Intervention]],
     ) -> dict[str, Sequence[Any]]:
-        """Run the batch again under each intervention that the analysis asks for."""
+        """Run the batch again under each intervention that the analysis asks for.
+
+        What the configuration changes in every sample (`configured`, one entry a row) stays, so
+        that a variant differs from the plain run in its own change alone.
+        """
         changes = [self.analysis.variants(*row) for row in rows]
         names = dict.fromkeys(name for change in changes for name in change)
         outputs: dict[str, Sequence[Any]] = {}
         for name in names:
             # A row without this variant runs unchanged beside the others.
-            of_rows = [tuple(change.get(name, ())) for change in changes]
+            of_rows = [
+                (*always, *change.get(name, ()))
+                for always, change in zip(configured, changes, strict=True)
+            ]
             with watch(self.model, prepared, [{} for _ in rows], of_rows):
                 outputs[name] = self.model.run(prepared)
         return outputs

@@ -113,7 +113,7 @@ def measure(
     from interp_lab.selfcheck import SelfCheck
 
     started = now()
-    analysis = build(cfg, "analysis", seed=cfg.seed)
+    analysis = build(cfg, "analysis", seed=cfg.seed, batch_size=cfg.batch_size)
     model = build(cfg, "model", device=resolve_device(cfg.device), seed=cfg.seed)
     notes = [*model.notes, *analysis.check(model)]
     for note in notes:

@@ -24,9 +24,10 @@ def composed(*overrides: str) -> DictConfig:
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_its_target_takes_its_values(group: str, option: str) -> None:
     cfg = composed(f"{group}={option}")
-    for key, value in OmegaConf.to_container(cfg.dataset, resolve=False).items():
-        if value == "???":  # what only the user can say
-            cfg.dataset[key] = "x"
+    for node in ("model", "dataset"):
+        for key, value in OmegaConf.to_container(cfg[node], resolve=False).items():
+            if value == "???":  # what only the user can say
+                cfg[node][key] = "x"
     for node in ("model", "dataset", "analysis"):
         values = plain(cfg[node])
         check_arguments(target_of(values, node), values, node)

@@ -17,9 +17,17 @@ GROUND = ["errors", "fields", "tokens", "config"]
 TORCH_WING = [*GROUND, "zoo", "datasets", "models", "capture", "analyses", "measure", "selfcheck"]
 LIGHT_WING = [*GROUND, "store", "visualization", "summary"]
 # A contract names the store's reader, which every analysis streams from.
-ALSO = {"analyses": ["store"], "measure": ["store", "progress"], "models": ["zoo"]}
-JOINTS = {"runner", "cli", "api", "attention_visualizer", "complaints", "help", "progress"}
-JOINTS |= {"__main__", "__init__"}
+# A training of the zoo makes weights for a network of `models`, from the data set's own features.
+ALSO = {
+    "analyses": ["store"],
+    "measure": ["store", "progress"],
+    "models": ["zoo"],
+    "zoo": ["datasets", "models"],
+}
+JOINTS = {
+    "runner", "cli", "api", "complaints", "help", "__main__", "__init__", "progress",
+    "gate_tracking", "gate_files", "attention_visualizer",
+}  # fmt: skip
 
 
 def room(path: Path) -> str:

@@ -15,8 +15,8 @@ from interp_lab.errors import ConfigError, UnsupportedModelError
 # Tensors of processor outputs that carry a modality.
 MODALITY_KEYS = {
     "image": ("pixel_values", "images"),
-    "video": ("pixel_values_videos",),
-    "audio": ("input_features", "input_values"),
+    "video": ("pixel_values_videos", "src_vid"),
+    "audio": ("input_features", "input_values", "src_aud"),
 }
 # Logits that move less than this share of their range have not seen the change.
 LIVE_SHARE = 1e-5

@@ -1,28 +1,19 @@
 """What every model has in common: device, dtype, where weights come from, what an input is."""
 
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from transformers.utils import logging
 
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import (
     ConfigError,
     DeviceError,
-    MissingInputError,
-    UnsupportedModelError,
     did_you_mean,
 )
 from interp_lab.tokens import TokenMap
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-ZOO = "zoo:"
 
 
 @dataclass(frozen=True)
@@ -117,95 +108,57 @@ class WritingModel(LoadedModel, Protocol):
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Where a model's weights come from, as its YAML says.
+class GateHooks:
+    """Where the gates of one kind are.
 
     Args:
-        checkpoint: hub id, local folder, or `zoo:<name>` for a model that is shipped.
-        revision: branch, tag or commit on the hub.
-        dtype: float32, float16 or bfloat16.
-        init: `pretrained`, or `random` for the real architecture without any download.
-        trust_remote_code: run code that the checkpoint brings.
-        architecture: the configuration that `init: random` builds from.
+        hookpoints: patterns of the modules that put them out, as in `capture.gates.matching`;
+            layers are counted in the network's order.
+        nonlinearity: "tanh" or "sigmoid" if the modules put out the logit, None if the gate.
     """
 
-    checkpoint: str
-    revision: str | None = None
-    dtype: str = "float32"
-    init: str = "pretrained"
-    trust_remote_code: bool = False
-    architecture: dict[str, Any] = field(default_factory=dict)
+    hookpoints: tuple[str, ...]
+    nonlinearity: str | None = None
 
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            near = did_you_mean(self.dtype, DTYPES)
-            raise ConfigError(f"model.dtype={self.dtype!r}: give one of {', '.join(DTYPES)}.{near}")
-        if self.init not in ("pretrained", "random"):
-            raise ConfigError(f"model.init={self.init!r}: give pretrained or random")
 
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        """The dtype as torch names it."""
-        return DTYPES[self.dtype]
+@runtime_checkable
+class GatedModel(LoadedModel, Protocol):
+    """A model whose gates can be watched and changed.
 
-    def needed_architecture(self) -> dict[str, Any]:
-        """Return the architecture.
+    Attributes:
+        gates: kind ("attention", "ffn") -> where its gates are.
+        audio_gates: the kinds through which audio enters; at 0 its content is gone.
+    """
 
-        Raises:
-            ConfigError: if the YAML has none.
-        """
-        if not self.architecture:
+    gates: Mapping[str, GateHooks]
+    audio_gates: tuple[str, ...]
+
+
+def gate_hooks(gates: Mapping[str, Any], audio_gates: Sequence[str]) -> dict[str, GateHooks]:
+    """Return the gates that a model's YAML names.
+
+    Args:
+        gates: kind -> {"hookpoints": patterns, "nonlinearity": name or null}.
+        audio_gates: kinds.
+
+    Raises:
+        ConfigError: if a kind has other keys or no hookpoints, or an audio gate is no kind.
+    """
+    found: dict[str, GateHooks] = {}
+    for kind, values in gates.items():
+        hookpoints = values.get("hookpoints") if isinstance(values, Mapping) else None
+        if not hookpoints or set(values) - {"hookpoints", "nonlinearity"}:
             raise ConfigError(
-                "model.init=random needs model.architecture; this model's YAML has none"
+                f"model.gates.{kind}: give hookpoints (patterns of module paths) and nonlinearity "
+                "(tanh, sigmoid or null)"
             )
-        return self.architecture
-
-    def location(self) -> str:
-        """Return what `from_pretrained` takes: a folder here, or a hub id.
-
-        Raises:
-            MissingInputError: if the checkpoint is written as a path and is not there.
-        """
-        if self.checkpoint.startswith(ZOO):
-            from interp_lab.zoo import weights_path
-
-            try:
-                return str(weights_path(self.checkpoint.removeprefix(ZOO)))
-            except ValueError as error:
-                raise ConfigError(f"model.checkpoint={self.checkpoint}: {error}") from error
-        path = Path(self.checkpoint).expanduser()
-        looks_local = self.checkpoint.startswith((".", "/", "~")) or self.checkpoint.count("/") > 1
-        if looks_local and not path.exists():
-            raise MissingInputError(f"model.checkpoint={self.checkpoint}: no such folder")
-        return str(path) if path.exists() else self.checkpoint
-
-    def load(self, loader: Callable[..., Any], what: str, **options: Any) -> Any:
-        """Call a `from_pretrained` on this checkpoint; a failure becomes one line.
-
-        Args:
-            loader: the class's `from_pretrained`.
-            what: what is loaded, for the message ("model", "processor").
-        """
-        place = self.location()
-        # What transformers would report of missing weights is checked by `refuse_partial` instead.
-        logging.set_verbosity_error()
-        if not sys.stderr.isatty():
-            logging.disable_progress_bar()
-        try:
-            return loader(
-                place,
-                revision=self.revision or "main",
-                trust_remote_code=self.trust_remote_code,
-                **options,
-            )
-        except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
-            offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-            raise MissingInputError(
-                f"model.checkpoint={self.checkpoint}: cannot load the {what}; it is no folder here "
-                f"and the hub{offline} does not give it, or it is damaged. Check the id and the "
-                f"network, give a folder, or use model.init=random. Cause: {first}"
-            ) from error
+        patterns = [hookpoints] if isinstance(hookpoints, str) else hookpoints
+        found[kind] = GateHooks(tuple(patterns), values.get("nonlinearity"))
+    unknown = [kind for kind in audio_gates if kind not in found]
+    if unknown:
+        near = did_you_mean(unknown[0], found)
+        raise ConfigError(f"model.audio_gates: no gates {unknown[0]!r} in model.gates.{near}")
+    return found
 
 
 def resolve_device(device: int | str | None) -> torch.device:
@@ -246,25 +199,3 @@ def as_picture(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]
     scale, shift = (torch.tensor(values).view(3, 1, 1) for values in (std, mean))
     image = (pixels.float().cpu() * scale + shift) * 255
     return image.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
-
-
-def refuse_partial(info: Mapping[str, Any], checkpoint: str, ignored: Sequence[str] = ()) -> None:
-    """Refuse a checkpoint that does not fill the model: a partial load gives wrong numbers.
-
-    Args:
-        info: transformers' loading info.
-        ignored: prefixes of weights that the checkpoint may hold for parts that are not used.
-
-    Raises:
-        UnsupportedModelError: if weights are missing, left over or of the wrong shape.
-    """
-    missing = sorted(info.get("missing_keys", ()))
-    extra = sorted(k for k in info.get("unexpected_keys", ()) if not k.startswith(tuple(ignored)))
-    wrong = sorted(str(k) for k in info.get("mismatched_keys", ()))
-    for problem, keys in (("lacks", missing), ("has unknown", extra), ("has misshapen", wrong)):
-        if keys:
-            more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-            raise UnsupportedModelError(
-                f"model.checkpoint={checkpoint}: {problem} weights {', '.join(keys[:5])}{more}; "
-                "this checkpoint is not of the family that its YAML names"
-            )

@@ -21,7 +21,8 @@ from transformers import (
 
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
-from interp_lab.models.base import Prepared, Seen, Weights, as_picture, refuse_partial
+from interp_lab.models.base import Prepared, Seen, as_picture
+from interp_lab.models.weights import Weights, refuse_partial
 from interp_lab.tokens import Token, TokenMap
 
 FAMILIES: dict[str, tuple[Any, Any, Any, str]] = {

@@ -21,7 +21,7 @@ from transformers import (
 
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError
-from interp_lab.models.base import Weights, as_picture, refuse_partial
+from interp_lab.models.base import as_picture
 from interp_lab.models.language import LanguageModel
 from interp_lab.models.llava_original import (
     is_original,
@@ -32,6 +32,7 @@ from interp_lab.models.llava_original import (
 )
 from interp_lab.models.loading import RANDOM_NOTE, load_module, random_module
 from interp_lab.models.tokenmaps import Span, llava_map, locate
+from interp_lab.models.weights import Weights, refuse_partial
 from interp_lab.tokens import TokenMap
 
 # The input format that LLaVA v1.5 was trained on (its conversation template vicuna_v1).

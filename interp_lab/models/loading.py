@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from interp_lab.models.base import Weights, refuse_partial
+from interp_lab.models.weights import Weights, refuse_partial
 
 RANDOM_NOTE = "RANDOM WEIGHTS: the architecture is real, the numbers mean nothing"
 

@@ -16,10 +16,10 @@ from transformers import (
 
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import SampleError, UnsupportedModelError
-from interp_lab.models.base import Weights
 from interp_lab.models.language import LanguageModel, chat_spans
 from interp_lab.models.loading import RANDOM_NOTE, load_module, random_module
 from interp_lab.models.tokenmaps import Span, omni_map
+from interp_lab.models.weights import Weights
 from interp_lab.tokens import TokenMap
 
 # What a whole Omni checkpoint holds beside the thinker.

@@ -10,10 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import MissingInputError, SampleError
-from interp_lab.models.base import Weights
 from interp_lab.models.language import LanguageModel, chat_spans
 from interp_lab.models.loading import load_module
 from interp_lab.models.tokenmaps import Span, text_map
+from interp_lab.models.weights import Weights
 from interp_lab.tokens import TokenMap
 
 PACKAGE = "package:"

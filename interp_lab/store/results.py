@@ -5,6 +5,7 @@ This is what figures, reports, exports and notebooks see of a run. It needs h5py
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -76,7 +77,11 @@ class Results:
         """The samples that could not be measured, with their reasons."""
         return read_failures(self._file)
 
-    @property
+    @cached_property
+    def _indices(self) -> np.ndarray:
+        return self._file["samples/index"][...]
+
+    @cached_property
     def aggregates(self) -> dict[str, Field]:
         """The fields over the whole run, by name."""
         return read_fields(self._file["aggregate"]) if "aggregate" in self._file else {}
@@ -99,23 +104,18 @@ class Results:
         field = self._field(name, self.fields)
         row = self._row(sample)
         if field.ragged:
-            group = self._file["ragged"].get(ragged_name(self._file["samples/index"][row]))
+            group = self._file["ragged"].get(ragged_name(self._indices[row]))
             if group is None or name not in group:
                 raise StoreError(f"sample {self.sample_ids[row]!r} holds no field {name!r}")
             return _value(group[name], at)
         return _value(self._file["samples"][name], row)
 
     def holds(self, name: str, sample: str | int) -> bool:
-        """Return whether a sample has a value of a field; ragged ones may be missing.
-
-        Raises:
-            StoreError: if no sample has such a field, or the sample is not there.
-        """
-        row = self._row(sample)
-        if not self._field(name, self.fields).ragged:
-            return True
-        group = self._file["ragged"].get(ragged_name(self._file["samples/index"][row]))
-        return group is not None and name in group
+        """Return whether a sample has a value of this field; a ragged one may be absent."""
+        if name not in self.fields:
+            return False
+        index = ragged_name(self._indices[self._row(sample)])
+        return not self.fields[name].ragged or name in self._file["ragged"].get(index, ())
 
     def stream(self, names: Sequence[str], chunk: int = 256) -> Iterator[dict[str, np.ndarray]]:
         """Yield the stacked fields in blocks of at most `chunk` samples: {name: (n, *axes)}.

@@ -77,6 +77,7 @@ class Stage:
 STAGES = (
     Stage("look", steps=320, batch=28, drills=18, tower_steps=80),
     Stage("walk", steps=260, batch=28, drills=6, peak=1.5e-3),
+    Stage("settle", steps=240, batch=28, drills=10, peak=8e-4, fall=160),
 )
 
 

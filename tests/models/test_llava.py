@@ -142,8 +142,8 @@ def test_the_original_names_map_one_to_one() -> None:
 
 
 def test_the_original_layout_gives_the_same_logits(tmp_path: Path) -> None:
-    from interp_lab.models.base import Weights
     from interp_lab.models.llava import _original
+    from interp_lab.models.weights import Weights
 
     torch.manual_seed(0)
     values = architecture(text={"vocab_size": 63}) | {"image_token_index": 63}

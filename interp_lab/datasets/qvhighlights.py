@@ -1,0 +1,194 @@
+"""QVHighlights (Lei et al. 2021, arXiv 2107.09609): queries of videos, given as feature files.
+
+One record is one measurement: a query, the video's features, the audio's features of the same
+clips, and, except in test files, the moments that fit. A record without audio fails; nothing is
+put in its place.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from interp_lab.datasets.base import Sample, existing_path
+from interp_lab.datasets.qvhighlights_features import read_features, unit_rows, with_time
+from interp_lab.datasets.qvhighlights_records import (
+    duration_of,
+    read_lines,
+    saliency_of,
+    text_of,
+    video_of,
+    windows_of,
+)
+from interp_lab.datasets.records import distinct_names, is_storable
+from interp_lab.errors import ConfigError, MissingInputError, SampleError, did_you_mean
+
+VIDEO_KEY = "features"
+
+
+class QVHighlights:
+    """Records of a QVHighlights annotation file with their features.
+
+    A sample's id is its `qid`. Its parts: the query. Its facts: `query`, `vid`, `duration`
+    (seconds), `clip_seconds`, `video` (clips, width), `audio` (the same clips, width), `text`
+    (words, width), all float32 and ready for the network; `windows` ((start, end) each, in
+    seconds) and `saliency` (clips,), sums of the annotators' scores, both None where the file does
+    not say; `audio_kind` (the record's `audio`; None if it has none).
+
+    Args:
+        annotations: JSON lines.
+        feature_root: holds the feature folders.
+        max_samples: use the first so many; -1 = all.
+        ids: only these `qid`s; null = all.
+        video_features: folders of `{vid}.npz`; their columns are laid side by side.
+        text_features: folder of `qid{qid}.npz`.
+        audio_features: folder of `{vid}.npy`.
+        video_widths, text_width, audio_width: expected columns; null = any.
+        text_key: the array in a text file: last_hidden_state, or pooler_output (one row).
+        ctx_mode: `video_tef` adds a clip's place in time to video and audio, `video` does not.
+        normalise: give every row of every file the length 1.
+        max_clips, max_words: rows used; what comes after them is cut.
+        clip_seconds: how long a clip is.
+
+    Raises:
+        MissingInputError: if the file or a folder is not there.
+        ConfigError: if the file is no JSON lines, or no record is left.
+    """
+
+    def __init__(
+        self,
+        annotations: str,
+        feature_root: str,
+        max_samples: int = -1,
+        ids: list[str | int] | None = None,
+        video_features: list[str] = ["slowfast_features", "clip_features"],  # noqa: B006
+        text_features: str = "clip_text_features",
+        audio_features: str = "pann_features",
+        video_widths: list[int] | None = None,
+        text_width: int | None = None,
+        audio_width: int | None = None,
+        text_key: Literal["last_hidden_state", "pooler_output"] = "last_hidden_state",
+        ctx_mode: Literal["video_tef", "video"] = "video_tef",
+        normalise: bool = True,
+        max_clips: int = 75,
+        max_words: int = 32,
+        clip_seconds: float = 2.0,
+    ) -> None:
+        if max_samples != -1 and max_samples < 1:
+            raise ConfigError(f"dataset.max_samples={max_samples}: give -1 (all) or at least 1")
+        if not video_features or (video_widths and len(video_widths) != len(video_features)):
+            raise ConfigError("dataset.video_features and dataset.video_widths: one width a folder")
+        if min(max_clips, max_words) < 1 or not clip_seconds > 0:
+            raise ConfigError("dataset.max_clips, max_words and clip_seconds: should be above 0")
+        root = existing_path("dataset.feature_root", feature_root)
+        self._video = [_folder(root, "video_features", name) for name in video_features]
+        self._text = _folder(root, "text_features", text_features)
+        self._audio = _folder(root, "audio_features", audio_features)
+        self._video_widths = video_widths or [None] * len(video_features)
+        self._text_width, self._audio_width = text_width, audio_width
+        self._text_key = text_key
+        self._with_time = ctx_mode == "video_tef"
+        self._normalise = normalise
+        self._max_clips, self._max_words = max_clips, max_words
+        self._clip_seconds = clip_seconds
+        self._records = read_lines(annotations)
+        self._names = distinct_names([_named(record) for record in self._records])
+        chosen = self._chosen(ids)
+        self._indices = chosen if max_samples == -1 else chosen[:max_samples]
+
+    def ids(self) -> Sequence[str]:
+        """Return the `qid`s in the file's order, as text."""
+        return [self._names[n] for n in self._indices]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many records do not say which moments fit."""
+        records = [self._records[n] for n in self._indices]
+        unknown = sum(isinstance(r, dict) and r.get("relevant_windows") is None for r in records)
+        return {"without_windows": unknown} if unknown else {}
+
+    def load(self, index: int) -> Sample:
+        """Return one query with its features.
+
+        Raises:
+            SampleError: if the record is malformed, or a feature file is missing, damaged, of
+                another width or holds NaN.
+        """
+        number = self._indices[index]
+        record, name = self._records[number], self._names[number]
+        if isinstance(record, SampleError):
+            raise record
+        _check_name(record, name)
+        query, vid, duration = text_of(record, "query"), video_of(record), duration_of(record)
+        video, audio = self._clips(vid)
+        kind = record.get("audio")
+        if kind is not None and (not isinstance(kind, str) or not is_storable(kind)):
+            raise SampleError(f"audio={kind!r:.60}: should be a text or left out")
+        facts: dict[str, Any] = {
+            "query": query,
+            "vid": vid,
+            "duration": duration,
+            "clip_seconds": self._clip_seconds,
+            "video": video,
+            "audio": audio,
+            "text": self._words(name),
+            "windows": windows_of(record, duration),
+            "saliency": saliency_of(record, len(video)),
+            "audio_kind": kind,
+        }
+        return Sample(name, (("text", query),), facts=facts)
+
+    def _clips(self, vid: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return video and audio features of the same clips."""
+        widths = zip(self._video, self._video_widths, strict=True)
+        tables = [
+            read_features(folder / f"{vid}.npz", VIDEO_KEY, width, "video")
+            for folder, width in widths
+        ]
+        tables.append(read_features(self._audio / f"{vid}.npy", None, self._audio_width, "audio"))
+        # Extractors differ by a clip at the end of a video; the shortest says how many there are.
+        n = min(self._max_clips, *(len(table) for table in tables))
+        *seen, heard = [self._rows(table[:n]) for table in tables]
+        video = np.concatenate(seen, axis=1)
+        return (with_time(video), with_time(heard)) if self._with_time else (video, heard)
+
+    def _words(self, name: str) -> np.ndarray:
+        path = self._text / f"qid{name}.npz"
+        rows = read_features(path, self._text_key, self._text_width, "text")
+        return self._rows(rows[: self._max_words])
+
+    def _rows(self, table: np.ndarray) -> np.ndarray:
+        return unit_rows(table) if self._normalise else table
+
+    def _chosen(self, ids: Sequence[str | int] | None) -> list[int]:
+        if ids is None:
+            return list(range(len(self._records)))
+        wanted = {str(name) for name in ids}
+        missing = sorted(wanted - set(self._names))
+        if missing or not wanted:
+            near = did_you_mean(missing[0], self._names) if missing else ""
+            what = f"no qid {missing[0]!r} in the annotations.{near}" if missing else "is empty"
+            raise ConfigError(f"dataset.ids: {what}")
+        return [n for n, name in enumerate(self._names) if name in wanted]
+
+
+def _folder(root: Path, key: str, name: str) -> Path:
+    folder = existing_path(f"dataset.{key}", root / name)
+    if not folder.is_dir():
+        raise MissingInputError(f"dataset.{key}={name}: {folder} is not a folder")
+    return folder
+
+
+def _named(record: Any) -> dict[str, Any]:
+    return {"id": record.get("qid")} if isinstance(record, dict) else {}
+
+
+def _check_name(record: dict[str, Any], name: str) -> None:
+    """Check that a record goes by its own `qid`: the name also finds its text features."""
+    qid = record.get("qid")
+    if isinstance(qid, bool) or not isinstance(qid, int | str) or not str(qid).strip():
+        raise SampleError(f"qid={qid!r:.60}: should be a number or a text")
+    if str(qid) != name:
+        raise SampleError(f"qid {str(qid)!r:.60} cannot be used, or an earlier record has it")
+    if Path(str(qid)).name != str(qid):
+        raise SampleError(f"qid={qid!r:.60}: should not name a folder")
