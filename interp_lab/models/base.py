@@ -194,6 +194,18 @@ class Weights:
             ) from error
 
 
+def without_memory(network: Any, config: Any, weights: Weights) -> torch.nn.Module:
+    """Return a network whose weights have shapes and dtypes but no memory, for plans.
+
+    Args:
+        network: a transformers class.
+        config: its configuration.
+        weights: say the dtype.
+    """
+    with torch.device("meta"):
+        return network._from_config(config, dtype=weights.torch_dtype)
+
+
 def resolve_device(device: int | str | None) -> torch.device:
     """Return the torch device for `null | cpu | cuda | cuda:1 | 1`; null = best available.
 
