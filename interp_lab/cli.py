@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,10 +17,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from interp_lab.config import conf_dir, quoted
-from interp_lab.errors import FinishedWithFailuresError, StoppedByUserError
+from interp_lab.errors import FAILED_SAMPLES, STOPPED, FinishedWithFailuresError, StoppedByUserError
+from interp_lab.sweep import interruptible, started
 
-FAILED_SAMPLES = 3
-STOPPED = 130
 # Hydra's flags that take a value in the next argument.
 FLAGS_WITH_VALUE = frozenset(
     ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn")
@@ -73,8 +73,7 @@ def with_task_of_result(arguments: list[str]) -> list[str]:
     return [*arguments, f"task={task}"] if known else arguments
 
 
-# What a single job raised. Hydra would announce it in lines of its own before handing it on; in a
-# sweep, whose jobs may be other processes, it has to be raised.
+# What a single job raised. Hydra would announce it in lines of its own before handing it on.
 _problems: list[Exception] = []
 
 
@@ -85,11 +84,15 @@ def job(cfg: DictConfig) -> None:
     # A log that cannot be written (a full disk) must not bury the error under tracebacks.
     logging.raiseExceptions = False
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    config = HydraConfig.get()
+    if config.mode == RunMode.MULTIRUN:
+        from interp_lab.jobs import run_in_sweep
+
+        run_in_sweep(cfg, config)
+        return
     try:
-        do(cfg, list(HydraConfig.get().overrides.task))
+        do(cfg, list(config.overrides.task))
     except Exception as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
         _problems.append(error)
 
 
@@ -106,13 +109,36 @@ def do(cfg: DictConfig, overrides: list[str]) -> None:
     for path in outcome.figures[:8]:
         print(f"figure: {path}")
     if len(outcome.figures) > 8:
-        print(f"figures: {len(outcome.figures)} in {outcome.results.parent / 'figures'}")
-    print(f"results: {outcome.results}", flush=True)
-    if outcome.failed:
-        raise FinishedWithFailuresError(
-            f"{outcome.measured} samples measured, {outcome.failed} failed; "
-            f"mode=summary results={outcome.results} lists them"
-        )
+        print(f"figures: {len(outcome.figures)} in {outcome.figures[0].parent}")
+    if outcome.results is not None:
+        print(f"results: {outcome.results}", flush=True)
+    outcome.complain()
+
+
+def sweep_or_job(verbose: bool) -> int:
+    """Let Hydra run the jobs; return the exit code of a sweep, whose errors are then printed.
+
+    Raises:
+        Exception: what went wrong before the first job of a sweep, or in a job by itself.
+    """
+    started(forget=True)
+    raised: BaseException | None = None
+    with interruptible():
+        try:
+            job()
+        except (Exception, KeyboardInterrupt) as error:
+            raised = error
+    folder = started(forget=True)
+    if folder is not None:
+        from interp_lab.jobs import report
+
+        code = report(folder, raised)
+        if code is not None and not (verbose and raised):
+            return code
+    for error in [raised, *_problems]:
+        if error is not None:
+            raise error
+    return 0
 
 
 def main() -> NoReturn:
@@ -144,10 +170,13 @@ def run(arguments: list[str]) -> int:
             arguments = [f"--config-path={conf_dir()}", *arguments]
         sys.argv = [sys.argv[0], *arguments]
         _problems.clear()
-        job()
-        if _problems:
-            raise _problems[0]
-        return 0
+        if "mode=plan" not in arguments:
+            return sweep_or_job(verbose)
+        from interp_lab.planning import plan_arguments
+
+        with tempfile.TemporaryDirectory() as folder:
+            sys.argv = [sys.argv[0], *plan_arguments(arguments, folder)]
+            return sweep_or_job(verbose)
     except FinishedWithFailuresError as error:
         print(f"finished with failures: {error}", file=sys.stderr)
         return FAILED_SAMPLES

@@ -14,6 +14,15 @@ from omegaconf.errors import OmegaConfBaseException
 from interp_lab.config import conf_dir
 from interp_lab.errors import ConfigError, InterpLabError, did_you_mean
 
+# What a launcher's option or class is called -> the extra that installs it.
+EXTRA_OF_LAUNCHER = {
+    "hydra_submitit_launcher": "slurm",
+    "submitit_slurm": "slurm",
+    "submitit_local": "slurm",
+    "hydra_ray_launcher": "ray",
+    "ray": "ray",
+}
+
 
 def explain(error: Exception, arguments: list[str], folders: list[Path]) -> str | None:
     """Return one line for an error that the user can mend, or None for a fault of ours.
@@ -37,6 +46,8 @@ def explain(error: Exception, arguments: list[str], folders: list[Path]) -> str 
         return f"{error.override}: not of the form key=value ({first})"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _composition(error, arguments, folders)
+    if isinstance(error, RuntimeError) and "Unknown plugin class" in str(error):
+        return _missing_plugin(str(error))
     return _unwritable(error) if isinstance(error, OSError) else None
 
 
@@ -69,11 +80,20 @@ def _missing_config(error: MissingConfigException) -> str:
     if not error.options:
         return f"{name}: no such configuration; --config-dir names the folder of your own"
     group, _, option = name.rpartition("/")
+    if group == "hydra/launcher" and option in EXTRA_OF_LAUNCHER:
+        return _missing_plugin(option)
     options = [str(o) for o in error.options]
     return (
         f"{group}={option}: no such option.{did_you_mean(option, options)} "
         f"There are: {', '.join(options)}"
     )
+
+
+def _missing_plugin(text: str) -> str:
+    """Say which extra brings a launcher, from its name or the path of its class."""
+    extra = next((e for name, e in EXTRA_OF_LAUNCHER.items() if name in text), None)
+    wanted = f"pip install 'interp-lab[{extra}]'" if extra else "install its Hydra plugin"
+    return f"hydra/launcher: this launcher is not installed; {wanted}"
 
 
 def _composition(error: Exception, arguments: list[str], folders: list[Path]) -> str:

@@ -1,6 +1,6 @@
-"""The configuration: its typed schema, where it lies, and the checks that come before any model.
+"""The configuration: where it lies, what a run is called, and the checks before any model.
 
-Two kinds of nodes. The root and its small sections are dataclasses here, which OmegaConf enforces.
+Two kinds of nodes. The root and its small sections are the dataclasses of `schema`.
 The nodes `model`, `dataset`, `analysis` and `visualization` name a class in `_target_`; the
 signature of that class is their schema, so a new study brings its own and edits nothing here.
 """
@@ -10,8 +10,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from enum import Enum
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +20,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from interp_lab import __version__
 from interp_lab.errors import ConfigError, did_you_mean
+from interp_lab.schema import Config, Mode
 
 PACKAGE = Path(__file__).parent
 # Keys that every node may hold beside its class's own arguments.
@@ -30,70 +30,6 @@ GIVEN_BY_RUNNER = ("device", "seed", "batch_size")
 # Where a model runs, what a node is called and where a text is shown from do not change a number.
 NOT_IN_RUN_ID = {"model": ("device_map", "name"), "dataset": ("name",)}
 NOT_IN_RUN_ID["analysis"] = ("name", "start_phrase")
-
-
-class Mode(Enum):
-    """What a command does: measure, draw again, or list what a result holds."""
-
-    run = "run"
-    render = "render"
-    summary = "summary"
-
-
-@dataclass
-class Output:
-    """Where results go and how they are written."""
-
-    root: str = "outputs"
-    dir: str = "${run_dir:}"
-    part_size: int = 64
-    part_seconds: float = 30.0
-    exports: bool = True
-
-
-@dataclass
-class Capture:
-    """How attention is watched, and what is checked while it is."""
-
-    method: str = "auto"
-    verify: str = "first"
-    live_check: bool = True
-    interventions: list[Any] = field(default_factory=list)
-
-
-@dataclass
-class Select:
-    """Which samples get figures of their own, and which layer and head these show."""
-
-    language: Any = None
-    word: Any = None
-    dimensions: Any = None
-    data_type: Any = None
-    layer: Any = None
-    head: Any = None
-
-
-@dataclass
-class Config:
-    """The root of every configuration."""
-
-    task_name: str = MISSING
-    mode: Mode = Mode.run
-    device: Any = None
-    seed: int = 0
-    batch_size: int = 8
-    resume: bool = True
-    retry_failed: bool = False
-    results: str | None = None
-    max_failed_share: float = 0.2
-    model: Any = MISSING
-    dataset: Any = MISSING
-    analysis: Any = MISSING
-    visualization: Any = MISSING
-    select: Select = field(default_factory=Select)
-    importers: dict[str, str] = field(default_factory=dict)
-    capture: Capture = field(default_factory=Capture)
-    output: Output = field(default_factory=Output)
 
 
 def quoted(override: str) -> str:
@@ -150,7 +86,7 @@ def run_dir(cfg: DictConfig) -> str:
 
     For `mode=render | summary` with `results=` it is the directory of that result.
     """
-    if cfg.mode != Mode.run and cfg.results:
+    if cfg.mode in (Mode.render, Mode.summary) and cfg.results:
         path = Path(cfg.results)
         return str(path if path.is_dir() else path.parent)
     place = f"{node_name(cfg, 'model')}-{node_name(cfg, 'dataset')}-{run_id(cfg)}"
@@ -176,8 +112,9 @@ def check_root(cfg: DictConfig) -> None:
         ConfigError: names the key and, where it can, the nearest valid one.
     """
     _check_keys(cfg, Config, "")
-    for key, low in (("batch_size", 1), ("output.part_size", 1)):
-        if OmegaConf.select(cfg, key) < low:
+    for key, low in (("batch_size", 1), ("output.part_size", 1), ("keep_models", 0)):
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value < low:
             raise ConfigError(f"{key}={OmegaConf.select(cfg, key)}: give at least {low}")
     if not 0 <= cfg.max_failed_share <= 1:
         raise ConfigError(f"max_failed_share={cfg.max_failed_share}: give a share from 0 to 1")

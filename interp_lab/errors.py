@@ -7,6 +7,10 @@ error as one line. Any other exception is a fault of the program and keeps its t
 import difflib
 from collections.abc import Iterable
 
+# Exit codes of the command line, beside 0 (all well) and 1 (an error).
+FAILED_SAMPLES = 3
+STOPPED = 130
+
 
 class InterpLabError(Exception):
     """An error that the user can mend; its text is one line."""

@@ -19,10 +19,15 @@ Examples
   python -m interp_lab dataset=images dataset.path=cat.jpg model=clip_vit_large_patch14_336
   python -m interp_lab dataset=images dataset.path=photos/ analysis.metric=dot_product device=cuda:1
   python -m interp_lab --multirun model=clip_vit_large_patch14,clip_vit_large_patch14_336
+  python -m interp_lab --multirun task=scienceqa device=0,1,2
   python -m interp_lab mode=render results=outputs/.../results.h5 visualization.cmap=hot
   python -m interp_lab mode=summary results=outputs/.../results.h5
+  python -m interp_lab mode=plan task=scienceqa model=llava_1_5_7b
 
 Choose one option of a group with group=option"""
+
+# Launchers that bring their own configuration.
+INSTALLED_LAUNCHERS = ("joblib", "ray")
 
 FOOTER = """\
 Flags (they may stand anywhere)
@@ -45,6 +50,9 @@ def help_text(folders: list[Path], overrides: list[str]) -> str:
         options = {p.stem for f in (conf_dir(), *folders) for p in (f / group).glob("*.yaml")}
         if options:
             lines.append(f"  {group:<14} {', '.join(sorted(options))}")
+    presets = {path.stem for path in (conf_dir() / "hydra" / "launcher").glob("*.yaml")}
+    launchers = ", ".join(sorted({*INSTALLED_LAUNCHERS, *presets}))
+    lines.append(f"  hydra/launcher {launchers}")
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("config", overrides=overrides)
     lines += ["", "Every key and its value now; change it with key=value", ""]

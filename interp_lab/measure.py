@@ -1,9 +1,10 @@
 """The loop over samples: load, prepare, run under capture, reduce, hand to the store.
 
 A sample that fails is recorded with its reason and the rest goes on; a batch that does not fit in
-memory is halved; Ctrl-C stops after the batch at hand.
+memory is halved; Ctrl-C and SIGTERM stop after the batch at hand.
 """
 
+import itertools
 import logging
 import signal
 import threading
@@ -40,14 +41,18 @@ class Measurement:
         model, dataset, analysis: the parts of the study.
         writer: takes finished and failed samples.
         progress: counts them.
-        batch_size: samples a forward; halved when memory runs out.
+        batch_size: samples a forward; halved when memory runs out. Batches are cut from the whole
+            data set, not from what is left of it: the same samples meet whatever was done before.
         max_failed_share: share of failed samples that stops the run.
         check: is called with each measured batch; the run's checks of itself.
         method: how attention is captured, `auto` or `eager`.
         interventions: what to change in every sample, as `capture.roles` reads it.
+        seed: of answers that are sampled; each batch starts from it and from its place.
+        stop: is asked after every batch whether to stop.
 
     Attributes:
         paths: how captured numbers were made ("lse", "rows", "eager") and by which kernels.
+        failed: samples that failed.
     """
 
     def __init__(
@@ -62,6 +67,8 @@ class Measurement:
         check: Check | None = None,
         method: str = "auto",
         interventions: Sequence[Mapping[str, Any]] = (),
+        seed: int = 0,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.model = model
         self.dataset = dataset
@@ -73,13 +80,15 @@ class Measurement:
         self.check = check
         self.method = method
         self.interventions = interventions
+        self.seed = seed
+        self.stop = stop
+        self.failed = 0
         self.paths: dict[str, list[str]] = {"paths": [], "kernels": []}
         self._ids = dataset.ids()
         self._seen = 0
-        self._failed = 0
 
     def run(self, todo: Sequence[int]) -> bool:
-        """Measure the samples at these places; return False if the user stopped it.
+        """Measure the samples at these places, in order; return False if it was stopped.
 
         Raises:
             TooManyFailuresError: if too large a share has failed.
@@ -88,7 +97,7 @@ class Measurement:
             try:
                 for loaded in self._loaded_batches(todo):
                     self._attempt_all(loaded)
-                    if stopped.is_set():
+                    if stopped.is_set() or self.stop():
                         return False
             finally:
                 self.writer.flush()
@@ -96,7 +105,8 @@ class Measurement:
 
     def _loaded_batches(self, todo: Sequence[int]) -> Iterator[Loaded]:
         """Yield loaded samples; the next batch is read while the model works on this one."""
-        chunks = [todo[i : i + self.batch_size] for i in range(0, len(todo), self.batch_size)]
+        size = self.batch_size
+        chunks = [list(places) for _, places in itertools.groupby(todo, lambda i: i // size)]
         with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
             following = pool.submit(self._load, chunks[0]) if chunks else None
             for chunk in [*chunks[1:], None]:
@@ -160,6 +170,7 @@ class Measurement:
 
     def _measure(self, batch: Loaded) -> None:
         samples = [sample for _, sample in batch]
+        torch.manual_seed(self.seed * 1_000_003 + batch[0][0])
         with torch.inference_mode():
             prepared = self.model.prepare(samples)
             plans = [self.analysis.plans(seen.tokens) for seen in prepared.seen]
@@ -178,8 +189,9 @@ class Measurement:
                 self.check(prepared, plans, capture, [row["plain"] for row in outputs])
         for key, known in self.paths.items():
             known += [name for name in capture.how.get(key, ()) if name not in known]
-        for (index, sample), value in zip(batch, values, strict=True):
-            self.writer.add(index, sample.id, value)
+        finished = zip(batch, values, strict=True)
+        self.writer.add_batch([(index, sample.id, value) for (index, sample), value in finished])
+        for _ in batch:
             self._seen += 1
             self.progress.step()
 
@@ -218,19 +230,24 @@ class Measurement:
         )  # fmt: skip
         self.writer.fail(Failure(index, sample_id, stage, reason))
         self._seen += 1
-        self._failed += 1
+        self.failed += 1
         self.progress.step(failed=True)
-        share = self._failed / self._seen
-        if self._failed >= FEWEST_FAILURES and share > self.max_failed_share:
+        share = self.failed / self._seen
+        if self.failed >= FEWEST_FAILURES and share > self.max_failed_share:
             raise TooManyFailuresError(
-                f"{self._failed} of {self._seen} samples failed, more than max_failed_share="
+                f"{self.failed} of {self._seen} samples failed, more than max_failed_share="
                 f"{self.max_failed_share} allows; the last: {sample_id}: {reason}"
             )
 
 
 @contextmanager
 def stop_flag() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a flag, the second into an interrupt; main thread only."""
+    """Turn the first Ctrl-C, or a polite end, into a flag, the second Ctrl-C into an interrupt.
+
+    SIGTERM and SIGUSR2 are left to whoever handles them already: under Slurm, submitit queues the
+    job again and ends it by an exception, after which the finished samples are written as ever.
+    Main thread only.
+    """
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield flag
@@ -242,8 +259,13 @@ def stop_flag() -> Iterator[threading.Event]:
         flag.set()
         log.warning("stopping after the batch at hand; Ctrl-C again to stop at once")
 
-    before = signal.signal(signal.SIGINT, stop)
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, stop)}
+    for name in ("SIGTERM", "SIGUSR2"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            before[number] = signal.signal(number, stop)
     try:
         yield flag
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

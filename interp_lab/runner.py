@@ -1,41 +1,28 @@
 """The pipeline, in reading order: compose, load, measure, merge, export, draw.
 
-The wing with torch is imported inside `measure_study` alone, so that drawing a result again or
-listing it needs neither torch nor transformers.
+The wing with torch is imported inside `work.measure` alone, so that drawing a result again or
+listing it needs neither torch nor transformers; matplotlib is imported where it draws, because
+listing and planning should be quick.
 """
 
-import json
-import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from interp_lab.capture.roles import check_interventions
-from interp_lab.config import (
-    NOT_IN_RUN_ID,
-    Mode,
-    build,
-    check_arguments,
-    check_root,
-    node_name,
-    plain,
-    run_id,
-    target_of,
-)
-from interp_lab.errors import ConfigError, StoppedByUserError, StoreError, TooManyFailuresError
-from interp_lab.progress import Progress
-from interp_lab.store.merge import merge
-from interp_lab.store.parts import PartWriter, finished_samples, list_parts
+from interp_lab.config import NOT_IN_RUN_ID, build, check_arguments, check_root, plain, target_of
+from interp_lab.errors import ConfigError, FinishedWithFailuresError, StoreError
+from interp_lab.merging import merge_by_hand
+from interp_lab.schema import Mode
 from interp_lab.store.places import safe_name
-from interp_lab.store.provenance import now, provenance
 from interp_lab.store.results import open_results
 from interp_lab.store.rundir import RunDirectory
 from interp_lab.summary import summary
-from interp_lab.visualization.draw import check_figures, draw_all
+from interp_lab.sweep import SweepJob
+from interp_lab.work import command_of, work_on
 
-log = logging.getLogger(__name__)
 # The nodes that a stored number depends on.
 MEASURED = ("model", "dataset", "analysis")
 
@@ -45,23 +32,46 @@ class Outcome:
     """What a command did.
 
     Args:
-        results: path of the result.
-        measured: samples in it.
+        results: path of the result; None if another job makes it.
+        measured: samples in it, or those that this job measured.
         failed: samples that could not be measured.
         figures: the files that were drawn.
+        missing: samples that nobody has measured yet.
     """
 
-    results: Path
+    results: Path | None
     measured: int
     failed: int
     figures: tuple[Path, ...] = ()
+    missing: int = 0
+
+    def complain(self) -> None:
+        """Raise for samples that failed or are missing.
+
+        Raises:
+            FinishedWithFailuresError: with how many, and what lists them.
+        """
+        if self.missing:
+            raise FinishedWithFailuresError(
+                f"{self.measured} samples merged, {self.missing} not measured yet; the command of "
+                "the run goes on with them"
+            )
+        if self.failed:
+            place = self.results or "..., once the last job has merged,"
+            raise FinishedWithFailuresError(
+                f"{self.measured} samples measured, {self.failed} failed; "
+                f"mode=summary results={place} lists them"
+            )
 
 
-def run_study(cfg: DictConfig, overrides: list[str] | None = None) -> Outcome:
-    """Do what the configuration says: measure, draw again, or list.
+def run_study(
+    cfg: DictConfig, overrides: list[str] | None = None, job: SweepJob | None = None
+) -> Outcome:
+    """Do what the configuration says: measure, plan, merge, draw again, or list.
 
     Args:
         cfg: the composed configuration.
+        job: what this is in a sweep; None outside of one.
         overrides: what the user typed; `mode=render` applies it to the style that is stored.
 
     Raises:
@@ -69,7 +79,16 @@ def run_study(cfg: DictConfig, overrides: list[str] | None = None) -> Outcome:
     """
     check_root(cfg)
     if cfg.mode == Mode.run:
-        return measure_study(cfg)
+        return measure_study(cfg, job)
+    if cfg.mode == Mode.plan:
+        # A plan needs what the machine has free, which nothing else here does.
+        from interp_lab.planning import plan
+
+        text = plan(cfg, job)
+        print(text) if text else None
+        return Outcome(None, 0, 0)
+    if cfg.mode == Mode.merge:
+        return merge_study(cfg, job)
     path = Path(cfg.results) if cfg.results else RunDirectory(cfg.output.dir).results
     if path.suffix.lstrip(".") in cfg.importers:
         return draw_study(cfg, imported(cfg, path))
@@ -82,106 +101,31 @@ def run_study(cfg: DictConfig, overrides: list[str] | None = None) -> Outcome:
     return draw_study(restyled(stored, cfg, overrides or []), path)
 
 
-def measure_study(cfg: DictConfig) -> Outcome:
-    """Measure what is left to measure, make the result, and draw it."""
+def measure_study(cfg: DictConfig, job: SweepJob | None) -> Outcome:
+    """Measure what is left of this job's share; draw the result, if this job made it."""
     style_of(cfg)
     check_interventions(plain(cfg.capture)["interventions"])
-    dataset = build(cfg, "dataset")
-    ids = list(dataset.ids())
+    done = work_on(cfg, job)
+    if done.last:
+        return draw_study(cfg, done.place.results)
+    return Outcome(None, done.measured, done.failed)
+
+
+def merge_study(cfg: DictConfig, job: SweepJob | None) -> Outcome:
+    """Merge by hand what is finished, and draw it."""
+    if cfg.results:
+        raise ConfigError("results: mode=merge takes the command of the run instead, with its keys")
+    style_of(cfg)
     place = RunDirectory(cfg.output.dir)
-    with place.locked():
-        if not cfg.resume:
-            place.clear_parts()
-        done = finished_samples(place.sources(cfg.resume))
-        todo = [i for i, name in enumerate(ids) if cfg.retry_failed or name not in done]
-        todo = [i for i in todo if not done.get(ids[i])]
-        if done:
-            log.info(
-                "%d of %d samples were measured before; going on", len(ids) - len(todo), len(ids)
-            )
-        if todo or not place.results.exists() or list_parts(place.parts):
-            measure(cfg, place, dataset, ids, todo)
-    return draw_study(cfg, place.results)
-
-
-def measure(
-    cfg: DictConfig, place: RunDirectory, dataset: Any, ids: list[str], todo: list[int]
-) -> None:
-    """Load the model, measure the samples in `todo`, and write the result."""
-    from interp_lab.measure import Measurement
-    from interp_lab.models.base import resolve_device
-    from interp_lab.selfcheck import SelfCheck
-
-    started = now()
-    analysis = build(cfg, "analysis", seed=cfg.seed, batch_size=cfg.batch_size)
-    model = build(cfg, "model", device=resolve_device(cfg.device), seed=cfg.seed)
-    notes = [*model.notes, *analysis.check(model)]
-    for note in notes:
-        log.warning(note)
-    settings = plain(cfg.capture)
-    check = SelfCheck(model, settings["live_check"], settings["verify"])
-    writer = PartWriter(place.parts, analysis.fields, cfg.output.part_size, cfg.output.part_seconds)
-    with Progress(len(ids), len(ids) - len(todo)) as progress:
-        measurement = Measurement(
-            model,
-            dataset,
-            analysis,
-            writer,
-            progress,
-            cfg.batch_size,
-            cfg.max_failed_share,
-            check,
-            settings["method"],
-            settings["interventions"],
-        )
-        if not measurement.run(todo):
-            raise StoppedByUserError(
-                f"stopped with {progress.done} of {len(ids)} samples finished; "
-                "the same command goes on"
-            )
-    attributes = {
-        "definitions": json.dumps(dict(analysis.definitions)),
-        "notes": json.dumps(notes),
-        "device": str(model.device),
-        "capture": json.dumps({**measurement.paths, "interventions": settings["interventions"]}),
-        "checks": json.dumps(check.found),
-        "counts": json.dumps(dict(dataset.counts())),
-        "started": started,
-        "finished": now(),
-    }
-    conclude(cfg, place, ids, analysis, attributes)
-
-
-def conclude(
-    cfg: DictConfig, place: RunDirectory, ids: list[str], analysis: Any, attributes: dict[str, str]
-) -> None:
-    """Merge the parts into the result, and write the exports.
-
-    Raises:
-        TooManyFailuresError: if no sample could be measured.
-    """
-    sources = place.sources(cfg.resume)
-    if not any(finished_samples(sources).values()):
-        raise TooManyFailuresError(f"none of {len(ids)} samples could be measured; see the log")
-    config = OmegaConf.to_yaml(cfg, resolve=True)
-    identity = {
-        "task_name": cfg.task_name,
-        "model": node_name(cfg, "model"),
-        "dataset": node_name(cfg, "dataset"),
-        "run_id": run_id(cfg),
-        "config": config,
-    }
-    merge(sources, ids, place.results, identity | attributes | provenance(), analysis.compute)
-    if cfg.output.exports:
-        place.exports.mkdir(exist_ok=True)
-        (place.exports / "config.yaml").write_text(config, encoding="utf-8")
-        with open_results(place.results) as results:
-            analysis.export(results, place.exports)
-    place.clear_parts()
+    with place.held():
+        missing = merge_by_hand(cfg, place, build(cfg, "dataset"), command_of(job))
+    return replace(draw_study(cfg, place.results), missing=missing)
 
 
 def draw_study(cfg: DictConfig, path: Path) -> Outcome:
     """Draw a result as the visualization node says."""
+    from interp_lab.visualization.draw import draw_all
+
     style, figures = style_of(cfg)
     drawn = draw_all(path, figures, style, path.parent / "figures", plain(cfg.select))
     with open_results(path) as results:
@@ -194,6 +138,8 @@ def style_of(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
     Raises:
         ConfigError: for a value that could only fail later.
     """
+    from interp_lab.visualization.draw import check_figures
+
     values = plain(cfg.visualization)
     figures = values.pop("figures", None) or {}
     target = target_of(values, "visualization")

@@ -7,6 +7,8 @@ from interp_lab.fields import Category, Scalar
 from interp_lab.store.results import Results
 
 LONGEST_LIST = 10
+# Samples that are read at once; the fields that are read here are small.
+BLOCK = 4096
 
 
 def summary(results: Results) -> str:
@@ -41,7 +43,7 @@ def _categories(results: Results) -> list[str]:
     lines = []
     for field in results.of_kind(Category):
         values = Counter(
-            str(v) for block in results.stream([field.name]) for v in block[field.name]
+            str(v) for block in results.stream([field.name], BLOCK) for v in block[field.name]
         )
         if 1 <= len(values) <= LONGEST_LIST:
             listed = ", ".join(f"{value or '(none)'} {n}" for value, n in sorted(values.items()))
@@ -54,7 +56,7 @@ def _scalar_means(results: Results) -> list[str]:
     if not scalars or not len(results):
         return []
     totals = dict.fromkeys((f.name for f in scalars), 0.0)
-    for block in results.stream(list(totals)):
+    for block in results.stream(list(totals), BLOCK):
         for name, values in block.items():
             totals[name] += float(values.sum())
     lines = ["means over the samples"]

@@ -130,6 +130,69 @@ def test_a_measured_batch_equals_measuring_one_by_one(
     np.testing.assert_allclose(stored[0], stored[1], atol=1e-5)
 
 
+class Counting(ClipVision):
+    """A real tower that notes how many samples each forward had."""
+
+    batches: list[int]
+
+    def run(self, prepared: Prepared) -> Sequence[torch.Tensor]:
+        self.batches.append(len(prepared.seen))
+        return super().run(prepared)
+
+
+def test_batches_are_cut_from_the_whole_data_set_and_get_into_one_part_whole(
+    pictures: Callable[..., Path], tmp_path: Path
+) -> None:
+    work = measurement(tmp_path / "parts", ImageFiles(str(pictures(12))), Counting)
+    work.model.batches = []
+    work.writer.size = 3
+    # 0 to 3 are one batch, 4 to 7 the next: what is left of them is not mixed.
+    assert work.run([1, 2, 3, 5, 6, 8, 9, 10, 11])
+    assert work.model.batches == [3, 2, 4]
+    parts = list_parts(tmp_path / "parts")
+    assert [len(finished_samples([part])) for part in parts] == [3, 6]
+
+
+def test_a_run_stops_when_it_is_asked_to(pictures: Callable[..., Path], tmp_path: Path) -> None:
+    work = measurement(tmp_path / "parts", ImageFiles(str(pictures(12))))
+    work.stop = lambda: len(work.writer._samples) >= 8
+    assert not work.run(range(12))
+    assert len(finished_samples(list_parts(tmp_path / "parts"))) == 8
+
+
+def test_answers_that_are_sampled_depend_on_seed_and_place_alone(
+    pictures: Callable[..., Path], tmp_path: Path
+) -> None:
+    drawn: dict[str, list[float]] = {}
+
+    class Sampling(ClipVision):
+        def run(self, prepared: Prepared) -> Sequence[torch.Tensor]:
+            drawn.setdefault(folder, []).append(torch.rand(1).item())
+            return super().run(prepared)
+
+    dataset = ImageFiles(str(pictures(8)))
+    for folder, todo in (("whole", range(8)), ("rest", range(4, 8))):
+        torch.rand(3)
+        measurement(tmp_path / folder, dataset, Sampling).run(todo)
+    assert drawn["rest"] == drawn["whole"][1:] and len(set(drawn["whole"])) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_polite_end_is_a_flag_unless_somebody_else_handles_it(number: int) -> None:
+    with stop_flag() as stopped:
+        signal.raise_signal(number)
+        assert stopped.is_set()
+    assert signal.getsignal(number) is signal.SIG_DFL
+    heard: list[int] = []
+    signal.signal(number, lambda n, _: heard.append(n))
+    try:
+        with stop_flag() as stopped:
+            signal.raise_signal(number)
+            assert heard == [number] and not stopped.is_set()
+    finally:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def test_ctrl_c_is_a_flag_first_and_the_handler_is_put_back() -> None:
     before = signal.getsignal(signal.SIGINT)
     with stop_flag() as stopped:

@@ -13,7 +13,7 @@ LONGEST_MODULE = 300
 LONGEST_FUNCTION = 60
 
 # Ground floor first; a package may import those that stand before it in its wing.
-GROUND = ["errors", "fields", "tokens", "config"]
+GROUND = ["errors", "fields", "tokens", "locks", "schema", "config", "sweep", "sharding"]
 TORCH_WING = [*GROUND, "zoo", "datasets", "models", "capture", "analyses", "measure", "selfcheck"]
 LIGHT_WING = [*GROUND, "store", "visualization", "summary"]
 # A contract names the store's reader, which every analysis streams from.
@@ -25,9 +25,10 @@ ALSO = {
     "zoo": ["datasets", "models"],
 }
 JOINTS = {
-    "runner", "cli", "api", "complaints", "help", "__main__", "__init__", "progress",
-    "gate_tracking", "gate_files", "attention_visualizer",
-}  # fmt: skip
+    *("runner", "work", "merging", "jobs", "cli", "api", "complaints", "help", "progress"),
+    *("planning", "gate_tracking", "gate_files", "attention_visualizer"),
+    *("__main__", "__init__"),
+}
 
 
 def room(path: Path) -> str:

@@ -60,7 +60,10 @@ class Analysis(Protocol):
         ...
 
     def compute(self, results: Results) -> Sequence[tuple[Field, Any]]:
-        """Return the fields over all samples, streaming from the store."""
+        """Return the fields over all samples, streaming from the store.
+
+        Other processes may have measured, so this and `export` work without a `check` before.
+        """
         ...
 
     def export(self, results: Results, folder: Path) -> None:

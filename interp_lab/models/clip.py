@@ -22,6 +22,7 @@ from transformers import (
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
 from interp_lab.models.base import Prepared, Seen, as_picture
+from interp_lab.models.loading import without_memory
 from interp_lab.models.weights import Weights, refuse_partial
 from interp_lab.tokens import Token, TokenMap
 
@@ -84,6 +85,15 @@ class ClipVision:
         self.hookpoints: dict[str, str] = {"hidden.0": FAMILIES[family][3]} | {
             f"hidden.{i + 1}": f"encoder.layers.{i}" for i in range(self.n_layers)
         }
+
+    @staticmethod
+    def skeleton(weights: Weights, values: Mapping[str, Any]) -> torch.nn.Module:
+        """Return the tower that a YAML describes, without memory for its weights."""
+        config_class, network, _, _ = FAMILIES[values["family"]]
+        if weights.init == "random":
+            return without_memory(network, config_class(**weights.needed_architecture()), weights)
+        whole = weights.load(AutoConfig.from_pretrained, "configuration")
+        return without_memory(network, getattr(whole, "vision_config", whole), weights)
 
     def prepare(self, samples: Sequence[Sample]) -> Prepared:
         """Return pixel values (n, 3, size, size) and the map of CLS and cells for each sample.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
+    AutoConfig,
     AutoProcessor,
     AutoTokenizer,
     CLIPImageProcessor,
@@ -30,7 +31,7 @@ from interp_lab.models.llava_original import (
     original_config,
     read_tensors,
 )
-from interp_lab.models.loading import RANDOM_NOTE, load_module, random_module
+from interp_lab.models.loading import RANDOM_NOTE, load_module, random_module, without_memory
 from interp_lab.models.tokenmaps import Span, llava_map, locate
 from interp_lab.models.weights import Weights, refuse_partial
 from interp_lab.tokens import TokenMap
@@ -91,6 +92,15 @@ class Llava(LanguageModel):
             handler = weights.load(AutoProcessor.from_pretrained, "processor")
         place = module.device if device_map else device
         super().__init__(module, handler, place, max_new_tokens, temperature, notes, seed)
+
+    @staticmethod
+    def skeleton(weights: Weights, values: Mapping[str, Any]) -> torch.nn.Module:
+        """Return the model that a YAML describes, without memory for its weights."""
+        if weights.init == "random":
+            config = LlavaConfig(**weights.needed_architecture())
+        else:
+            config = llava_config(weights)
+        return without_memory(LlavaForConditionalGeneration, config, weights)
 
     def render(self, sample: Sample) -> tuple[str, list[Span]]:
         """Return the prompt in the format that the sample's `conv_mode` names.
@@ -165,6 +175,26 @@ def _original_folder(weights: Weights) -> Path | None:
                              "original release")  # fmt: skip
     folder = Path(place)
     return folder if is_original(original_config(folder)) else None
+
+
+def llava_config(weights: Weights) -> Any:
+    """Return the configuration of a checkpoint of either layout; no weights are fetched."""
+    place = weights.location()
+    folder = Path(place)
+    if place.startswith("liuhaotian/") and not folder.exists():
+        from huggingface_hub import hf_hub_download
+
+        folder = Path(weights.load(
+            lambda repo, revision, **_: hf_hub_download(repo, "config.json", revision=revision),
+            "configuration",
+        )).parent  # fmt: skip
+    if (folder / "config.json").is_file() and is_original(original_config(folder)):
+        values = original_config(folder)
+        tower = Weights(str(values["mm_vision_tower"]))
+        vision = tower.load(AutoConfig.from_pretrained, "vision tower's configuration")
+        vision = getattr(vision, "vision_config", vision)
+        return LlavaConfig(**llava_architecture(values, vision.to_dict()))
+    return weights.load(AutoConfig.from_pretrained, "configuration")
 
 
 def _original(weights: Weights, attn_implementation: str) -> tuple[Any, Any]:

@@ -45,3 +45,15 @@ def random_module(
         return network._from_config(
             config, dtype=weights.torch_dtype, attn_implementation=attn_implementation
         )
+
+
+def without_memory(network: Any, config: Any, weights: Weights) -> torch.nn.Module:
+    """Return a network whose weights have shapes and dtypes but no memory, for plans.
+
+    Args:
+        network: a transformers class.
+        config: its configuration.
+        weights: say the dtype.
+    """
+    with torch.device("meta"):
+        return network._from_config(config, dtype=weights.torch_dtype)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
+    AutoConfig,
     AutoProcessor,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
@@ -17,7 +18,7 @@ from transformers import (
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import SampleError, UnsupportedModelError
 from interp_lab.models.language import LanguageModel, chat_spans
-from interp_lab.models.loading import RANDOM_NOTE, load_module, random_module
+from interp_lab.models.loading import RANDOM_NOTE, load_module, random_module, without_memory
 from interp_lab.models.tokenmaps import Span, omni_map
 from interp_lab.models.weights import Weights
 from interp_lab.tokens import TokenMap
@@ -72,6 +73,16 @@ class QwenOmni(LanguageModel):
         handler = source.load(AutoProcessor.from_pretrained, "processor")
         place = module.device if device_map else device
         super().__init__(module, handler, place, max_new_tokens, temperature, notes, seed)
+
+    @staticmethod
+    def skeleton(weights: Weights, values: Mapping[str, Any]) -> torch.nn.Module:
+        """Return the thinker that a YAML describes, without memory for its weights."""
+        if weights.init == "random":
+            config = thinker_config(weights.needed_architecture())
+        else:
+            whole = weights.load(AutoConfig.from_pretrained, "configuration")
+            config = getattr(whole, "thinker_config", whole)
+        return without_memory(Qwen2_5OmniThinkerForConditionalGeneration, config, weights)
 
     def render(self, sample: Sample) -> tuple[str, list[Span]]:
         """Return the prompt of the checkpoint's chat template, its system prompt included.

@@ -20,7 +20,7 @@ from transformers import (
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
 from interp_lab.models.language import LanguageModel, chat_spans
-from interp_lab.models.loading import RANDOM_NOTE, load_module, random_module
+from interp_lab.models.loading import RANDOM_NOTE, load_module, random_module, without_memory
 from interp_lab.models.tokenmaps import Span, qwen_vl_map
 from interp_lab.models.weights import Weights
 from interp_lab.tokens import TokenMap
@@ -83,6 +83,15 @@ class QwenVL(LanguageModel):
         _bound(handler.image_processor, min_pixels, max_pixels)
         place = module.device if device_map else device
         super().__init__(module, handler, place, max_new_tokens, temperature, notes, seed)
+
+    @staticmethod
+    def skeleton(weights: Weights, values: Mapping[str, Any]) -> torch.nn.Module:
+        """Return the model that a YAML describes, without memory for its weights."""
+        if weights.init == "random":
+            config_class, network = _family(weights.needed_architecture(), weights.checkpoint)
+            return without_memory(network, config_class(**weights.architecture), weights)
+        config = weights.load(AutoConfig.from_pretrained, "configuration")
+        return without_memory(_family(config.to_dict(), weights.checkpoint)[1], config, weights)
 
     def render(self, sample: Sample) -> tuple[str, list[Span]]:
         """Return the prompt of the checkpoint's chat template, its system prompt included.

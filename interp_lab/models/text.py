@@ -1,12 +1,13 @@
 """Language models that only read: any causal model of the hub, or one that a package ships."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import MissingInputError, SampleError
@@ -62,6 +63,20 @@ class TextModel(LanguageModel):
         tokenizer = weights.load(AutoTokenizer.from_pretrained, "tokenizer", **options)
         where = module.device if device_map else device
         super().__init__(module, tokenizer, where, max_new_tokens, temperature, [])
+
+    @staticmethod
+    def skeleton(weights: Weights, values: Mapping[str, Any]) -> torch.nn.Module:
+        """Return the model that a YAML describes, without memory for its weights."""
+        options: dict[str, Any] = {}
+        if weights.checkpoint.startswith(PACKAGE):
+            path = shipped_gguf(weights.checkpoint.removeprefix(PACKAGE))
+            weights, options = (
+                replace(weights, checkpoint=str(path.parent)),
+                {"gguf_file": path.name},
+            )
+        config = weights.load(AutoConfig.from_pretrained, "configuration", **options)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=weights.torch_dtype)
 
     def render(self, sample: Sample) -> tuple[str, list[Span]]:
         """Return the prompt of the tokenizer's chat template, or the bare text if it has none.

@@ -6,6 +6,7 @@ workers or interruptions there were.
 """
 
 import itertools
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,7 +49,8 @@ def merge(
 
     Args:
         sources: parts, and an earlier result of the same run if there is one.
-        ids: the data set's sample ids in its order; what is not among them is left out.
+        ids: the data set's sample ids in its order; what is not among them is left out, and those
+            that no source holds are counted in the attribute `n_missing`.
         final: the result's path; replaced at the end, not before.
         attributes: provenance, written at the root.
         compute: makes the aggregate fields from the merged samples, streaming.
@@ -69,6 +71,7 @@ def merge(
                 file.attrs[key] = value
             file.attrs["n_samples"] = len(plan.ids)
             file.attrs["n_failed"] = len(plan.failures)
+            file.attrs["n_missing"] = len(ids) - len(plan.ids) - len(plan.failures)
             aggregate = file.create_group("aggregate")
             for field, value in compute(Results(file)) if plan.ids else ():
                 create_single(aggregate, field, value)
@@ -122,31 +125,41 @@ def _copy_samples(file: h5py.File, plan: _Plan) -> None:
     group = file.create_group("samples")
     create_sample_axis(group, plan.ids, plan.indices)
     ragged = file.create_group("ragged")
+    ragged_fields: dict[str, Field] = {}
     first: tuple[str, set[str]] | None = None
     for path, rows in zip(plan.sources, plan.rows, strict=True):
         if not rows:
             continue
         with h5py.File(path, "r") as part:
-            names = set(read_fields(part["samples"]))
+            fields = read_fields(part["samples"])
+            names = set(fields)
             first = first or (path.name, names)
             if names != first[1]:
                 raise StoreError(
                     f"{path.name} and {first[0]} differ in the fields they hold "
                     f"({', '.join(sorted(names ^ first[1]))}); run again with resume=false"
                 )
-            _copy_stacked(part["samples"], group, np.array(rows), len(plan.ids), path)
-            old = part["samples/index"][...]
-            for row, target in rows:
+            _copy_stacked(part["samples"], fields, group, np.array(rows), len(plan.ids), path)
+            old, held = part["samples/index"][...], dict(part["ragged"])
+            for row, target in rows if held else ():
                 name = ragged_name(old[row])
-                if name in part["ragged"]:
+                if name in held:
                     own = ragged.create_group(ragged_name(plan.indices[target]))
-                    _copy_ragged(part["ragged"][name], own)
+                    ragged_fields |= _copy_ragged(held[name], own)
+    # A reader would open a group a sample to find them out.
+    described = {name: field.attributes() for name, field in sorted(ragged_fields.items())}
+    ragged.attrs["fields"] = json.dumps(described)
 
 
 def _copy_stacked(
-    source: h5py.Group, target: h5py.Group, rows: np.ndarray, n: int, path: Path
+    source: h5py.Group,
+    fields: Mapping[str, Field],
+    target: h5py.Group,
+    rows: np.ndarray,
+    n: int,
+    path: Path,
 ) -> None:
-    for name, field in read_fields(source).items():
+    for name, field in fields.items():
         shape = source[name].shape[1:]
         if name not in target:
             create_stacked(target, field, shape, n)
@@ -159,11 +172,14 @@ def _copy_stacked(
             target[name][start : start + length] = source[name][row : row + length]
 
 
-def _copy_ragged(source: h5py.Group, target: h5py.Group) -> None:
+def _copy_ragged(source: h5py.Group, target: h5py.Group) -> dict[str, Field]:
+    """Copy a sample's ragged fields; return them."""
     target.attrs["sample_id"] = source.attrs["sample_id"]
-    for name, field in read_fields(source).items():
+    fields = read_fields(source)
+    for name, field in fields.items():
         value = source[name].asstr()[()] if field.dtype == "str" else source[name][()]
         create_single(target, field, value)
+    return fields
 
 
 def _stretches(rows: np.ndarray, longest: int = 1024) -> Iterator[tuple[int, int, int]]:

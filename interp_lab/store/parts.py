@@ -8,7 +8,7 @@ parts, never by counting.
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,35 +60,49 @@ class PartWriter:
         fields: what a sample may hold, by name.
         size: samples a part.
         seconds: the longest that a finished sample waits for its part.
+        about: returns what is to be known of the samples' making; written with every part, so that
+            the result can be made without the process that measured.
     """
 
     def __init__(
-        self, folder: Path, fields: Sequence[Field], size: int = 64, seconds: float = 30.0
+        self,
+        folder: Path,
+        fields: Sequence[Field],
+        size: int = 64,
+        seconds: float = 30.0,
+        about: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.folder = folder
         self.fields = {f.name: f for f in fields}
         self.size = size
         self.seconds = seconds
+        self.about = about
         self._samples: list[tuple[int, str, dict[str, np.ndarray]]] = []
         self._failures: list[Failure] = []
         self._oldest = 0.0
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob(f".*.{os.getpid()}.tmp"):
-            stale.unlink()
 
     def add(self, index: int, sample_id: str, values: Mapping[str, Any]) -> None:
-        """Take one finished sample.
+        """Take one finished sample; see `add_batch`."""
+        self.add_batch([(index, sample_id, values)])
+
+    def add_batch(self, samples: Sequence[tuple[int, str, Mapping[str, Any]]]) -> None:
+        """Take finished samples (place, id, values), which get into the same part.
 
         Raises:
             StoreError: if a value's name is not declared, or it does not fit its field.
         """
+        for index, sample_id, values in samples:
+            self._take(index, sample_id, values)
+        self._flush_if_due()
+
+    def _take(self, index: int, sample_id: str, values: Mapping[str, Any]) -> None:
         unknown = sorted(set(values) - set(self.fields))
         if unknown:
             raise StoreError(f"sample {sample_id!r}: undeclared fields {', '.join(unknown)}")
         stored = {name: as_stored(self.fields[name], value) for name, value in values.items()}
         self._start_clock()
         self._samples.append((index, sample_id, stored))
-        self._flush_if_due()
 
     def fail(self, failure: Failure) -> None:
         """Take one failed sample."""
@@ -121,6 +135,8 @@ class PartWriter:
         with h5py.File(name, "w", driver="core", backing_store=False) as file:
             self._write_samples(file)
             write_failures(file, self._failures)
+            for key, value in self.about().items():
+                file.attrs[key] = value
             file.flush()
             return file.id.get_file_image()
 

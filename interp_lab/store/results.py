@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from interp_lab.errors import StoreError, did_you_mean
-from interp_lab.fields import Field
+from interp_lab.fields import Field, field_from_attributes
 from interp_lab.store.layout import ragged_name, read_fields
 from interp_lab.store.parts import Failure, read_failures
 
@@ -35,8 +35,7 @@ class Results:
         self._file = file
         self.sample_ids: list[str] = list(file["samples/sample"].asstr()[...])
         self.fields: dict[str, Field] = read_fields(file["samples"])
-        for group in file["ragged"].values():
-            self.fields.update(read_fields(group))
+        self.fields.update(_ragged_fields(file["ragged"]))
         self._rows = {name: row for row, name in enumerate(self.sample_ids)}
 
     def __enter__(self) -> "Results":
@@ -152,6 +151,17 @@ class Results:
         if name not in known:
             raise StoreError(f"{self.path}: no field {name!r}.{did_you_mean(name, known)}")
         return known[name]
+
+
+def _ragged_fields(group: h5py.Group) -> dict[str, Field]:
+    """Return the ragged fields, which the merge has described in one place."""
+    if "fields" in group.attrs:
+        described = json.loads(group.attrs["fields"])
+        return {name: field_from_attributes(name, about) for name, about in described.items()}
+    found: dict[str, Field] = {}
+    for sample in group.values():
+        found |= read_fields(sample)
+    return found
 
 
 def _value(dataset: h5py.Dataset, selection: Any) -> Any:

@@ -1,0 +1,135 @@
+"""From the finished samples to the result and its exports, without a model.
+
+What the result says of its making (device, notes, checks) is in the parts, written there by the
+processes that measured; whoever merges only collects it.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+from omegaconf import DictConfig, OmegaConf
+
+from interp_lab.config import build, node_name, plain, run_id
+from interp_lab.errors import StoreError, TooManyFailuresError
+from interp_lab.store.merge import merge
+from interp_lab.store.parts import finished_samples, list_parts
+from interp_lab.store.provenance import now, provenance
+from interp_lab.store.results import open_results
+from interp_lab.store.rundir import RunDirectory
+
+log = logging.getLogger(__name__)
+INCOMPLETE = "INCOMPLETE: "
+
+
+def conclude(
+    cfg: DictConfig, place: RunDirectory, dataset: Any, command: str, partial: bool = False
+) -> None:
+    """Merge what is finished into the result, and write the exports; the directory is held.
+
+    Args:
+        cfg: the configuration.
+        place: the run's directory.
+        dataset: for its order and counts.
+        command: identity of the command or sweep that merges.
+        partial: some samples are not finished; the parts stay, and the result says so.
+
+    Raises:
+        TooManyFailuresError: if no sample could be measured.
+    """
+    ids = list(dataset.ids())
+    sources = place.sources()
+    done = finished_samples(sources)
+    if not any(done.values()):
+        raise TooManyFailuresError(f"none of {len(ids)} samples could be measured; see the log")
+    analysis = build(cfg, "analysis", seed=cfg.seed, batch_size=cfg.batch_size)
+    attributes = made_by(sources, plain(cfg.capture)["interventions"])
+    missing = sum(name not in done for name in ids)
+    if missing:
+        note = f"{INCOMPLETE}{missing} of {len(ids)} samples are not measured yet"
+        attributes["notes"] = json.dumps([note, *json.loads(attributes["notes"])])
+    config = OmegaConf.to_yaml(cfg, resolve=True)
+    attributes |= {
+        "task_name": cfg.task_name,
+        "model": node_name(cfg, "model"),
+        "dataset": node_name(cfg, "dataset"),
+        "run_id": run_id(cfg),
+        "config": config,
+        "definitions": json.dumps(dict(analysis.definitions)),
+        "counts": json.dumps(dict(dataset.counts())),
+        "finished": now(),
+        "generation": place.generation(),
+        "merged_by": command,
+    }
+    merge(sources, ids, place.results, attributes | provenance(), analysis.compute)
+    if cfg.output.exports:
+        place.exports.mkdir(exist_ok=True)
+        (place.exports / "config.yaml").write_text(config, encoding="utf-8")
+        with open_results(place.results) as results:
+            analysis.export(results, place.exports)
+    if not partial:
+        place.clear_parts()
+
+
+def merge_by_hand(cfg: DictConfig, place: RunDirectory, dataset: Any, command: str) -> int:
+    """Merge what is there; return how many samples are missing. The directory is held.
+
+    Raises:
+        StoreError: if processes still work there, nothing is finished, or a complete result would
+            be replaced by an incomplete one.
+    """
+    workers = place.workers()
+    if workers:
+        raise StoreError(
+            f"{place.path}: process {workers[0].get('pid')} on {workers[0].get('host')} still "
+            "works here; the last job merges by itself"
+        )
+    ids = list(dataset.ids())
+    sources = place.sources()
+    done = finished_samples(sources)
+    missing = sum(name not in done for name in ids)
+    if not done:
+        raise StoreError(f"{place.path}: no finished samples there; has this command run before?")
+    if missing and place.is_complete():
+        raise StoreError(
+            f"{place.results} is complete, and what could be merged now lacks {missing} of "
+            f"{len(ids)} samples; finish the run, or move that file away"
+        )
+    if list_parts(place.parts) or not place.result_counts():
+        conclude(cfg, place, dataset, command, partial=missing > 0)
+    return missing
+
+
+def made_by(sources: Sequence[Path], interventions: Sequence[Any]) -> dict[str, str]:
+    """Return what the sources say of their making, put together: JSON texts by attribute name."""
+    notes: dict[str, None] = {}
+    devices: dict[str, None] = {}
+    capture: dict[str, dict[str, None]] = {"paths": {}, "kernels": {}}
+    checks: dict[str, dict[str, float]] = {}
+    started: list[str] = []
+    for path in sources:
+        with h5py.File(path, "r") as file:
+            about: Mapping[str, str] = dict(file.attrs)
+        notes |= dict.fromkeys(json.loads(about.get("notes", "[]")))
+        devices |= dict.fromkeys(filter(None, about.get("device", "").split(", ")))
+        for key, names in capture.items():
+            names |= dict.fromkeys(json.loads(about.get("capture", "{}")).get(key, ()))
+        for check, values in json.loads(about.get("checks", "{}")).items():
+            # The worst is what counts: the largest difference, the smallest change of the logits.
+            worse = min if check == "live_check" else max
+            worst = checks.setdefault(check, {})
+            for name, value in values.items():
+                worst[name] = worse(worst.get(name, value), value)
+        started += [about["started"]] if "started" in about else []
+    return {
+        "notes": json.dumps([note for note in notes if not note.startswith(INCOMPLETE)]),
+        "device": ", ".join(sorted(devices)),
+        "capture": json.dumps(
+            {**{key: list(names) for key, names in capture.items()}, "interventions": interventions}
+        ),
+        "checks": json.dumps(checks),
+        "started": min(started, default=now()),
+    }

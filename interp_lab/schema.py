@@ -1,0 +1,87 @@
+"""The typed schema of the root and its small sections, which OmegaConf enforces."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+
+class Mode(Enum):
+    """What a command does: measure, plan that, merge what is finished, draw again, or list."""
+
+    run = "run"
+    plan = "plan"
+    merge = "merge"
+    render = "render"
+    summary = "summary"
+
+
+@dataclass
+class Output:
+    """Where results go and how they are written."""
+
+    root: str = "outputs"
+    dir: str = "${run_dir:}"
+    part_size: int = 64
+    part_seconds: float = 30.0
+    exports: bool = True
+
+
+@dataclass
+class Capture:
+    """How attention is watched, and what is checked while it is."""
+
+    method: str = "auto"
+    verify: str = "first"
+    live_check: bool = True
+    interventions: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Select:
+    """Which samples get figures of their own, and which layer and head these show."""
+
+    language: Any = None
+    word: Any = None
+    dimensions: Any = None
+    data_type: Any = None
+    layer: Any = None
+    head: Any = None
+
+
+@dataclass
+class Shard:
+    """Which samples a job measures: those at `index::count` in units of a batch.
+
+    By default the jobs of a sweep that differ in the key `axis` alone share the samples.
+    """
+
+    axis: str | None = "device"
+    index: int | None = None
+    count: int | None = None
+
+
+@dataclass
+class Config:
+    """The root of every configuration."""
+
+    task_name: str = MISSING
+    mode: Mode = Mode.run
+    device: Any = None
+    seed: int = 0
+    batch_size: int = 8
+    resume: bool = True
+    retry_failed: bool = False
+    keep_models: int | None = None
+    results: str | None = None
+    max_failed_share: float = 0.2
+    model: Any = MISSING
+    dataset: Any = MISSING
+    analysis: Any = MISSING
+    visualization: Any = MISSING
+    select: Select = field(default_factory=Select)
+    importers: dict[str, str] = field(default_factory=dict)
+    capture: Capture = field(default_factory=Capture)
+    output: Output = field(default_factory=Output)
+    shard: Shard = field(default_factory=Shard)

@@ -1,0 +1,228 @@
+"""A sweep's own folder: which jobs it has, what became of each, and whether to stop.
+
+Hydra shows one error of a sweep and joblib stops a sweep whose worker dies. So a job of a sweep
+never raises: it writes what became of it into the sweep's folder, where the command reads it.
+"""
+
+import itertools
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from interp_lab.errors import StoreError
+
+log = logging.getLogger(__name__)
+JOBS = ".jobs"
+SWEEP = "sweep.json"
+# The folder of the sweep that this process has started.
+_started: list[Path] = []
+
+
+class Record(Callback):
+    """Gives a sweep its folder and identity before the first job; Hydra calls it.
+
+    The first Ctrl-C or SIGTERM then only asks the jobs to end.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Make the folder; workers of an earlier sweep of the same place have another."""
+        above = Path(config.hydra.sweep.dir).absolute() / JOBS
+        who = {"id": uuid.uuid4().hex[:12], "pid": os.getpid(), "host": socket.gethostname()}
+        folder = above / who["id"]
+        folder.mkdir(parents=True)
+        (above / SWEEP).write_text(json.dumps(who))
+        _started.append(folder)
+        if threading.current_thread() is threading.main_thread():
+            for number in _POLITE:
+                signal.signal(number, _stop)
+
+
+@dataclass
+class Outcome:
+    """What became of a job: `running`, `done`, `failures`, `stopped` or `error`.
+
+    Args:
+        number: of the job in its sweep.
+        overrides: what it was given; in the end, what not all jobs were given.
+        state: one of the words above; what stays `running` died without a word.
+        line: the error, as one line.
+        results: the result, if this job has one to show.
+        figures: how many were drawn.
+        pid, host: where it ran.
+    """
+
+    number: int
+    overrides: list[str]
+    state: str = "running"
+    line: str = ""
+    results: str | None = None
+    figures: int = 0
+    pid: int = field(default_factory=os.getpid)
+    host: str = field(default_factory=socket.gethostname)
+
+    def write(self, folder: Path) -> None:
+        """Write it into the sweep's folder, whole or not at all."""
+        path = folder / f"{self.number:06d}.json"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(asdict(self)))
+        os.replace(temporary, path)
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """A job as part of its sweep.
+
+    Args:
+        folder: where the jobs' outcomes lie.
+        number: of the job.
+        overrides: what it was given.
+        sweep: identity of the sweep.
+        command: pid of the command that started this process, if it should end with it.
+    """
+
+    folder: Path
+    number: int
+    overrides: tuple[str, ...]
+    sweep: str
+    command: int | None = None
+
+    def orphaned(self) -> bool:
+        """Return whether the command that started this process has died."""
+        return self.command is not None and os.getppid() != self.command
+
+    def stopped(self) -> bool:
+        """Return whether the sweep was stopped, or nobody is left to tell its result."""
+        return self.orphaned() or (self.folder / "stop").exists()
+
+    def stop_all(self) -> None:
+        """Stop the sweep: no further job begins, and those at work end after their batch."""
+        (self.folder / "stop").touch()
+
+
+def job_of(config: Any) -> SweepJob:
+    """Return the job that a composed configuration of Hydra's own (`HydraConfig`) describes.
+
+    Raises:
+        StoreError: if the sweep left no record of itself.
+    """
+    above = Path(config.sweep.dir).absolute() / JOBS
+    try:
+        who = json.loads((above / SWEEP).read_text())
+    except OSError as error:
+        raise StoreError(
+            f"{above / SWEEP}: not there; the jobs of a sweep need its folder "
+            "(hydra.sweep.dir) on a disk that all of them see"
+        ) from error
+    # A process of joblib's ends with its command; a job of a cluster lives by itself.
+    bound = multiprocessing.current_process().name.startswith("LokyProcess")
+    return SweepJob(
+        above / who["id"],
+        int(config.job.num),
+        tuple(config.overrides.task),
+        who["id"],
+        who["pid"] if bound else None,
+    )
+
+
+@dataclass(frozen=True)
+class SweptJobs:
+    """All jobs of a sweep, as Hydra's basic sweeper numbers them.
+
+    Args:
+        keys: the keys that were given, in order.
+        jobs: for each job, its override of each key.
+    """
+
+    keys: tuple[str, ...]
+    jobs: tuple[tuple[str, ...], ...]
+
+
+def record_of(folder: Path) -> Path:
+    """Return Hydra's record of the sweep with this folder for its jobs."""
+    return folder.parent.parent / "multirun.yaml"
+
+
+def swept_jobs(folder: Path) -> SweptJobs:
+    """Return the jobs of the sweep with this folder, by Hydra's record of it."""
+    hydra = OmegaConf.load(record_of(folder)).hydra
+    given = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
+    given += list(hydra.overrides.task)
+    known = GlobalHydra.instance()
+    loader = known.config_loader() if known.is_initialized() else None
+    lists: dict[str, tuple[str, list[str]]] = {}
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(given):
+        key = override.get_key_element()
+        values = (
+            list(override.sweep_string_iterator())
+            if override.is_sweep_override()
+            else [override.get_value_element_as_str()]
+        )
+        lists[key] = (str(override.key_or_group), [f"{key}={value}" for value in values])
+    return SweptJobs(
+        tuple(name for name, _ in lists.values()),
+        tuple(itertools.product(*(values for _, values in lists.values()))),
+    )
+
+
+def started(forget: bool = False) -> Path | None:
+    """Return the folder of the sweep that this process started last, if it did."""
+    folder = _started[-1] if _started else None
+    if forget:
+        _started.clear()
+    return folder
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Put the signal handlers back that a sweep's command replaces."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _POLITE}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_POLITE = (signal.SIGINT, signal.SIGTERM)
+
+
+def _stop(number: int, frame: object) -> None:
+    """Let the jobs at work end after their batch and no further one begin; twice: at once."""
+    if not _started or (_started[-1] / "stop").exists():
+        raise KeyboardInterrupt
+    (_started[-1] / "stop").touch()
+    log.warning("stopping after the batches at hand; Ctrl-C again to stop at once")
+
+
+def outcomes(folder: Path) -> list[Outcome]:
+    """Return what became of every job of a sweep; one that never began is `waiting`."""
+    found = {}
+    for path in folder.glob("[0-9]*.json"):
+        outcome = Outcome(**json.loads(path.read_text()))
+        found[outcome.number] = outcome
+    jobs = swept_jobs(folder).jobs if record_of(folder).is_file() else ()
+    waiting = (Outcome(n, list(job), "waiting", pid=0, host="") for n, job in enumerate(jobs))
+    for outcome in waiting:
+        found.setdefault(outcome.number, outcome)
+    shared = set.intersection(*(set(o.overrides) for o in found.values())) if found else set()
+    for outcome in found.values():
+        outcome.overrides = [o for o in outcome.overrides if o not in shared]
+    return [found[number] for number in sorted(found)]
