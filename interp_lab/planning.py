@@ -277,6 +277,8 @@ def _results(
         lengths = network.lengths if network else {}
         each, known, unknown = declared_bytes(analysis.fields, lengths)
         how = f"from the shapes of {len(known)} declared fields"
+        if not analysis.fields:
+            at_least, how = "at least ", "fields follow from the model; unknown until the first part"
         if unknown:
             at_least = "at least "
             how += f"; unknown until the first part: {', '.join(unknown)}"
