@@ -278,7 +278,7 @@ def _results(
         each, known, unknown = declared_bytes(analysis.fields, lengths)
         how = f"from the shapes of {len(known)} declared fields"
         if not analysis.fields:
-            at_least, how = "at least ", "fields follow from the model; unknown until the first part"
+            at_least, how = "at least ", "the model decides on the fields; unknown as yet"
         if unknown:
             at_least = "at least "
             how += f"; unknown until the first part: {', '.join(unknown)}"
