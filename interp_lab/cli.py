@@ -3,6 +3,7 @@
 Exit codes: 0 all well, 1 an error, 3 finished with failed samples, 130 stopped by the user.
 """
 
+import contextlib
 import itertools
 import logging
 import os
@@ -150,7 +151,16 @@ def main() -> NoReturn:
         # Whoever read the output has read enough; Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    close_logs()
     sys.exit(code)
+
+
+def close_logs() -> None:
+    """Close the log files here: on a full disk Python would complain at exit, after the error."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            with contextlib.suppress(OSError):
+                handler.close()
 
 
 def run(arguments: list[str]) -> int:
