@@ -236,7 +236,8 @@ def test_four_layers_of_the_7b_run_in_memory_that_does_not_grow(tmp_path: Path) 
         assert capture.rows[0]["heads"].values.shape == (4, 32)
         memory.append(psutil.Process().memory_info().rss)
     assert len(prepared.seen[0].tokens.where(modality="image")) == 576
-    assert memory[-1] < memory[0] + 100 * 2**20
+    # The first pass also makes the buffers that stay.
+    assert memory[-1] < memory[1] + 100 * 2**20
 
 
 def test_vision_config_of_the_yaml_is_the_real_tower() -> None:
