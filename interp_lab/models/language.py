@@ -247,6 +247,18 @@ class LanguageModel:
             yield
 
 
+def chat_prompt(handler: Any, content: str | list[dict[str, str]]) -> str:
+    """Return a user's turn in the checkpoint's own chat format, the answer's turn begun.
+
+    Args:
+        handler: a processor or tokenizer with a chat template.
+        content: the turn's text, or its parts.
+    """
+    turns = [{"role": "user", "content": content}]
+    prompt = handler.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    return prompt[0] if isinstance(prompt, list) else prompt
+
+
 def chat_spans(prompt: str, sample: Sample) -> list[Span]:
     """Return the roles of a chat prompt: the sample's own spans, user text, and what is around it.
 

@@ -19,7 +19,7 @@ from transformers import (
 
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
-from interp_lab.models.language import LanguageModel, chat_spans
+from interp_lab.models.language import LanguageModel, chat_prompt, chat_spans
 from interp_lab.models.loading import RANDOM_NOTE, load_module, random_module, without_memory
 from interp_lab.models.tokenmaps import Span, qwen_vl_map
 from interp_lab.models.weights import Weights
@@ -106,11 +106,7 @@ class QwenVL(LanguageModel):
             {"type": "text", "text": value} if kind == "text" else {"type": "image"}
             for kind, value in sample.parts
         ]
-        turns = [{"role": "user", "content": content}]
-        prompt = self.processor.apply_chat_template(
-            turns, add_generation_prompt=True, tokenize=False
-        )
-        prompt = prompt[0] if isinstance(prompt, list) else prompt
+        prompt = chat_prompt(self.processor, content)
         return prompt, chat_spans(prompt, sample)
 
     def token_map(

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import MissingInputError, SampleError
-from interp_lab.models.language import LanguageModel, chat_spans
+from interp_lab.models.language import LanguageModel, chat_prompt, chat_spans
 from interp_lab.models.loading import load_module
 from interp_lab.models.tokenmaps import Span, text_map
 from interp_lab.models.weights import Weights
@@ -87,13 +87,7 @@ class TextModel(LanguageModel):
         if any(kind != "text" for kind, _ in sample.parts):
             raise SampleError(f"{sample.id}: this model reads text only")
         text = "".join(value for _, value in sample.parts)
-        if self.tokenizer.chat_template:
-            turns = [{"role": "user", "content": text}]
-            prompt = self.tokenizer.apply_chat_template(
-                turns, add_generation_prompt=True, tokenize=False
-            )
-        else:
-            prompt = text
+        prompt = chat_prompt(self.tokenizer, text) if self.tokenizer.chat_template else text
         return prompt, chat_spans(prompt, sample)
 
     def token_map(

@@ -1,4 +1,4 @@
-"""Tiny trained models of real transformers classes, with synthetic data whose truth is known.
+"""Tiny trained models of the real classes that studies run, and synthetic data of known truth.
 
 They let the first run work offline, and they test that a figure tells the truth. A module here
 holds a model's definition, data, training and evaluation; `weights/<name>/` holds what was trained.
