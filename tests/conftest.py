@@ -32,7 +32,8 @@ def command(
     from interp_lab.cli import run
 
     def call(*arguments: str) -> Said:
-        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        # The command sets it for its process, which here is that of all tests.
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         places = [f"output.root={tmp_path}/outputs", f"hydra.sweep.dir={tmp_path}/multirun"]
         code = run([*arguments, *places])
         said = capfd.readouterr()

@@ -121,6 +121,9 @@ class PartWriter:
         try:
             temporary.write_bytes(self._image(name))
             sync_and_rename(temporary, final)
+        except OSError as error:
+            error.filename = error.filename or str(temporary)  # a full disk does not name the file
+            raise
         finally:
             temporary.unlink(missing_ok=True)
         self._samples, self._failures = [], []
