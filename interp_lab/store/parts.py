@@ -28,6 +28,8 @@ from interp_lab.store.layout import (
 )
 
 SUFFIX = ".part.h5"
+# A part is made in memory, so samples that hold videos or long texts fill one early.
+LARGEST_PART = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class PartWriter:
     Args:
         folder: where the parts of this run lie; made if it is not there.
         fields: what a sample may hold, by name.
-        size: samples a part.
+        size: samples a part; fewer if they are more than `LARGEST_PART` bytes.
         seconds: the longest that a finished sample waits for its part.
         about: returns what is to be known of the samples' making; written with every part, so that
             the result can be made without the process that measured.
@@ -80,6 +82,7 @@ class PartWriter:
         self._samples: list[tuple[int, str, dict[str, np.ndarray]]] = []
         self._failures: list[Failure] = []
         self._oldest = 0.0
+        self._bytes = 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, index: int, sample_id: str, values: Mapping[str, Any]) -> None:
@@ -103,6 +106,7 @@ class PartWriter:
         stored = {name: as_stored(self.fields[name], value) for name, value in values.items()}
         self._start_clock()
         self._samples.append((index, sample_id, stored))
+        self._bytes += sum(value.nbytes for value in stored.values())
 
     def fail(self, failure: Failure) -> None:
         """Take one failed sample."""
@@ -126,7 +130,7 @@ class PartWriter:
             raise
         finally:
             temporary.unlink(missing_ok=True)
-        self._samples, self._failures = [], []
+        self._samples, self._failures, self._bytes = [], [], 0
         return final
 
     def _image(self, name: str) -> bytes:
@@ -148,7 +152,7 @@ class PartWriter:
             self._oldest = time.monotonic()
 
     def _flush_if_due(self) -> None:
-        full = len(self._samples) + len(self._failures) >= self.size
+        full = len(self._samples) + len(self._failures) >= self.size or self._bytes > LARGEST_PART
         if full or time.monotonic() - self._oldest >= self.seconds:
             self.flush()
 

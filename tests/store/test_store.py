@@ -191,3 +191,12 @@ def test_a_failing_merge_leaves_the_old_result(tmp_path: Path) -> None:
         merge(list_parts(tmp_path / "parts"), ["s0", "s1"], path, {}, fail)
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["parts", "results.h5"]
+
+
+def test_large_samples_fill_a_part_before_there_are_many(tmp_path: Path) -> None:
+    big = np.zeros((1, 1, 2**11, 2**11))  # 16 MiB in float32
+    writer = PartWriter(tmp_path, FIELDS[4:5], size=1000, seconds=10**6)
+    for index in range(5):
+        writer.add(index, f"s{index}", {"pattern": big})
+    (part,) = list_parts(tmp_path)
+    assert list(finished_samples([part])) == [f"s{i}" for i in range(5)]
