@@ -47,7 +47,8 @@ class Measurement:
         check: is called with each measured batch; the run's checks of itself.
         method: how attention is captured, `auto` or `eager`.
         interventions: what to change in every sample, as `capture.roles` reads it.
-        seed: of answers that are sampled; each batch starts from it and from its place.
+        seed: of what a model draws while it runs; each batch starts from it and from its place. A
+            language model's answers start from the seed and their prompt instead.
         stop: is asked after every batch whether to stop.
 
     Attributes:
