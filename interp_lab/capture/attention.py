@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from interp_lab.capture.eager import (
     EagerHooks,
@@ -26,6 +25,7 @@ from interp_lab.capture.plans import AttentionChange, AttentionPlan
 from interp_lab.capture.tally import Captured
 from interp_lab.capture.towers import Site, find_sites, implementation, uses_interface
 from interp_lab.errors import ConfigError, UnsupportedModelError
+from interp_lab.libraries.huggingface import overlay, registered
 
 Method = Literal["fused", "eager", "eager_rows"]
 
@@ -121,7 +121,8 @@ def watch_attention(
             stack.callback(handle.remove)
         switched = [s for s in sites if uses_interface(s.module)]
         for name in sorted({implementation(s) for s in switched}):
-            stack.enter_context(_switch(name, observer))
+            attend = partial(observer.attend, name, registered(name))
+            stack.enter_context(overlay(name, attend))
         hooked = [s for s in sites if not uses_interface(s.module)]
         if isinstance(observer, EagerObserver):
             stack.enter_context(EagerHooks(hooked, observer))
@@ -155,23 +156,3 @@ def _check_method(
             f"{type(module).__name__}: interventions need method fused; with capture=eager the "
             "model can only be watched"
         )
-
-
-@contextmanager
-def _switch(name: str, observer: Observer) -> Iterator[None]:
-    """Let one name of the registry lead to the observer; restore it at the end.
-
-    The registry's entry for this process is overlaid rather than a new name registered: models
-    choose masks and code paths by the name, and these must stay as they are.
-    """
-    registry = ALL_ATTENTION_FUNCTIONS
-    overlaid = name in registry._local_mapping
-    original = registry.get(name)
-    registry[name] = partial(observer.attend, name, original)
-    try:
-        yield
-    finally:
-        if overlaid:
-            registry[name] = original
-        else:
-            del registry[name]

@@ -16,27 +16,18 @@ from interp_lab.capture.frames import Extent
 from interp_lab.capture.masks import additive_mask, read_call, take
 from interp_lab.capture.observer import Observer
 from interp_lab.capture.tally import Tally
-from interp_lab.capture.towers import Site, eager_function
+from interp_lab.capture.towers import Site
 from interp_lab.errors import UnsupportedModelError
+from interp_lab.libraries.huggingface import eager_function, implementation_set
 
 
 @contextmanager
 def eager_configuration(model: nn.Module, layers: Sequence[nn.Module]) -> Iterator[None]:
-    """Set attention to eager for the model and the given layers' configurations, then restore.
-
-    Only the internal field is written: the public setter would reach every sub-configuration and
-    so switch towers that nobody watches.
-    """
+    """Set attention to eager for the model and the given layers' configurations, then restore."""
     owners = [model, *layers]
     configs = {id(c): c for m in owners if (c := getattr(m, "config", None)) is not None}
-    before = [(c, c._attn_implementation_internal) for c in configs.values()]
-    try:
-        for config, _ in before:
-            config._attn_implementation_internal = "eager"
+    with implementation_set(list(configs.values()), "eager"):
         yield
-    finally:
-        for config, name in before:
-            config._attn_implementation_internal = name
 
 
 class EagerObserver(Observer):
@@ -44,7 +35,7 @@ class EagerObserver(Observer):
 
     def attend(self, name: str, original: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Run the model's own eager attention and reduce the pattern that it returns."""
-        output, pattern = eager_function(module)(module, *args, **kwargs)
+        output, pattern = eager_function(type(module))(module, *args, **kwargs)
         site = self.sites.get(id(module))
         if site is not None:
             self.take_pattern(site, pattern)
@@ -56,7 +47,7 @@ class EagerObserver(Observer):
         extent = self.forwards.extent(site, pattern, pattern.transpose(2, 3))
         tallies = self.wanted(site, extent)
         if tallies:
-            self.check_rows(pattern, site)
+            self.check_call(pattern, site, extent)
         frame = self.forwards.frames[site.tower]
         for tally in tallies:
             queries, _, _ = self.places(tally, frame, extent, pattern.device)
@@ -90,7 +81,7 @@ class EagerRowsObserver(EagerObserver):
         if site is not None:
             with torch.no_grad():
                 self._eager_rows(name, site, *args, **kwargs)
-        return (original or eager_function(module))(module, *args, **kwargs)
+        return (original or eager_function(type(module)))(module, *args, **kwargs)
 
     def _eager_rows(
         self,
@@ -105,6 +96,7 @@ class EagerRowsObserver(EagerObserver):
         extent = self.forwards.extent(site, query, key)
         call = read_call(name, site.module, query, key, attention_mask, kwargs)
         extra = {k: v for k, v in kwargs.items() if k != "position_bias"}
+        eager = eager_function(type(site.module))
         frame = self.forwards.frames[site.tower]
         for tally in self.wanted(site, extent):
             queries, _, _ = self.places(tally, frame, extent, key.device)
@@ -113,7 +105,7 @@ class EagerRowsObserver(EagerObserver):
             for part in queries or ():
                 mask = additive_mask(call, tally.row, part, key.dtype)
                 states = take(query[row], part, 2), key[row], value[row]
-                _, pattern = eager_function(site.module)(site.module, *states, mask, **extra)
+                _, pattern = eager(site.module, *states, mask, **extra)
                 patterns.append(pattern[0])
             self.take_rows(tally, site, extent, patterns)
 

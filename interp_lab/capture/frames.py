@@ -61,12 +61,16 @@ class Frame:
         length: columns of the whole tower sequence, if it may come in several calls per layer
             (vision towers that split a packed sequence); else None.
         done: per layer, the columns that earlier calls of this forward covered.
+        outer_call: which call of the model it belongs to, counted from 1; 0 before any.
+        begun: ids of the attention modules that have been called in it.
     """
 
     past: int = 0
     rows: tuple[RowColumns, ...] | None = None
     length: int | None = None
     done: dict[int, int] = field(default_factory=dict)
+    outer_call: int = 0
+    begun: set[int] = field(default_factory=set)
 
     def columns(self, row: int) -> RowColumns:
         """Return the columns of a batch row."""

@@ -17,7 +17,8 @@ from interp_lab.capture.masks import Call, Term, read_call, take
 from interp_lab.capture.observer import Observer
 from interp_lab.capture.plans import AttentionChange, AttentionPlan
 from interp_lab.capture.tally import Tally
-from interp_lab.capture.towers import Site, eager_function, implementation
+from interp_lab.capture.towers import Site, implementation
+from interp_lab.libraries.huggingface import eager_function
 
 
 class FusedObserver(Observer):
@@ -59,7 +60,7 @@ class FusedObserver(Observer):
         **kwargs: Any,
     ) -> Any:
         """Run the kernel that the model uses, and observe and change what is planned."""
-        run = original or eager_function(module)
+        run = original or eager_function(type(module))
         site = self.sites.get(id(module))
         if site is None:
             return run(module, query, key, value, attention_mask, **kwargs)
@@ -68,7 +69,7 @@ class FusedObserver(Observer):
         changes = self._changes[id(module)]
         if not tallies and not any(s or z for s, z in changes.values()):
             return run(module, query, key, value, attention_mask, **kwargs)
-        self.check_rows(query, site)
+        self.check_call(query, site, extent)
         call = read_call(name, module, query, key, attention_mask, kwargs)
         frame = self.forwards.frames[site.tower]
         terms = self._terms(changes, frame, extent, call)

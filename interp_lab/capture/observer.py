@@ -102,8 +102,14 @@ class Observer:
         check_heads(plan.heads, count, "AttentionPlan.heads")
         return torch.tensor(plan.heads, device=device)
 
-    def check_rows(self, query: Tensor, site: Site) -> None:
-        """Raise ConfigError if a call has another batch size than the plans."""
+    def check_call(self, query: Tensor, site: Site, extent: Extent) -> None:
+        """Refuse a watched call whose rows or keys are not those of the plans.
+
+        Raises:
+            ConfigError: if it has another batch size than the plans.
+            UnsupportedModelError: if its keys are not the columns up to its queries.
+        """
+        self.forwards.check_keys(site, extent)
         if query.shape[0] != self._n_rows:
             raise ConfigError(
                 f"plans or interventions are for {self._n_rows} batch rows, but {site.path} was "

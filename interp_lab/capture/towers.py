@@ -4,14 +4,13 @@ Differences between models are data: one line of `TOWERS` per model type. What t
 know and cannot be told apart is an error that lists the choices, never a guess.
 """
 
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from interp_lab.errors import ConfigError, UnsupportedModelError, did_you_mean
+from interp_lab.libraries.huggingface import calls_interface, implementation_of
 
 _LLAVA = {
     "language": ("model.language_model", "language_model"),
@@ -143,7 +142,7 @@ def implementation(site: Site) -> str:
         UnsupportedModelError: if none is set.
     """
     config: Any = getattr(site.module, "config", None)
-    name = getattr(config, "_attn_implementation", None)
+    name = implementation_of(config)
     if name is None:
         raise UnsupportedModelError(
             f"{site.path}: no attention implementation is set; load the model with "
@@ -153,25 +152,8 @@ def implementation(site: Site) -> str:
 
 
 def uses_interface(module: nn.Module) -> bool:
-    """Return whether the module's class is from a file that calls transformers' interface."""
-    files = (sys.modules.get(cls.__module__) for cls in type(module).__mro__)
-    return any("ALL_ATTENTION_FUNCTIONS" in vars(f) for f in files if f is not None)
-
-
-def eager_function(module: nn.Module) -> Callable[..., Any]:
-    """Return the eager attention function of the file that defines the module's class.
-
-    Raises:
-        UnsupportedModelError: if that file has none.
-    """
-    for cls in type(module).__mro__:
-        function = getattr(sys.modules.get(cls.__module__), "eager_attention_forward", None)
-        if function is not None:
-            return function
-    raise UnsupportedModelError(
-        f"{type(module).__name__} has no eager_attention_forward; load the model with "
-        "attn_implementation=sdpa"
-    )
+    """Return whether a module's attention goes through transformers' interface."""
+    return calls_interface(type(module))
 
 
 def _is_attention(module: nn.Module) -> bool:
