@@ -72,8 +72,8 @@ class Forwards:
     def hooks(self, model: nn.Module) -> Iterator[Any]:
         """Hook the attention modules, and what lies between the model and them for the padding."""
         roots = {tower: tower_path(model, tower) for tower in self.frames}
-        on_the_way = dict.fromkeys(p for root in roots.values() for p in _prefixes(root))
-        for path in on_the_way:
+        stacks = [[s.path for s in self._sites if s.tower == tower] for tower in self.frames]
+        for path in dict.fromkeys(p for paths in stacks for p in _above(paths)):
             module = model.get_submodule(path)
             yield module.register_forward_pre_hook(self._enter, with_kwargs=True)
             yield module.register_forward_hook(self._leave, always_call=True)
@@ -193,8 +193,13 @@ def read_mask(mask: Tensor) -> tuple[RowColumns, ...]:
     return tuple(RowColumns(row) for row in rows)
 
 
-def _prefixes(path: str) -> Iterator[str]:
-    """Yield the paths of the modules from the model itself ("") to the one at `path`."""
-    parts = path.split(".") if path else []
-    for count in range(len(parts) + 1):
-        yield ".".join(parts[:count])
+def _above(paths: Sequence[str]) -> Iterator[str]:
+    """Yield the paths of the modules that hold all of the given ones, the model itself ("") first.
+
+    Whatever of them is called may have been given the padding.
+    """
+    split = [path.split(".") for path in paths]
+    for count in range(min(map(len, split))):
+        if any(parts[:count] != split[0][:count] for parts in split):
+            return
+        yield ".".join(split[0][:count])

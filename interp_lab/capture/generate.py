@@ -14,7 +14,7 @@ from torch import Tensor
 from interp_lab.capture.attention import Watched, watch_attention
 from interp_lab.capture.plans import AttentionChange, AttentionPlan
 from interp_lab.capture.tally import Captured
-from interp_lab.errors import ConfigError
+from interp_lab.errors import ConfigError, UnsupportedModelError
 
 _REFUSED = {"num_beams": 1, "num_return_sequences": 1, "assistant_model": None}
 
@@ -65,6 +65,7 @@ def generate_watched(
 
     Raises:
         ConfigError: for beams or several sequences a row, or if the plans do not fit.
+        UnsupportedModelError: if the model generates without a cache and decode plans are given.
     """
     for name, plain in _REFUSED.items():
         if options.get(name, plain) != plain:
@@ -94,12 +95,28 @@ def _rows(seen: Watched, tokens: Tensor, ends: Any) -> list[Generated]:
     rows = []
     for row, result in zip(tokens, seen.results, strict=True):
         stop = next((i + 1 for i, t in enumerate(row.tolist()) if t in ends), len(row))
+        _refuse_lost_steps(_unnamed("decode", result), stop - 1)
         decode = {
             name: replace(captured, steps=captured.steps[: stop - 1])
             for name, captured in _unnamed("decode", result).items()
         }
         rows.append(Generated(row[:stop], _unnamed("prefill", result), decode, how))
     return rows
+
+
+def _refuse_lost_steps(decode: Mapping[str, Captured], expected: int) -> None:
+    """Refuse a generation in which some token's own row was not seen as a decode step.
+
+    Raises:
+        UnsupportedModelError: if the model reads its prompt again for every token.
+    """
+    for name, captured in decode.items():
+        if len(captured.steps) < expected:
+            raise UnsupportedModelError(
+                f"plan {name!r}: {expected} tokens were read after the prompt, but "
+                f"{len(captured.steps)} decode steps were seen; generate with use_cache=true and "
+                "one token at a time"
+            )
 
 
 def _named(kind: str, plans: Mapping[str, AttentionPlan], when: Any) -> dict[str, AttentionPlan]:

@@ -84,6 +84,17 @@ def bloom() -> Made:
     return tf.BloomForCausalLM(config), text_inputs()
 
 
+def bart() -> Made:
+    config = tf.BartConfig(
+        vocab_size=99, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    # As many tokens on both sides, so that the key axis alone does not tell.
+    inputs = {**text_inputs(12), "decoder_input_ids": ids(1, 12)}
+    return tf.BartForConditionalGeneration(config), inputs
+
+
 def llava() -> Made:
     config = tf.LlavaConfig(
         vision_config=tf.CLIPVisionConfig(**VISION),
