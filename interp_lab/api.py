@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from interp_lab.config import build, conf_dir, quoted
 from interp_lab.errors import StoreError
+from interp_lab.libraries.hydra_inside import composed
 from interp_lab.runner import run_study
 from interp_lab.store.results import Results, open_results
 
@@ -25,9 +24,7 @@ def run(overrides: list[str] | None = None, config_dir: str | None = None) -> Re
     """
     overrides = [quoted(override) for override in overrides or []]
     search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("config", overrides=overrides + search)
+    cfg = composed(conf_dir(), overrides + search)
     path = run_study(cfg, overrides).results
     if path is None:
         raise StoreError(
@@ -77,10 +74,8 @@ class TokenSimilarityAnalyzer:
     ) -> None:
         from interp_lab.models.base import resolve_device
 
-        GlobalHydra.instance().clear()
         chosen = [f"model={model_type.replace('-', '_')}", f"analysis.metric={similarity_metric}"]
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            cfg = compose("config", overrides=["task=clip_similarity", *chosen, *(overrides or [])])
+        cfg = composed(conf_dir(), ["task=clip_similarity", *chosen, *(overrides or [])])
         self.analysis = build(cfg, "analysis")
         self.model = build(cfg, "model", device=resolve_device(device), seed=cfg.seed)
         self.analysis.check(self.model)

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 from interp_lab.config import conf_dir, quoted
 from interp_lab.datasets.images import read_image
 from interp_lab.datasets.records import read_records
 from interp_lab.errors import ConfigError, SampleError
+from interp_lab.libraries.hydra_inside import composed
 from interp_lab.runner import run_study, style_of
 from interp_lab.store.places import safe_name
 from interp_lab.store.results import open_results
@@ -137,10 +136,8 @@ class AttentionVisualizer:
         return str(drawn[0])
 
     def _composed(self, *overrides: str) -> Any:
-        GlobalHydra.instance().clear()
         own = ["task=trajectory", "dataset=trajectory", f"output.root='{self._output}'"]
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return compose("config", overrides=[*own, *self._overrides, *overrides])
+        return composed(conf_dir(), [*own, *self._overrides, *overrides])
 
     def _written(self, sample: Mapping[str, Any], images: Sequence[Image.Image]) -> Path:
         """Write a sample as a data file of its own; equal samples have one place."""

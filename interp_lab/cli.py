@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from interp_lab.config import conf_dir, quoted
 from interp_lab.errors import FAILED_SAMPLES, STOPPED, FinishedWithFailuresError, StoppedByUserError
+from interp_lab.libraries.hydra_inside import VERSION_BASE, in_sweep, own_settings, typed_overrides
 from interp_lab.sweep import interruptible, started
 
 # Hydra's flags that take a value in the next argument.
@@ -78,21 +77,21 @@ def with_task_of_result(arguments: list[str]) -> list[str]:
 _problems: list[Exception] = []
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name="config")
+@hydra.main(version_base=VERSION_BASE, config_path=None, config_name="config")
 def job(cfg: DictConfig) -> None:
     """Do one job; Hydra composes the configuration and calls this, in a worker if need be."""
     logging.captureWarnings(True)
     # A log that cannot be written (a full disk) must not bury the error under tracebacks.
     logging.raiseExceptions = False
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    config = HydraConfig.get()
-    if config.mode == RunMode.MULTIRUN:
+    settings = own_settings()
+    if in_sweep(settings):
         from interp_lab.jobs import run_in_sweep
 
-        run_in_sweep(cfg, config)
+        run_in_sweep(cfg, settings)
         return
     try:
-        do(cfg, list(config.overrides.task))
+        do(cfg, typed_overrides(settings))
     except Exception as error:
         _problems.append(error)
 

@@ -5,14 +5,13 @@ import re
 from pathlib import Path
 
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from interp_lab.config import conf_dir
 from interp_lab.errors import ConfigError, InterpLabError, did_you_mean
+from interp_lab.libraries.hydra_inside import composed
 
 # What a launcher's option or class is called -> the extra that installs it.
 EXTRA_OF_LAUNCHER = {
@@ -120,12 +119,10 @@ def _known_keys(arguments: list[str]) -> list[str]:
     """Return every key and group that could have been meant, with the groups that were chosen."""
     groups = sorted(p.name for p in conf_dir().iterdir() if p.is_dir())
     choices = [a for a in arguments if a.partition("=")[0] in groups]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        try:
-            cfg = compose("config", overrides=choices)
-        except (HydraException, OmegaConfBaseException):
-            cfg = compose("config")
+    try:
+        cfg = composed(conf_dir(), choices)
+    except (HydraException, OmegaConfBaseException):
+        cfg = composed(conf_dir())
     return groups + _flat(OmegaConf.to_container(cfg, resolve=False))
 
 

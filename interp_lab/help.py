@@ -6,10 +6,10 @@ takes a tenth of the time and says the same.
 
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from interp_lab.config import conf_dir
+from interp_lab.libraries.hydra_inside import composed
 
 HEADER = """\
 interp_lab shows what multimodal models attend to.
@@ -53,7 +53,6 @@ def help_text(folders: list[Path], overrides: list[str]) -> str:
     presets = {path.stem for path in (conf_dir() / "hydra" / "launcher").glob("*.yaml")}
     launchers = ", ".join(sorted({*INSTALLED_LAUNCHERS, *presets}))
     lines.append(f"  hydra/launcher {launchers}")
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("config", overrides=overrides)
+    cfg = composed(conf_dir(), overrides)
     lines += ["", "Every key and its value now; change it with key=value", ""]
     return "\n".join([*lines, OmegaConf.to_yaml(cfg), FOOTER])

@@ -21,6 +21,7 @@ from interp_lab.errors import (
     FinishedWithFailuresError,
     StoppedByUserError,
 )
+from interp_lab.libraries.hydra_inside import config_folders, output_folder
 from interp_lab.locks import alive
 from interp_lab.sweep import Outcome, SweepJob, job_of, outcomes
 
@@ -66,14 +67,14 @@ def _do(cfg: DictConfig, job: SweepJob, outcome: Outcome) -> None:
 
 def _line(error: Exception, job: SweepJob, config: Any) -> str:
     """Return an error as one line; a fault of the program also goes to the job's log, whole."""
-    sources = [Path(s.path) for s in config.runtime.config_sources if s.schema == "file"]
+    sources = config_folders(config)
     line = explain(error, list(job.overrides), [p for p in sources if p != conf_dir()])
     if line is not None:
         log.debug("the error of this job", exc_info=error)
         return line
     log.error("a fault of the program", exc_info=error)
     text = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {text} (traceback in {config.runtime.output_dir})"
+    return f"{type(error).__name__}: {text} (traceback in {output_folder(config)})"
 
 
 def report(folder: Path, raised: BaseException | None) -> int | None:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from interp_lab.capture.roles import check_interventions
 from interp_lab.config import NOT_IN_RUN_ID, build, check_arguments, check_root, plain, target_of
 from interp_lab.errors import ConfigError, FinishedWithFailuresError, StoreError
+from interp_lab.libraries.hydra_inside import parsed
 from interp_lab.merging import merge_by_hand
 from interp_lab.schema import Mode
 from interp_lab.store.places import safe_name
@@ -167,24 +168,22 @@ def restyled(stored: DictConfig, composed: DictConfig, overrides: list[str]) -> 
     It is the one that is stored with the result, changed by what the user typed below
     `visualization` and `select`; a whole `visualization=` or `experiment=` replaces it.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    if any(o.key_or_group in ("visualization", "experiment") for o in parsed):
+    typed = parsed(overrides)
+    if any(o.key in ("visualization", "experiment") for o in typed):
         stored.visualization = composed.visualization
         return stored
-    for override in parsed:
-        key = override.key_or_group
+    for override in typed:
+        key = override.key
         node, _, option = key.partition(".")
         # Without `results` these keys say which run is meant; what they cannot do is change it.
         if option and node in MEASURED and (composed.results or option in NOT_IN_RUN_ID[node]):
             raise ConfigError(
-                f"{override.input_line}: mode=render draws numbers that are stored; give "
+                f"{override.text}: mode=render draws numbers that are stored; give "
                 "visualization.KEY or select.KEY, or measure anew with mode=run"
             )
         if not key.startswith(("visualization.", "select.")):
             continue
-        if override.is_delete():
-            raise ConfigError(f"{override.input_line}: set {key}=null instead of deleting it")
-        OmegaConf.update(stored, key, override.value(), force_add=True)
+        if override.deletes:
+            raise ConfigError(f"{override.text}: set {key}=null instead of deleting it")
+        OmegaConf.update(stored, key, override.value, force_add=True)
     return stored

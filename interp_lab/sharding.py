@@ -7,11 +7,11 @@ the same samples however many jobs there are: to the last bit, the numbers are t
 
 from dataclasses import dataclass
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from interp_lab.config import run_dir
 from interp_lab.errors import ConfigError, did_you_mean
+from interp_lab.libraries.hydra_inside import parsed
 from interp_lab.sweep import SweepJob, SweptJobs, record_of, swept_jobs
 
 
@@ -100,14 +100,14 @@ def _among_siblings(cfg: DictConfig, job: SweepJob, swept: SweptJobs) -> Share:
 
     # A value may stand twice, so a job is known by its number, not by its value.
     siblings = [n for n, o in enumerate(swept.jobs) if rest(o) == rest(job.overrides)]
-    parsed = OverridesParser.create().parse_overrides([swept.jobs[n][place] for n in siblings])
+    overrides = parsed([swept.jobs[n][place] for n in siblings])
     here = run_dir(cfg)
-    for override in parsed:
+    for override in overrides:
         other = cfg.copy()
-        OmegaConf.update(other, cfg.shard.axis, override.value())
+        OmegaConf.update(other, cfg.shard.axis, override.value)
         if run_dir(other) != here:
             raise ConfigError(f"shard.axis={cfg.shard.axis}: {_CHANGES}")
-    values = [override.get_value_element_as_str() for override in parsed]
+    values = [override.values[0] for override in overrides]
     index = siblings.index(job.number)
     if len(siblings) == 1:
         return Share()

@@ -19,12 +19,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from interp_lab.errors import StoreError
+from interp_lab.libraries.hydra_inside import (
+    job_number,
+    parsed,
+    sweep_folder,
+    sweep_record,
+    swept_overrides,
+    typed_overrides,
+)
 
 log = logging.getLogger(__name__)
 JOBS = ".jobs"
@@ -41,7 +47,7 @@ class Record(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Make the folder; workers of an earlier sweep of the same place have another."""
-        above = Path(config.hydra.sweep.dir).absolute() / JOBS
+        above = sweep_folder(config.hydra) / JOBS
         who = {"id": uuid.uuid4().hex[:12], "pid": os.getpid(), "host": socket.gethostname()}
         folder = above / who["id"]
         folder.mkdir(parents=True)
@@ -120,7 +126,7 @@ def job_of(config: Any) -> SweepJob:
     Raises:
         StoreError: if the sweep left no record of itself.
     """
-    above = Path(config.sweep.dir).absolute() / JOBS
+    above = sweep_folder(config) / JOBS
     try:
         who = json.loads((above / SWEEP).read_text())
     except OSError as error:
@@ -132,8 +138,8 @@ def job_of(config: Any) -> SweepJob:
     bound = multiprocessing.current_process().name.startswith("LokyProcess")
     return SweepJob(
         above / who["id"],
-        int(config.job.num),
-        tuple(config.overrides.task),
+        job_number(config),
+        tuple(typed_overrides(config)),
         who["id"],
         who["pid"] if bound else None,
     )
@@ -154,25 +160,15 @@ class SweptJobs:
 
 def record_of(folder: Path) -> Path:
     """Return Hydra's record of the sweep with this folder for its jobs."""
-    return folder.parent.parent / "multirun.yaml"
+    return sweep_record(folder.parent.parent)
 
 
 def swept_jobs(folder: Path) -> SweptJobs:
     """Return the jobs of the sweep with this folder, by Hydra's record of it."""
-    hydra = OmegaConf.load(record_of(folder)).hydra
-    given = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
-    given += list(hydra.overrides.task)
-    known = GlobalHydra.instance()
-    loader = known.config_loader() if known.is_initialized() else None
     lists: dict[str, tuple[str, list[str]]] = {}
-    for override in OverridesParser.create(config_loader=loader).parse_overrides(given):
-        key = override.get_key_element()
-        values = (
-            list(override.sweep_string_iterator())
-            if override.is_sweep_override()
-            else [override.get_value_element_as_str()]
-        )
-        lists[key] = (str(override.key_or_group), [f"{key}={value}" for value in values])
+    for override in parsed(swept_overrides(record_of(folder))):
+        key = override.marked_key
+        lists[key] = (override.key, [f"{key}={value}" for value in override.values])
     return SweptJobs(
         tuple(name for name, _ in lists.values()),
         tuple(itertools.product(*(values for _, values in lists.values()))),

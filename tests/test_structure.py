@@ -13,7 +13,17 @@ LONGEST_MODULE = 300
 LONGEST_FUNCTION = 60
 
 # Ground floor first; a package may import those that stand before it in its wing.
-GROUND = ["errors", "fields", "tokens", "locks", "schema", "config", "sweep", "sharding"]
+GROUND = [
+    "errors",
+    "libraries",
+    "fields",
+    "tokens",
+    "locks",
+    "schema",
+    "config",
+    "sweep",
+    "sharding",
+]
 TORCH_WING = [*GROUND, "zoo", "datasets", "models", "capture", "analyses", "measure", "selfcheck"]
 LIGHT_WING = [*GROUND, "store", "visualization", "summary"]
 # A contract names the store's reader, which every analysis streams from.
@@ -76,6 +86,17 @@ def test_module_is_small_typed_and_says_its_purpose(path: Path) -> None:
             length = (node.end_lineno or 0) - node.lineno + 1
             assert length <= LONGEST_FUNCTION, f"{node.name} has {length} lines"
             assert node.returns is not None, f"{node.name} has no return type"
+
+
+# What only `interp_lab.libraries` may name: the inside of other libraries.
+INSIDE = ["override_parser", "GlobalHydra", "HydraConfig.", "RunMode"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_the_inside_of_libraries_has_one_door(path: Path) -> None:
+    if room(path) != "libraries":
+        text = path.read_text(encoding="utf-8")
+        assert [word for word in INSIDE if word in text] == []
 
 
 @pytest.mark.parametrize(

@@ -16,18 +16,28 @@ from interp_lab.capture.frames import Extent
 from interp_lab.capture.masks import additive_mask, read_call, take
 from interp_lab.capture.observer import Observer
 from interp_lab.capture.tally import Tally
-from interp_lab.capture.towers import Site
+from interp_lab.capture.towers import Site, eager_function
 from interp_lab.errors import UnsupportedModelError
-from interp_lab.libraries.huggingface import eager_function, implementation_set
+from interp_lab.libraries.huggingface import implementation_of, set_implementation
 
 
 @contextmanager
 def eager_configuration(model: nn.Module, layers: Sequence[nn.Module]) -> Iterator[None]:
-    """Set attention to eager for the model and the given layers' configurations, then restore."""
+    """Set attention to eager for the model and the given layers' configurations, then restore.
+
+    Each is set by itself: transformers' own setter would reach every sub-configuration and so
+    switch towers that nobody watches.
+    """
     owners = [model, *layers]
     configs = {id(c): c for m in owners if (c := getattr(m, "config", None)) is not None}
-    with implementation_set(list(configs.values()), "eager"):
+    before = [(config, implementation_of(config)) for config in configs.values()]
+    try:
+        for config, _ in before:
+            set_implementation(config, "eager")
         yield
+    finally:
+        for config, name in before:
+            set_implementation(config, name)
 
 
 class EagerObserver(Observer):
@@ -35,7 +45,7 @@ class EagerObserver(Observer):
 
     def attend(self, name: str, original: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Run the model's own eager attention and reduce the pattern that it returns."""
-        output, pattern = eager_function(type(module))(module, *args, **kwargs)
+        output, pattern = eager_function(module)(module, *args, **kwargs)
         site = self.sites.get(id(module))
         if site is not None:
             self.take_pattern(site, pattern)
@@ -81,7 +91,7 @@ class EagerRowsObserver(EagerObserver):
         if site is not None:
             with torch.no_grad():
                 self._eager_rows(name, site, *args, **kwargs)
-        return (original or eager_function(type(module)))(module, *args, **kwargs)
+        return (original or eager_function(module))(module, *args, **kwargs)
 
     def _eager_rows(
         self,
@@ -96,7 +106,7 @@ class EagerRowsObserver(EagerObserver):
         extent = self.forwards.extent(site, query, key)
         call = read_call(name, site.module, query, key, attention_mask, kwargs)
         extra = {k: v for k, v in kwargs.items() if k != "position_bias"}
-        eager = eager_function(type(site.module))
+        eager = eager_function(site.module)
         frame = self.forwards.frames[site.tower]
         for tally in self.wanted(site, extent):
             queries, _, _ = self.places(tally, frame, extent, key.device)

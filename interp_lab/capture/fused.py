@@ -17,8 +17,7 @@ from interp_lab.capture.masks import Call, Term, read_call, take
 from interp_lab.capture.observer import Observer
 from interp_lab.capture.plans import AttentionChange, AttentionPlan
 from interp_lab.capture.tally import Tally
-from interp_lab.capture.towers import Site, implementation
-from interp_lab.libraries.huggingface import eager_function
+from interp_lab.capture.towers import Site, eager_function, implementation
 
 
 class FusedObserver(Observer):
@@ -60,7 +59,7 @@ class FusedObserver(Observer):
         **kwargs: Any,
     ) -> Any:
         """Run the kernel that the model uses, and observe and change what is planned."""
-        run = original or eager_function(type(module))
+        run = original or eager_function(module)
         site = self.sites.get(id(module))
         if site is None:
             return run(module, query, key, value, attention_mask, **kwargs)

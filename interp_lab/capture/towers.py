@@ -4,13 +4,14 @@ Differences between models are data: one line of `TOWERS` per model type. What t
 know and cannot be told apart is an error that lists the choices, never a guess.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from interp_lab.errors import ConfigError, UnsupportedModelError, did_you_mean
-from interp_lab.libraries.huggingface import calls_interface, implementation_of
+from interp_lab.libraries import huggingface
 
 _LLAVA = {
     "language": ("model.language_model", "language_model"),
@@ -142,7 +143,7 @@ def implementation(site: Site) -> str:
         UnsupportedModelError: if none is set.
     """
     config: Any = getattr(site.module, "config", None)
-    name = implementation_of(config)
+    name = huggingface.implementation_of(config)
     if name is None:
         raise UnsupportedModelError(
             f"{site.path}: no attention implementation is set; load the model with "
@@ -153,7 +154,22 @@ def implementation(site: Site) -> str:
 
 def uses_interface(module: nn.Module) -> bool:
     """Return whether a module's attention goes through transformers' interface."""
-    return calls_interface(type(module))
+    return huggingface.calls_interface(type(module))
+
+
+def eager_function(module: nn.Module) -> Callable[..., Any]:
+    """Return the eager attention function of the file that defines the module's class.
+
+    Raises:
+        UnsupportedModelError: if that file has none.
+    """
+    function = huggingface.eager_function(type(module))
+    if function is None:
+        raise UnsupportedModelError(
+            f"{type(module).__name__} has no eager_attention_forward; load the model with "
+            "attn_implementation=sdpa"
+        )
+    return function
 
 
 def _is_attention(module: nn.Module) -> bool:

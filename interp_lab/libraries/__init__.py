@@ -1,5 +1,8 @@
-"""The one door to the inside of transformers, torch and Hydra.
+"""The one door to the inside of Hydra, transformers and torch.
 
-What is taken for granted about their insides stands here, a sentence and a contract test each
-(`tests/libraries`), so that a new release fails there first and is mended in one place.
+What a library promises in its documentation is used where it is needed. What it only happens to do
+(private names, the type behind an argument, the schema of a kernel) is assumed here alone, one
+function or constant an assumption, and each has a test in `tests/libraries` that runs on every
+version that `make test-versions` knows. This package imports nothing: `hydra_inside` needs
+neither torch nor transformers, which `--help` must not wait for.
 """

@@ -1,0 +1,132 @@
+"""What is assumed of Hydra's inside: its override parser, its one global state, its records."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+VERSION_BASE = "1.3"
+
+
+@dataclass(frozen=True)
+class Typed:
+    """One override as Hydra's own parser reads it."""
+
+    _override: Override
+
+    @property
+    def text(self) -> str:
+        """The override as it was typed: `input_line`."""
+        return str(self._override.input_line)
+
+    @property
+    def key(self) -> str:
+        """Its key or group without `+`, `~` and `@package`: `key_or_group`."""
+        return self._override.key_or_group
+
+    @property
+    def marked_key(self) -> str:
+        """Its key with `+`, `~` and `@package`, as it stands before the equals sign."""
+        return self._override.get_key_element()
+
+    @property
+    def deletes(self) -> bool:
+        """Whether it takes a key away (`~key`)."""
+        return self._override.is_delete()
+
+    @property
+    def value(self) -> Any:
+        """Its value as YAML would read it; not to be asked of a list of a sweep."""
+        return self._override.value()
+
+    @property
+    def values(self) -> list[str]:
+        """Its values as texts, quoted so that they can be typed again; several in a sweep."""
+        if self._override.is_sweep_override():
+            return list(self._override.sweep_string_iterator())
+        return [self._override.get_value_element_as_str()]
+
+
+def parsed(overrides: Sequence[str]) -> list[Typed]:
+    """Return overrides as Hydra's parser reads them.
+
+    `glob(*)` is looked up in the configuration that is in use in this process, if there is one.
+
+    Raises:
+        hydra.errors.OverrideParseException: for what is not an override.
+    """
+    known = GlobalHydra.instance()
+    loader = known.config_loader() if known.is_initialized() else None
+    parser = OverridesParser.create(config_loader=loader)
+    return [Typed(override) for override in parser.parse_overrides(list(overrides))]
+
+
+def composed(folder: Path, overrides: Sequence[str] = (), name: str = "config") -> DictConfig:
+    """Return the configuration `name` of a folder.
+
+    Hydra composes for one folder at a time in a process, so what it had in use is let go first.
+
+    Raises:
+        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: if it does not fit.
+    """
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(folder), version_base=VERSION_BASE):
+        return compose(name, overrides=list(overrides))
+
+
+def own_settings() -> Any:
+    """Return Hydra's own settings of the job that runs now: `HydraConfig`, once it is composed."""
+    return HydraConfig.get()
+
+
+def in_sweep(settings: Any) -> bool:
+    """Return whether a job is one of a sweep: its `mode` is MULTIRUN, in a worker process too."""
+    return settings.mode == RunMode.MULTIRUN
+
+
+def typed_overrides(settings: Any) -> list[str]:
+    """Return what was typed for a job, without what concerns Hydra itself: `overrides.task`."""
+    return [str(override) for override in settings.overrides.task]
+
+
+def job_number(settings: Any) -> int:
+    """Return the number of a job in its sweep, from 0 on: `job.num`."""
+    return int(settings.job.num)
+
+
+def sweep_folder(settings: Any) -> Path:
+    """Return the folder that all jobs of a sweep share: `sweep.dir`, resolved before they begin."""
+    return Path(settings.sweep.dir).absolute()
+
+
+def config_folders(settings: Any) -> list[Path]:
+    """Return the folders that a job's YAML files came from: `runtime.config_sources`."""
+    return [Path(s.path) for s in settings.runtime.config_sources if s.schema == "file"]
+
+
+def output_folder(settings: Any) -> Path:
+    """Return the folder of a job's own log: `runtime.output_dir`."""
+    return Path(settings.runtime.output_dir)
+
+
+def sweep_record(folder: Path) -> Path:
+    """Return the file that the sweeper writes into a sweep's folder before its first job."""
+    return folder / "multirun.yaml"
+
+
+def swept_overrides(record: Path) -> list[str]:
+    """Return what a sweep was asked for: its configured `sweeper.params`, then what was typed.
+
+    The basic sweeper numbers the jobs in the order of `itertools.product` over these.
+    """
+    settings = OmegaConf.load(record).hydra
+    given = [f"{key}={value}" for key, value in (settings.sweeper.get("params") or {}).items()]
+    return given + typed_overrides(settings)

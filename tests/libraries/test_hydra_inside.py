@@ -1,0 +1,95 @@
+"""What `interp_lab.libraries.hydra_inside` assumes of Hydra, one test an assumption."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.errors import OverrideParseException
+
+from interp_lab.libraries.hydra_inside import composed, parsed, sweep_record, swept_overrides
+
+APP = """
+import json, sys
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from interp_lab.libraries import hydra_inside as inside
+
+@hydra.main(version_base=inside.VERSION_BASE, config_path=None, config_name="config")
+def job(cfg):
+    own = inside.own_settings()
+    print(json.dumps({
+        "sweep": inside.in_sweep(own),
+        "typed": inside.typed_overrides(own),
+        "number": inside.job_number(own) if inside.in_sweep(own) else None,
+        "folder": str(inside.sweep_folder(own)),
+        "output": str(inside.output_folder(own)),
+        "configs": [str(f) for f in inside.config_folders(own)],
+        "beside": [t.values for t in inside.parsed(["size=glob(*)"])],
+    }))
+
+job()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "conf" / "size").mkdir(parents=True)
+    (tmp_path / "conf" / "config.yaml").write_text("defaults: [size: small, _self_]\na: 1\nb: x\n")
+    for name in ("small", "large"):
+        (tmp_path / "conf" / "size" / f"{name}.yaml").write_text(f"n: {len(name)}\n")
+    (tmp_path / "app.py").write_text(APP)
+    return tmp_path
+
+
+def said(folder: Path, *arguments: str) -> list[dict]:
+    done = subprocess.run(
+        [sys.executable, str(folder / "app.py"), f"--config-path={folder}/conf", *arguments],
+        cwd=folder, capture_output=True, text=True, check=True,
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def test_the_parser_reads_overrides_as_hydra_types_them() -> None:
+    plain, added, gone, swept, quoted = parsed(
+        ["a.b=3", "+c@here=[1,2]", "~d", "e=1,2,'x y'", "f='x, y'"]
+    )
+    assert (plain.key, plain.marked_key, plain.value, plain.values) == ("a.b", "a.b", 3, ["3"])
+    assert (added.key, added.marked_key, added.value) == ("c", "+c@here", [1, 2])
+    assert gone.deletes and not plain.deletes
+    assert swept.values == ["1", "2", "'x y'"]
+    assert quoted.text == "f='x, y'"
+
+
+def test_what_is_no_override_is_told_apart() -> None:
+    with pytest.raises(OverrideParseException):
+        parsed(["no equals sign"])
+
+
+def test_composing_forgets_the_folder_before(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.yaml").write_text("z: 9\n")
+    assert composed(folder / "conf", ["a=2", "size=large"]) == {"size": {"n": 5}, "a": 2, "b": "x"}
+    assert composed(other) == {"z": 9}
+    assert composed(folder / "conf").size.n == 5
+
+
+def test_a_job_alone_knows_what_was_typed_and_looks_up_globs(folder: Path) -> None:
+    (job,) = said(folder, "a=2", "hydra.run.dir=here")
+    assert job["sweep"] is False and job["typed"] == ["a=2"]
+    assert Path(job["output"]).name == "here"
+    assert str(folder / "conf") in job["configs"]
+    assert sorted(job["beside"][0]) == ["large", "small"]
+
+
+def test_jobs_of_a_sweep_are_numbered_as_their_product_and_leave_a_record(folder: Path) -> None:
+    jobs = said(folder, "--multirun", "a=1,2", "b=x,y", f"hydra.sweep.dir={folder}/swept")
+    assert [job["typed"] for job in jobs] == [
+        ["a=1", "b=x"], ["a=1", "b=y"], ["a=2", "b=x"], ["a=2", "b=y"],
+    ]  # fmt: skip
+    assert [job["number"] for job in jobs] == [0, 1, 2, 3]
+    assert all(job["sweep"] and job["folder"] == f"{folder}/swept" for job in jobs)
+    assert swept_overrides(sweep_record(folder / "swept")) == ["a=1,2", "b=x,y"]
