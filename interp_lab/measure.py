@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
 from interp_lab.analyses.base import Analysis
 from interp_lab.capture.plans import Intervention, Plan
+from interp_lab.capture.reference import Reference
 from interp_lab.capture.roles import interventions_for
 from interp_lab.capture.session import Capture, watch
 from interp_lab.datasets.base import Dataset, Sample
@@ -31,7 +32,26 @@ log = logging.getLogger(__name__)
 FEWEST_FAILURES = 10
 
 Loaded = list[tuple[int, Sample]]
-Check = Callable[[Prepared, Sequence[Mapping[str, Plan]], Capture, Sequence[Any]], None]
+
+
+class Check(Protocol):
+    """What looks at measured batches; `selfcheck.SelfCheck` is the one of a run."""
+
+    def reference(
+        self, prepared: Prepared, plans: Sequence[Mapping[str, Plan]], changed: bool, method: str
+    ) -> Reference | None:
+        """Return what is to watch the batch beside the capture, or None."""
+        ...
+
+    def __call__(
+        self,
+        prepared: Prepared,
+        plans: Sequence[Mapping[str, Plan]],
+        capture: Capture,
+        reference: Reference | None,
+    ) -> None:
+        """Look at a batch that was measured."""
+        ...
 
 
 class Measurement:
@@ -52,7 +72,7 @@ class Measurement:
         stop: is asked after every batch whether to stop.
 
     Attributes:
-        paths: how captured numbers were made ("lse", "rows", "eager") and by which kernels.
+        paths: how captured numbers were made ("lse", "rows", "eager"), by which kernels, and notes.
         failed: samples that failed.
     """
 
@@ -84,7 +104,7 @@ class Measurement:
         self.seed = seed
         self.stop = stop
         self.failed = 0
-        self.paths: dict[str, list[str]] = {"paths": [], "kernels": []}
+        self.paths: dict[str, list[str]] = {"paths": [], "kernels": [], "notes": []}
         self._ids = dataset.ids()
         self._seen = 0
 
@@ -176,7 +196,11 @@ class Measurement:
             prepared = self.model.prepare(samples)
             plans = [self.analysis.plans(seen.tokens) for seen in prepared.seen]
             changes = [interventions_for(self.interventions, s.tokens) for s in prepared.seen]
-            with watch(self.model, prepared, plans, changes, self.method) as capture:
+            reference = None
+            if self.check is not None:
+                changed = any(changes)
+                reference = self.check.reference(prepared, plans, changed, self.method)
+            with watch(self.model, prepared, plans, changes, self.method, reference) as capture:
                 outputs = [{"plain": output} for output in self.model.run(prepared)]
             rows = list(zip(samples, prepared.seen, capture.rows, strict=True))
             for name, more in self._variants(prepared, rows, changes).items():
@@ -187,7 +211,7 @@ class Measurement:
                 for row, output in zip(rows, outputs, strict=True)
             ]
             if self.check is not None:
-                self.check(prepared, plans, capture, [row["plain"] for row in outputs])
+                self.check(prepared, plans, capture, reference)
         for key, known in self.paths.items():
             known += [name for name in capture.how.get(key, ()) if name not in known]
         finished = zip(batch, values, strict=True)

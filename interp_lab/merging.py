@@ -107,8 +107,8 @@ def made_by(sources: Sequence[Path], interventions: Sequence[Any]) -> dict[str, 
     """Return what the sources say of their making, put together: JSON texts by attribute name."""
     notes: dict[str, None] = {}
     devices: dict[str, None] = {}
-    capture: dict[str, dict[str, None]] = {"paths": {}, "kernels": {}}
-    checks: dict[str, dict[str, float]] = {}
+    capture: dict[str, dict[str, None]] = {"paths": {}, "kernels": {}, "notes": {}}
+    checks: dict[str, dict[str, float | str]] = {}
     started: list[str] = []
     for path in sources:
         with h5py.File(path, "r") as file:
@@ -118,11 +118,9 @@ def made_by(sources: Sequence[Path], interventions: Sequence[Any]) -> dict[str, 
         for key, names in capture.items():
             names |= dict.fromkeys(json.loads(about.get("capture", "{}")).get(key, ()))
         for check, values in json.loads(about.get("checks", "{}")).items():
-            # The worst is what counts: the largest difference, the smallest change of the logits.
-            worse = min if check == "live_check" else max
             worst = checks.setdefault(check, {})
             for name, value in values.items():
-                worst[name] = worse(worst.get(name, value), value)
+                worst[name] = worse_of(check, worst.get(name, value), value)
         started += [about["started"]] if "started" in about else []
     return {
         "notes": json.dumps([note for note in notes if not note.startswith(INCOMPLETE)]),
@@ -133,3 +131,15 @@ def made_by(sources: Sequence[Path], interventions: Sequence[Any]) -> dict[str, 
         "checks": json.dumps(checks),
         "started": min(started, default=now()),
     }
+
+
+def worse_of(check: str, first: float | str, second: float | str) -> float | str:
+    """Return the worse of two findings of a check.
+
+    It is the largest difference, the smallest change of the logits; a text says that there is
+    none, which is worse than any.
+    """
+    for value in (first, second):
+        if isinstance(value, str):
+            return value
+    return min(first, second) if check == "live_check" else max(first, second)

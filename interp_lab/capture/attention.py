@@ -22,6 +22,7 @@ from interp_lab.capture.eager import (
 from interp_lab.capture.fused import FusedObserver
 from interp_lab.capture.observer import Observer
 from interp_lab.capture.plans import AttentionChange, AttentionPlan
+from interp_lab.capture.reference import Reference
 from interp_lab.capture.tally import Captured
 from interp_lab.capture.towers import Site, find_sites, implementation, uses_interface
 from interp_lab.errors import ConfigError, UnsupportedModelError
@@ -67,6 +68,7 @@ class Watched:
             "paths": sorted({p for r in rows for c in r.values() for p in c.paths}),
             "kernels": sorted({k for r in rows for c in r.values() for k in c.kernels}),
             "interventions": self.interventions,
+            "notes": list(self._observer.notes),
         }
 
 
@@ -79,6 +81,7 @@ def watch_attention(
     method: Method = "fused",
     attention_mask: Tensor | None = None,
     lse: bool = True,
+    reference: Reference | None = None,
 ) -> Iterator[Watched]:
     """Watch a model's attention while it runs inside the block.
 
@@ -94,6 +97,8 @@ def watch_attention(
             model's call; it is needed when the call has none or a 4D one and rows are padded. It
             also tells the prompt's length, so that a prompt fed in parts counts as one.
         lse: False makes full score rows even where the kernel gives its log-sum-exp.
+        reference: works the same numbers out by other means, from the same calls; of the method
+            "fused" alone.
 
     Yields:
         `Watched`, whose `results` can be read after the block.
@@ -108,7 +113,7 @@ def watch_attention(
     _check_method(module, sites, method, any(interventions))
     observer: Observer
     if method == "fused":
-        observer = FusedObserver(sites, plans, interventions, attention_mask, use_lse=lse)
+        observer = FusedObserver(sites, plans, interventions, attention_mask, lse, reference)
     else:
         kind = EagerObserver if method == "eager" else EagerRowsObserver
         observer = kind(sites, plans, interventions, attention_mask)
@@ -149,10 +154,10 @@ def _check_method(
         raise UnsupportedModelError(
             f"{type(module).__name__}: {type(bypass[0].module).__name__} does not go through "
             "transformers' AttentionInterface, so its fused attention cannot be watched; use "
-            "capture=eager (slower, one layer's whole pattern in memory)"
+            "capture.method=eager (slower, one layer's whole pattern in memory)"
         )
     if intervening and method != "fused":
         raise UnsupportedModelError(
-            f"{type(module).__name__}: interventions need method fused; with capture=eager the "
-            "model can only be watched"
+            f"{type(module).__name__}: interventions need method fused; with "
+            "capture.method=eager the model can only be watched"
         )

@@ -16,8 +16,10 @@ from torch import Tensor
 from interp_lab.capture.kernels import finish_scores, lse_of, operands, scores
 from interp_lab.capture.masks import Call, Index, length
 
-# Numbers in one chunk of scores. 4 MiB in fp32: stays in a CPU's last-level cache.
+# Numbers in one chunk of scores. On a CPU 4 MiB in fp32, which stays in its last-level cache; on an
+# accelerator 256 MiB, as each chunk costs a few launches.
 CHUNK = 2**20
+ACCELERATOR_CHUNK = 2**26
 # Stretches of neighbouring queries that are worth a slice each.
 MAX_RUNS = 8
 
@@ -51,6 +53,11 @@ class Workspace:
         if buffer is None or buffer.numel() < size:
             buffer = self._buffers[device] = torch.empty(size, device=device)
         return buffer[:size].view(shape)
+
+
+def chunk_numbers(device: torch.device) -> int:
+    """Return how many numbers one chunk of scores may have on a device."""
+    return CHUNK if device.type == "cpu" else ACCELERATOR_CHUNK
 
 
 def as_index(values: Sequence[int], device: torch.device) -> Index:
@@ -96,7 +103,7 @@ def log_blocks(
     """
     n_heads = call.query.shape[1] if heads is None else len(heads)
     width = call.key.shape[2] if lse is None else max(1, keys.count)
-    step = max(1, CHUNK // (n_heads * width))
+    step = max(1, chunk_numbers(call.query.device) // (n_heads * width))
     if lse is None:
         blocks = (_from_rows(call, row, chunk, keys, heads) for chunk, _ in _chunks(queries, step))
     else:
@@ -104,17 +111,6 @@ def log_blocks(
         blocks = _from_lse(call, row, queries, keys, heads, lse, step, workspace)
     for block in blocks:
         yield block if keys.slots is None else spread(block, keys)
-
-
-def row_lse(call: Call, row: int, queries: Index) -> Tensor:
-    """Return the lse, (head, query), of full score rows made in bounded chunks."""
-    step = max(1, CHUNK // (call.query.shape[1] * call.key.shape[2]))
-    everything = slice(0, call.key.shape[2])
-    parts = [
-        lse_of(call, scores(call, row, chunk, everything, None), None)
-        for chunk, _ in _chunks(queries, step)
-    ]
-    return torch.cat(parts, dim=1)
 
 
 def row_output(call: Call, row: int, value: Tensor, queries: Index) -> tuple[Tensor, Tensor]:
@@ -129,7 +125,8 @@ def row_output(call: Call, row: int, value: Tensor, queries: Index) -> tuple[Ten
     Returns:
         Output (query, head, dim) in fp32 and lse (head, query).
     """
-    step = max(1, CHUNK // (call.query.shape[1] * call.key.shape[2]))
+    numbers = call.query.shape[1] * call.key.shape[2]
+    step = max(1, chunk_numbers(call.query.device) // numbers)
     everything = slice(0, call.key.shape[2])
     outputs, lses = [], []
     for chunk, _ in _chunks(queries, step):

@@ -1,4 +1,4 @@
-"""Checks that run beside a study: does the model see its input, and are the numbers right?"""
+"""Checks that run the model once more: does it see its input, how far is its eager attention?"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -60,7 +60,7 @@ def live_check(
 
 
 @torch.no_grad()
-def verify(
+def eager_difference(
     run: Callable[[], Any],
     module: nn.Module,
     plans: Sequence[Mapping[str, AttentionPlan]],
@@ -69,11 +69,14 @@ def verify(
     query_rows: int | None = None,
     attention_mask: Tensor | None = None,
 ) -> dict[str, float]:
-    """Recompute captured prompt numbers with the model's own eager attention.
+    """Return how far the model's own eager forward is from what was captured of the prompt.
 
-    The model runs again with eager attention; each layer's pattern is reduced as it appears, so no
-    more than one layer's is held. Where even that is too much, `query_rows` compares a sample of
-    query rows: the model's own eager function on these rows alone, during a fused forward.
+    Both forwards are right to their dtype's rounding, which grows over the layers; in half
+    precision the difference may be large. The model runs again with eager attention; each layer's
+    pattern is
+    reduced as it appears, so no more than one layer's is held. Where even that is too much,
+    `query_rows` compares a sample of query rows: the model's own eager function on these rows
+    alone, during a fused forward.
 
     Args:
         run: runs the same forward again, without gradients.
@@ -105,50 +108,6 @@ def verify(
     return worst
 
 
-@torch.no_grad()
-def verify_steps(
-    run: Callable[[], Any],
-    module: nn.Module,
-    plans: Sequence[Mapping[str, AttentionPlan]],
-    results: Sequence[Mapping[str, Captured]],
-    attention_mask: Tensor,
-    n_read: int,
-) -> dict[str, float]:
-    """Recompute captured decode steps with eager attention: the first, the middle, the last.
-
-    Args:
-        run: one forward over the prompts and the first `n_read` generated tokens of each row.
-        module: the model that `run` calls.
-        plans: as given to `watch_attention`; those of decode steps for the "last" query count.
-        results: what it returned.
-        attention_mask: (batch, prompt + n_read), 0 for the padding before a prompt.
-        n_read: generated tokens that every row has read.
-
-    Returns:
-        As `verify`; by plan name.
-    """
-    places = sorted({0, (n_read - 1) // 2, n_read - 1})
-    own = attention_mask.sum(1).tolist()
-    again: list[dict[str, AttentionPlan]] = []
-    for row, n in zip(plans, own, strict=True):
-        decoded = {k: p for k, p in row.items() if p.when == "decode" and p.queries == "last"}
-        again.append({
-            f"{i}/{name}": replace(plan, queries=(int(n) - n_read + i,), when="prefill")
-            for name, plan in decoded.items() for i in places
-        })  # fmt: skip
-    with watch_attention(module, again, method="eager", attention_mask=attention_mask) as eager:
-        run()
-    worst: dict[str, float] = {}
-    for row, found in enumerate(eager.results):
-        for name, captured in found.items():
-            place, plain = name.split("/", 1)
-            step = results[row][plain].steps[int(place)]
-            # Keys that the step did not have yet are hidden from its query in the long forward.
-            theirs = captured.values[..., : step.shape[-1]]
-            worst[plain] = max(worst.get(plain, 0.0), difference(step, theirs))
-    return worst
-
-
 def difference(ours: Tensor, theirs: Tensor) -> float:
     """Return the largest absolute difference; for whole numbers the share that differs.
 
@@ -171,7 +130,7 @@ def thin_queries(plan: AttentionPlan, count: int) -> AttentionPlan:
     if plan.queries == "last":
         return plan
     if plan.queries is None:
-        raise ConfigError("verify with query_rows needs plans that name their queries")
+        raise ConfigError("eager_difference with query_rows needs plans that name their queries")
     n = len(plan.queries)
     places = sorted({round(i * (n - 1) / max(1, count - 1)) for i in range(min(count, n))})
     return replace(plan, queries=tuple(plan.queries[p] for p in places))

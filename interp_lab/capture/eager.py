@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp_lab.capture.blocks import CHUNK, spread
+from interp_lab.capture.blocks import chunk_numbers, spread
 from interp_lab.capture.frames import Extent
 from interp_lab.capture.masks import additive_mask, read_call, take
 from interp_lab.capture.observer import Observer
@@ -74,7 +74,7 @@ class EagerObserver(Observer):
                 tally.note(site.layer, "eager", "eager", extent.end, last)
             heads = self.heads_of(tally.plan, pattern.shape[0], pattern.device)
             rows = take(pattern if heads is None else pattern[heads], keys.index, 2)
-            size = max(1, CHUNK // max(1, rows.shape[0] * rows.shape[2]))
+            size = max(1, chunk_numbers(rows.device) // max(1, rows.shape[0] * rows.shape[2]))
             for chunk in rows.split(size, 1):
                 block = chunk.float().log()
                 tally.add(site.layer, block if keys.slots is None else spread(block, keys))

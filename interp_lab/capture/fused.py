@@ -12,12 +12,14 @@ from interp_lab.capture import interventions as change
 from interp_lab.capture.blocks import Workspace, log_blocks
 from interp_lab.capture.decode import Waiting, can_wait
 from interp_lab.capture.frames import Extent, Frame
-from interp_lab.capture.kernels import KernelWitness, check_lse, lse_of, scores
+from interp_lab.capture.kernels import lse_error, lse_of, lse_rows, scores, witness_of
 from interp_lab.capture.masks import Call, Term, read_call, take
 from interp_lab.capture.observer import Observer
 from interp_lab.capture.plans import AttentionChange, AttentionPlan
+from interp_lab.capture.reference import Reference
 from interp_lab.capture.tally import Tally
 from interp_lab.capture.towers import Site, eager_function, implementation
+from interp_lab.libraries.torch_inside import exact_products
 
 
 class FusedObserver(Observer):
@@ -25,6 +27,7 @@ class FusedObserver(Observer):
 
     Args:
         use_lse: whether to use the kernel's lse where there is one; the others as in `Observer`.
+        reference: sees every call as well, to check the numbers; None for no check.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class FusedObserver(Observer):
         interventions: Sequence[Sequence[AttentionChange]],
         attention_mask: Tensor | None,
         use_lse: bool = True,
+        reference: Reference | None = None,
     ) -> None:
         super().__init__(sites, plans, interventions, attention_mask)
         self._use_lse = use_lse
@@ -45,7 +49,11 @@ class FusedObserver(Observer):
         }
         self._waiting = {key: Waiting() for key in self.sites}
         self._workspace = Workspace()
-        self._checked: set[str] = set()
+        # Kernel -> whether its lse is what it should be, looked at once.
+        self._trusted: dict[str, bool] = {}
+        self._reference = reference
+        if reference is not None:
+            reference.begin(sites)
 
     def attend(
         self,
@@ -66,21 +74,25 @@ class FusedObserver(Observer):
         extent = self.forwards.extent(site, query, key)
         tallies = self.wanted(site, extent)
         changes = self._changes[id(module)]
+        states = query, key, value, attention_mask
         if not tallies and not any(s or z for s, z in changes.values()):
-            return run(module, query, key, value, attention_mask, **kwargs)
+            result = run(module, *states, **kwargs)
+            self._refer(site, name, states, kwargs, result)
+            return result
         self.check_call(query, site, extent)
         call = read_call(name, module, query, key, attention_mask, kwargs)
         frame = self.forwards.frames[site.tower]
         terms = self._terms(changes, frame, extent, call)
         later = self.forwards.is_decode(site, extent) and not terms and can_wait(call, extent)
-        witness = KernelWitness()
-        watch_lse = tallies and not later and self._use_lse and name == "sdpa" and call.plain
-        with witness if watch_lse else nullcontext():
-            output, *rest = run(module, query, key, value, attention_mask, **kwargs)
-        lse = witness.rows(call)
-        kernel = witness.kernel if watch_lse else name
-        with torch.autocast(query.device.type, enabled=False):
-            self._check_kernel(call, lse, kernel, extent, frame)
+        wants_lse = tallies and not later and self._use_lse and call.plain
+        witness = witness_of(name) if wants_lse else None
+        with witness or nullcontext():
+            output, *rest = run(module, *states, **kwargs)
+        self._refer(site, name, states, kwargs, (output, *rest))
+        kernel = name if witness is None else witness.kernel
+        with torch.autocast(query.device.type, enabled=False), exact_products():
+            lse = None if witness is None else lse_rows(witness.lse, call)
+            lse = self._trusted_lse(call, lse, kernel, extent, frame)
             call.terms = terms
             if terms:
                 output, lse = change.apply_terms(call, value, output, lse)
@@ -94,6 +106,17 @@ class FusedObserver(Observer):
             output = change.zero_heads(output, zeroed)
         # A pattern that an eager kernel returns is the one before the change: it is withheld.
         return (output, None) if terms or zeroed else (output, *rest)
+
+    def _refer(
+        self,
+        site: Site,
+        name: str,
+        states: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        result: Any,
+    ) -> None:
+        if self._reference is not None:
+            self._reference.see(site, name, *states, kwargs, result[0])
 
     def _terms(
         self, changes: Mapping[int, Any], frame: Frame, extent: Extent, call: Call
@@ -155,7 +178,8 @@ class FusedObserver(Observer):
         everything = slice(0, extent.queries), slice(0, extent.keys)
         wanted = [t for t in self.by_site[id(site.module)] if t.wants(decode=True)]
         for row in sorted({t.row for t in wanted}):
-            full = scores(call, row, *everything, None)
+            with exact_products():
+                full = scores(call, row, *everything, None)
             full -= lse_of(call, full, None)[:, :, None]
             for tally in (t for t in wanted if t.row == row):
                 self._reduce_steps(site, tally, full, extent, kernel)
@@ -179,13 +203,24 @@ class FusedObserver(Observer):
             tally.add(site.layer, block)
             tally.close(site.layer)
 
-    def _check_kernel(
+    def _trusted_lse(
         self, call: Call, lse: Tensor | None, kernel: str, extent: Extent, frame: Frame
-    ) -> None:
-        """Check a kernel's lse once per watch, on the newest real token of the first row."""
-        if lse is None or kernel in self._checked:
-            return
-        columns = [c for c in frame.columns(0).before(extent.end) if c >= extent.start]
-        if columns:
-            check_lse(call, 0, columns[-1] - extent.start, lse, kernel)
-            self._checked.add(kernel)
+    ) -> Tensor | None:
+        """Return a kernel's lse if it is what it should be, else None: rows are made instead.
+
+        Each kernel is looked at once a watch, on the newest real token of the first row.
+        """
+        if lse is None:
+            return None
+        if kernel not in self._trusted:
+            columns = [c for c in frame.columns(0).before(extent.end) if c >= extent.start]
+            if not columns:
+                return None
+            error = lse_error(call, 0, columns[-1] - extent.start, lse)
+            self._trusted[kernel] = error == 0
+            if error:
+                self.notes.append(
+                    f"kernel {kernel}: its log-sum-exp is off by {error:.3g}, so full rows were "
+                    "computed instead (slower, exact); report this device and torch version"
+                )
+        return lse if self._trusted[kernel] else None

@@ -98,7 +98,7 @@ def read_call(
         if kwargs.get(name) is not None:
             raise UnsupportedModelError(
                 f"{type(module).__name__} passes {name!r} to its attention, which capture cannot "
-                "follow; use capture=eager"
+                "follow; use capture.method=eager"
             )
     scaling = kwargs.get("scaling")
     sinks = kwargs.get("s_aux")

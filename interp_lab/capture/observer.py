@@ -58,6 +58,8 @@ class Observer:
         }
         self.forwards = Forwards(sites, self._n_rows, attention_mask, self.flush)
         self._memo: dict[Any, Any] = {}
+        # What a reader of the numbers must know of how they were made.
+        self.notes: list[str] = []
 
     def attend(self, name: str, original: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Stand in for the attention function `original`, registered as `name` (None: eager)."""

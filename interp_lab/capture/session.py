@@ -19,6 +19,7 @@ from interp_lab.capture.plans import (
     Plan,
     SetGate,
 )
+from interp_lab.capture.reference import Reference
 from interp_lab.errors import ConfigError
 from interp_lab.models.base import LoadedModel, Prepared
 
@@ -48,6 +49,7 @@ def watch(
     plans: Sequence[Mapping[str, Plan]],
     interventions: Sequence[Sequence[Intervention]] = (),
     method: str = "auto",
+    reference: Reference | None = None,
 ) -> Iterator[Capture]:
     """Watch a model by plans while the block runs it once on `prepared`.
 
@@ -58,6 +60,7 @@ def watch(
         interventions: what to change, per batch row; empty for nothing. Gates are changed in all
             rows alike, so every row must name the same gate changes.
         method: `auto` (the model's fused kernel, exact blocks beside it) or `eager`.
+        reference: works the attention's numbers out by other means, from the same calls.
 
     Raises:
         UnsupportedModelError: if the model cannot be watched in this way.
@@ -79,6 +82,7 @@ def watch(
                     attention_changes,
                     method=METHODS[method],
                     attention_mask=prepared.inputs.get("attention_mask"),
+                    reference=reference,
                 )
             )
         yield capture

@@ -52,6 +52,29 @@ def overlay(name: str, function: Callable[..., Any]) -> Iterator[None]:
             del registry[name]
 
 
+@contextmanager
+def flex_results() -> Iterator[list[Any]]:
+    """Collect what flex attention's kernel returns inside the block: (output, lse or what has it).
+
+    The registered function rounds the lse to the values' dtype before it hands it on, so it is
+    taken one call further in, where `compile_friendly_flex_attention` is looked up by name.
+    """
+    from transformers.integrations import flex_attention as file
+
+    original = file.compile_friendly_flex_attention
+    seen: list[Any] = []
+
+    def keep(*args: Any, **kwargs: Any) -> Any:
+        seen.append(original(*args, **kwargs))
+        return seen[-1]
+
+    file.compile_friendly_flex_attention = keep
+    try:
+        yield seen
+    finally:
+        file.compile_friendly_flex_attention = original
+
+
 def implementation_of(config: Any) -> str | None:
     """Return the name under which a configuration's layers look up their attention function."""
     return getattr(config, "_attn_implementation", None)

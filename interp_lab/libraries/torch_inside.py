@@ -5,6 +5,7 @@ query's scores, after scaling and mask.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -68,6 +69,15 @@ def lse_in(result: Sequence[Any]) -> Tensor | None:
     return lse.detach() if isinstance(lse, Tensor) and lse.dim() and lse.numel() else None
 
 
+def of_flash_package(kernel: Any) -> bool:
+    """Return whether an operator is a flash-attention package's; it too gives its lse second.
+
+    flash-attn registers `flash_attn::_flash_attn_forward`, builds of it from the hub a name space
+    that begins with `_flash_attn`.
+    """
+    return "flash_attn" in kernel.namespace and "backward" not in kernel.__name__
+
+
 def taken_apart(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Run sdpa as the dispatcher would: choose a kernel, which then arrives by itself."""
     return WHOLE_SDPA.decompose(*args, **kwargs)
@@ -76,3 +86,36 @@ def taken_apart(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 def kernel_name(kernel: Any) -> str:
     """Return the short name of a kernel of `LSE_KERNELS`, such as `flash_attention`."""
     return kernel.overloadpacket.__name__.removeprefix(_PREFIX)
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Compute fp32 matrix products in fp32 inside: not in TF32 or bf16, which a user may allow.
+
+    torch has two ways to allow it, and reading the old one raises once the new one has been used.
+    What was set is set again in the same way.
+    """
+    try:
+        precision = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        with _exact_backends():
+            yield
+        return
+    if precision == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+@contextmanager
+def _exact_backends() -> Iterator[None]:
+    """Do it by the new way: a setting for each backend."""
+    with ExitStack() as stack:
+        for backend in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
+            stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
+            backend.fp32_precision = "ieee"
+        yield

@@ -93,20 +93,6 @@ class AnsweringModel(LoadedModel, Protocol):
         ...
 
 
-@runtime_checkable
-class WritingModel(LoadedModel, Protocol):
-    """A model whose `run` writes token after token."""
-
-    def continued(
-        self, inputs: Mapping[str, Any], outputs: Sequence[Any]
-    ) -> tuple[dict[str, Any], int]:
-        """Return the inputs with the first tokens of each output after them, and how many.
-
-        It is as many as the model has read of every output; the last token was never read.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class GateHooks:
     """Where the gates of one kind are.

@@ -184,24 +184,6 @@ class LanguageModel:
         """Return the logits (row, 1, vocabulary) after each prompt, from one forward."""
         return self.module(**inputs, use_cache=False, logits_to_keep=1).logits
 
-    def continued(
-        self, inputs: Mapping[str, Any], outputs: Sequence[Answer]
-    ) -> tuple[dict[str, Any], int]:
-        """Return the inputs with the first tokens of each answer after them, and how many.
-
-        It is as many as the model has read of every answer; the last token was never read.
-        """
-        n_read = min(len(answer.tokens) for answer in outputs) - 1
-        read = torch.tensor([answer.tokens[:n_read] for answer in outputs], device=self.device)
-        more = dict(inputs)
-        # Text has the token type 0.
-        new = {"input_ids": read, "attention_mask": torch.ones_like(read),
-               "mm_token_type_ids": torch.zeros_like(read)}  # fmt: skip
-        for name, values in new.items():
-            if name in inputs:
-                more[name] = torch.cat([inputs[name], values.to(inputs[name])], dim=1)
-        return more, n_read
-
     def token_of(self, word: str) -> int:
         """Return the id of the token that the word is when it begins an answer.
 

@@ -75,7 +75,7 @@ def _n(made, one) -> int:
     return len(made.prepare([one]).seen[0].tokens)
 
 
-def test_decode_steps_are_checked_against_eager_and_a_wrong_number_is_found(tmp_path) -> None:
+def test_decode_steps_are_checked_and_a_wrong_number_is_found(tmp_path) -> None:
     made = model(tmp_path, max_new_tokens=7)
     analysis = Trajectory(layers="all", heads="all")
     analysis.check(made)
@@ -83,14 +83,17 @@ def test_decode_steps_are_checked_against_eager_and_a_wrong_number_is_found(tmp_
     with torch.inference_mode():
         prepared = made.prepare(two)
         plans = [analysis.plans(seen.tokens) for seen in prepared.seen]
-        with watch(made, prepared, plans) as capture:
-            outputs = made.run(prepared)
         check = SelfCheck(made, live=False, verify="all")
-        check(prepared, plans, capture, outputs)
+        reference = check.reference(prepared, plans, changed=False, method="auto")
+        with watch(made, prepared, plans, reference=reference) as capture:
+            made.run(prepared)
+        check(prepared, plans, capture, reference)
         assert 0 < check.found["verify"]["row/decode"] < 1e-6
+        prompt = {name for name, plan in plans[0].items() if plan.when == "prefill"}
+        assert check.found["eager_difference"].keys() == prompt
         capture.rows[1]["row/decode"].steps[2][0, 0, 0, 3] += 0.01
-        with pytest.raises(UnsupportedModelError, match="differ from eager attention's by 1.0e-02"):
-            check(prepared, plans, capture, outputs)
+        with pytest.raises(UnsupportedModelError, match="row/decode.*differ by 1.0e-02"):
+            check(prepared, plans, capture, reference)
 
 
 def test_mean_and_chosen_heads_are_those_of_all(tmp_path: Path) -> None:

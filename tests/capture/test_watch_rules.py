@@ -10,7 +10,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from interp_lab.analyses.reduce import ArgMax, Keep, Max, Sum
 from interp_lab.capture.attention import watch_attention
-from interp_lab.capture.checks import live_check, verify
+from interp_lab.capture.checks import eager_difference, live_check
 from interp_lab.capture.plans import AttentionPlan, BlockAttention, ScaleAttention, ZeroHeads
 from interp_lab.errors import ConfigError, UnsupportedModelError
 
@@ -72,7 +72,7 @@ def test_bypassing_models_are_refused_and_eager_works(build):
     model, inputs = tiny.make(build)
     plan = AttentionPlan((4, 20), (0, 1, 2), Keep(), heads=(1, 2))
     with (
-        pytest.raises(UnsupportedModelError, match="AttentionInterface.*capture=eager"),
+        pytest.raises(UnsupportedModelError, match="AttentionInterface.*capture.method=eager"),
         watch_attention(model, [{"a": plan}]),
     ):
         pass
@@ -266,7 +266,9 @@ def test_verify_agrees_with_the_models_own_eager_attention(build, query_rows):
     }]  # fmt: skip
     with watch_attention(model, plans) as watched:
         model(**inputs)
-    errors = verify(lambda: model(**inputs), model, plans, watched.results, query_rows=query_rows)
+    errors = eager_difference(
+        lambda: model(**inputs), model, plans, watched.results, query_rows=query_rows
+    )
     assert errors.keys() == plans[0].keys()
     assert errors["max"] <= 2e-6 and errors["mass"] <= 2e-6 and errors["winner"] <= 0.02
 
@@ -277,7 +279,7 @@ def test_verify_notices_wrong_numbers():
     with watch_attention(model, plans) as watched:
         model(**inputs)
     watched.results[0]["max"].steps[0][1, 2] += 0.01
-    errors = verify(lambda: model(**inputs), model, plans, watched.results)
+    errors = eager_difference(lambda: model(**inputs), model, plans, watched.results)
     assert errors["max"] == pytest.approx(0.01, abs=1e-4)
 
 

@@ -1,0 +1,331 @@
+"""The same numbers by other means: float64 arithmetic on the very queries and keys of each call.
+
+What is captured must be exact for the queries and keys that the model computed, in every dtype. So
+a `Reference` stands beside the capture, sees the same attention calls, and works out the planned
+blocks by itself: full rows, float64, nothing taken from a kernel. It shares no code with what it
+checks. Where a call stands in its sequence it finds by content: a key enters a cache once and comes
+back bit for bit. That it understood mask and scale is checked on the kernel's own output, which its
+pattern, times the values, must give again.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import Tensor
+
+from interp_lab.capture.plans import AttentionPlan
+from interp_lab.capture.reference_rows import SCORE_ROUNDING, ReferenceCall
+from interp_lab.capture.tally import Captured
+from interp_lab.capture.towers import Site
+
+# Products that one plan's check may cost; beyond it fewer layers are checked.
+BUDGET = {"cpu": 2**36, "other": 2**40}
+# Of a pattern's values, beside the scores' rounding: fp32 results, and sums of them.
+VALUE_ROUNDING = 2e-6
+# Numbers of a block that is kept to look indices up in.
+LARGEST_BLOCK = 2**24
+_AXES = {"head": 0, "query": 1, "key": 2}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check of one plan found, over rows, layers and steps.
+
+    Args:
+        difference: largest absolute difference (relative above 1) of a captured number; for an
+            index, of the pattern there from the pattern at the right one, so that ties are none.
+        bound: what fp32 arithmetic on these queries and keys explains.
+        output: largest difference of the kernel's output from the pattern times the values, in
+            units of the largest value.
+        output_bound: what the model's dtype explains.
+        layers: how many of the plan's layers were checked.
+    """
+
+    difference: float
+    bound: float
+    output: float
+    output_bound: float
+    layers: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether both differences are within their bounds."""
+        return self.difference <= self.bound and self.output <= self.output_bound
+
+
+@dataclass
+class _Place:
+    """Where one call stands: columns of its first query and of its first key place."""
+
+    start: int
+    first_key: int
+
+
+@dataclass
+class _Open:
+    """A plan's numbers of one row, layer and step, as far as they have been worked out."""
+
+    state: Any = None
+    blocks: list[Tensor] = field(default_factory=list)
+    size: float = 0.0
+    output: float = 0.0
+    output_bound: float = 0.0
+
+
+@dataclass
+class _Past:
+    """What is known of one attention layer: its keys by column, and how often it began anew."""
+
+    keys: Tensor | None = None
+    sequences: int = 0
+
+
+@dataclass
+class Reference:
+    """Works planned numbers out in float64 while the capture watches the same calls.
+
+    Args:
+        plans: per batch row, plan name -> plan, as given to `watch_attention`.
+        attention_mask: the prompt's 2D mask, or None where nothing is padded.
+
+    Attributes:
+        unverified: why nothing can be said of a plan; by plan name.
+    """
+
+    plans: Sequence[Mapping[str, AttentionPlan]]
+    attention_mask: Tensor | None
+    unverified: dict[str, str] = field(default_factory=dict)
+    _past: dict[int, _Past] = field(default_factory=dict)
+    _open: dict[tuple[str, int, int, int], _Open] = field(default_factory=dict)
+    _layers: dict[str, frozenset[int]] = field(default_factory=dict)
+    _tower_layers: dict[str, list[int]] = field(default_factory=dict)
+    _parts: list[ReferenceCall] = field(default_factory=list)
+    _given_up: bool = False
+    _device: str = "cpu"
+
+    def begin(self, sites: Sequence[Site]) -> None:
+        """Say which layers each tower has, before any call."""
+        for site in sites:
+            self._tower_layers.setdefault(site.tower, []).append(site.layer)
+
+    def see(
+        self,
+        site: Site,
+        implementation: str,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Any,
+        kwargs: Mapping[str, Any],
+        output: Tensor,
+    ) -> None:
+        """Take one attention call, after the kernel has run; without memory, give up and say so."""
+        if self._given_up:
+            return
+        self._device = query.device.type
+        call = ReferenceCall(site, implementation, query, key, value, mask, kwargs, output)
+        self._guarded(lambda: self._take(call))
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            with torch.no_grad(), torch.autocast(self._device, enabled=False):
+                work()
+        except Exception as error:
+            if not should_reduce_batch_size(error):
+                raise
+            self._give_up("memory")
+
+    def findings(self, results: Sequence[Mapping[str, Captured]]) -> dict[str, Finding]:
+        """Compare what was captured; one finding a plan that was worked out."""
+        self._guarded(self._take_parts)
+        worst: dict[str, Finding] = {}
+        for (name, row, layer, step), mine in self._open.items():
+            if self._given_up or name in self.unverified:
+                continue
+            captured = results[row][name]
+            if step >= len(captured.steps):
+                continue  # what was written after a row's end token is left out of its results
+            theirs = captured.steps[step][captured.layers.index(layer)]
+            found = self._compare(name, row, mine, theirs)
+            worst[name] = found if name not in worst else _worse(worst[name], found)
+        for name in (n for row in self.plans for n in row):
+            if name not in worst:
+                self.unverified.setdefault(name, "no call of it was seen")
+        return worst
+
+    def _give_up(self, why: str) -> None:
+        self._given_up = True
+        self._open.clear()
+        self._past.clear()
+        self.unverified |= {name: why for row in self.plans for name in row}
+
+    def _take(self, call: ReferenceCall) -> None:
+        # A packed sequence may come in several calls, one right after the other.
+        if self._parts and self._parts[0].site != call.site:
+            self._take_parts()
+        if not call.written:
+            self._parts.append(call)
+            return
+        place, past = self._find(call), self._past[id(call.site.module)]
+        end = place.start + call.query.shape[2]
+        if self.attention_mask is not None:
+            end = max(end, self.attention_mask.shape[1])
+        self._take_plans(call, place, end, past.sequences - 1)
+
+    def _take_parts(self) -> None:
+        """Take the calls of one packed sequence, which together have all of its tokens."""
+        parts, self._parts = self._parts, []
+        if not parts:
+            return
+        past = self._past.setdefault(id(parts[0].site.module), _Past())
+        start, end = 0, sum(call.query.shape[2] for call in parts)
+        for call in parts:
+            self._take_plans(call, _Place(start, start), end, past.sequences)
+            start += call.query.shape[2]
+        past.sequences += 1
+
+    def _take_plans(self, call: ReferenceCall, place: _Place, end: int, sequence: int) -> None:
+        for row, plans in enumerate(self.plans):
+            for name, plan in plans.items():
+                if plan.tower != call.site.tower:
+                    continue
+                if plan.layers is not None and call.site.layer not in plan.layers:
+                    continue
+                if sequence and plan.when != "prefill":
+                    self.unverified[name] = "several sequences"
+                step, columns = self._queries(plan, row, call, place, end)
+                if columns and self._chosen(name, plan, call, len(columns)):
+                    at = (name, row, call.site.layer, step + sequence)
+                    self._work_out(at, plan, columns, call, place, end)
+
+    def _find(self, call: ReferenceCall) -> _Place:
+        """Return where a call stands: the keys that are known tell what was read before."""
+        past = self._past.setdefault(id(call.site.module), _Past())
+        now, n = call.key[0, 0].detach(), call.query.shape[2]
+        place = _Place(0, 0)
+        if past.keys is not None:
+            before, others = past.keys, len(now) - n
+            if others >= len(before) and torch.equal(now[: len(before)], before):
+                place = _Place(len(before), 0)
+            elif 0 < others < len(before) and torch.equal(now[:others], before[-others:]):
+                place = _Place(len(before), len(before) - others)
+        past.sequences += place.start == 0
+        fresh = now[place.start - place.first_key :][:n]
+        kept = [] if place.start == 0 or past.keys is None else [past.keys]
+        past.keys = torch.cat([*kept, fresh])
+        return place
+
+    def _columns(self, row: int, call: ReferenceCall, end: int) -> list[int]:
+        """Return the columns below `end` that hold a token of the row, by token."""
+        if self.attention_mask is None or not call.written:
+            return list(range(end))
+        mask = self.attention_mask[row]
+        columns = mask.nonzero().flatten().tolist() + list(range(len(mask), end))
+        return [c for c in columns if c < end]
+
+    def _queries(
+        self, plan: AttentionPlan, row: int, call: ReferenceCall, place: _Place, end: int
+    ) -> tuple[int, list[int]]:
+        """Return the step that a call counts for, and the columns of the plan's queries in it."""
+        n, width = call.query.shape[2], end
+        if call.written and self.attention_mask is not None:
+            width = self.attention_mask.shape[1]
+        decode = place.start >= width
+        since = place.start - width
+        step = since + (plan.when == "all") if decode else 0
+        if plan.when not in ("all", "decode" if decode else "prefill"):
+            return step, []
+        # Of the decode steps: the first ones, and then ever fewer.
+        if decode and since & (since - 1):
+            return step, []
+        columns = self._columns(row, call, max(width, place.start + n))
+        if plan.queries == "last":
+            columns = columns[-1:]
+        elif plan.queries is not None:
+            columns = [columns[t] for t in plan.queries if t < len(columns)]
+        return step, [c for c in columns if place.start <= c < place.start + n]
+
+    def _chosen(self, name: str, plan: AttentionPlan, call: ReferenceCall, n_queries: int) -> bool:
+        """Return whether a layer is among those that are checked; all are, if they cost little."""
+        if name not in self._layers:
+            cost = len(self.plans) * n_queries * call.key.shape[2] * call.query[0, :, 0].numel()
+            block = n_queries * call.key.shape[2] * call.query.shape[1]
+            budget = BUDGET["cpu" if call.query.device.type == "cpu" else "other"]
+            if cost > budget or (_gives_index(plan) and block > LARGEST_BLOCK):
+                self.unverified[name] = "size"
+            layers = plan.layers or self._tower_layers[plan.tower]
+            count = min(len(layers), max(1, budget // max(1, cost)))
+            spaced = [round(i * (len(layers) - 1) / max(1, count - 1)) for i in range(count)]
+            self._layers[name] = frozenset(layers[i] for i in spaced)
+        return name not in self.unverified and call.site.layer in self._layers[name]
+
+    def _work_out(
+        self,
+        at: tuple[str, int, int, int],
+        plan: AttentionPlan,
+        columns: Sequence[int],
+        call: ReferenceCall,
+        place: _Place,
+        end: int,
+    ) -> None:
+        """Add a call's part of a plan's numbers to what is open of them."""
+        held, row = self._open.setdefault(at, _Open()), at[1]
+        tokens = self._columns(row, call, end)
+        keys = tokens if plan.keys is None else [tokens[t] for t in plan.keys if t < len(tokens)]
+        n_keys = len(tokens) if plan.keys is None else len(plan.keys)
+        for log_rows, size, off, bound in call.rows(row, [c - place.start for c in columns]):
+            block = log_rows.new_full((*log_rows.shape[:2], n_keys), -math.inf)
+            there = [(i, k - place.first_key) for i, k in enumerate(keys)]
+            there = [(i, k) for i, k in there if 0 <= k < log_rows.shape[2]]
+            block[:, :, [i for i, _ in there]] = log_rows[:, :, [k for _, k in there]]
+            block = block if plan.heads is None else block[list(plan.heads)]
+            if _gives_index(plan):
+                held.blocks.append(block.exp())
+            # A reducer may use its block up.
+            part = plan.reduce.partial(block if plan.reduce.in_log_space else block.exp())
+            held.state = part if held.state is None else plan.reduce.combine(held.state, part)
+            held.size, held.output = max(held.size, size), max(held.output, off)
+            held.output_bound = bound
+
+    def _compare(self, name: str, row: int, mine: _Open, theirs: Tensor) -> Finding:
+        reduce = self.plans[row][name].reduce
+        want = reduce.finish(mine.state)
+        theirs = theirs.to(want.device)
+        if mine.blocks:
+            block = torch.cat(mine.blocks, dim=1)
+            axis = _AXES[getattr(reduce, "over", "key")]
+            want, theirs = (_looked_up(block, index, axis) for index in (want, theirs))
+        gap = (theirs.double() - want).abs() / want.abs().clamp(min=1.0)
+        gap[want.isnan() & theirs.isnan()] = 0.0
+        difference = float(torch.nan_to_num(gap, nan=math.inf).max())
+        bound = VALUE_ROUNDING + SCORE_ROUNDING * mine.size
+        n_layers = len(self._layers[name])
+        return Finding(difference, bound, mine.output, mine.output_bound, n_layers)
+
+
+def _gives_index(plan: AttentionPlan) -> bool:
+    """Return whether a plan's reducer returns where something is, not how large it is."""
+    return plan.reduce.name == "argmax" or getattr(plan.reduce, "give", None) == "index"
+
+
+def _looked_up(block: Tensor, index: Tensor, axis: int) -> Tensor:
+    """Return the pattern at indices along an axis, which the index may lack."""
+    full = index if index.dim() == block.dim() else index.unsqueeze(axis)
+    return block.gather(axis, full.long())
+
+
+def _worse(first: Finding, second: Finding) -> Finding:
+    """Return the finding with the larger difference in relation to its bound, and output's."""
+    by_value = max((first, second), key=lambda f: f.difference / f.bound)
+    by_output = max((first, second), key=lambda f: f.output / max(f.output_bound, 1e-30))
+    return Finding(
+        by_value.difference,
+        by_value.bound,
+        by_output.output,
+        by_output.output_bound,
+        by_value.layers,
+    )
