@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from accelerate.utils.memory import should_reduce_batch_size
 
 from interp_lab.capture.checks import MODALITY_KEYS, eager_difference, live_check
+from interp_lab.capture.findings import Finding
 from interp_lab.capture.plans import AttentionPlan, Plan
-from interp_lab.capture.reference import Finding, Reference
+from interp_lab.capture.reference import Reference
 from interp_lab.capture.session import Capture
 from interp_lab.errors import UnsupportedModelError
 from interp_lab.models.base import LoadedModel, Prepared

@@ -17,44 +17,16 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
+from interp_lab.capture.findings import Finding, Worked, compare, gives_index, worse
 from interp_lab.capture.plans import AttentionPlan
-from interp_lab.capture.reference_rows import SCORE_ROUNDING, ReferenceCall
+from interp_lab.capture.reference_rows import ReferenceCall
 from interp_lab.capture.tally import Captured
 from interp_lab.capture.towers import Site
 
 # Products that one plan's check may cost; beyond it fewer layers are checked.
 BUDGET = {"cpu": 2**36, "other": 2**40}
-# Of a pattern's values, beside the scores' rounding: fp32 results, and sums of them.
-VALUE_ROUNDING = 2e-6
 # Numbers of a block that is kept to look indices up in.
 LARGEST_BLOCK = 2**24
-_AXES = {"head": 0, "query": 1, "key": 2}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check of one plan found, over rows, layers and steps.
-
-    Args:
-        difference: largest absolute difference (relative above 1) of a captured number; for an
-            index, of the pattern there from the pattern at the right one, so that ties are none.
-        bound: what fp32 arithmetic on these queries and keys explains.
-        output: largest difference of the kernel's output from the pattern times the values, in
-            units of the largest value.
-        output_bound: what the model's dtype explains.
-        layers: how many of the plan's layers were checked.
-    """
-
-    difference: float
-    bound: float
-    output: float
-    output_bound: float
-    layers: int
-
-    @property
-    def holds(self) -> bool:
-        """Whether both differences are within their bounds."""
-        return self.difference <= self.bound and self.output <= self.output_bound
 
 
 @dataclass
@@ -63,17 +35,6 @@ class _Place:
 
     start: int
     first_key: int
-
-
-@dataclass
-class _Open:
-    """A plan's numbers of one row, layer and step, as far as they have been worked out."""
-
-    state: Any = None
-    blocks: list[Tensor] = field(default_factory=list)
-    size: float = 0.0
-    output: float = 0.0
-    output_bound: float = 0.0
 
 
 @dataclass
@@ -100,7 +61,7 @@ class Reference:
     attention_mask: Tensor | None
     unverified: dict[str, str] = field(default_factory=dict)
     _past: dict[int, _Past] = field(default_factory=dict)
-    _open: dict[tuple[str, int, int, int], _Open] = field(default_factory=dict)
+    _open: dict[tuple[str, int, int, int], Worked] = field(default_factory=dict)
     _layers: dict[str, frozenset[int]] = field(default_factory=dict)
     _tower_layers: dict[str, list[int]] = field(default_factory=dict)
     _parts: list[ReferenceCall] = field(default_factory=list)
@@ -150,8 +111,9 @@ class Reference:
             if step >= len(captured.steps):
                 continue  # what was written after a row's end token is left out of its results
             theirs = captured.steps[step][captured.layers.index(layer)]
-            found = self._compare(name, row, mine, theirs)
-            worst[name] = found if name not in worst else _worse(worst[name], found)
+            reduce, n_layers = self.plans[row][name].reduce, len(self._layers[name])
+            found = compare(reduce, mine, theirs, n_layers)
+            worst[name] = found if name not in worst else worse(worst[name], found)
         for name in (n for row in self.plans for n in row):
             if name not in worst:
                 self.unverified.setdefault(name, "no call of it was seen")
@@ -255,7 +217,7 @@ class Reference:
             cost = len(self.plans) * n_queries * call.key.shape[2] * call.query[0, :, 0].numel()
             block = n_queries * call.key.shape[2] * call.query.shape[1]
             budget = BUDGET["cpu" if call.query.device.type == "cpu" else "other"]
-            if cost > budget or (_gives_index(plan) and block > LARGEST_BLOCK):
+            if cost > budget or (gives_index(plan) and block > LARGEST_BLOCK):
                 self.unverified[name] = "size"
             layers = plan.layers or self._tower_layers[plan.tower]
             count = min(len(layers), max(1, budget // max(1, cost)))
@@ -273,7 +235,7 @@ class Reference:
         end: int,
     ) -> None:
         """Add a call's part of a plan's numbers to what is open of them."""
-        held, row = self._open.setdefault(at, _Open()), at[1]
+        held, row = self._open.setdefault(at, Worked()), at[1]
         tokens = self._columns(row, call, end)
         keys = tokens if plan.keys is None else [tokens[t] for t in plan.keys if t < len(tokens)]
         n_keys = len(tokens) if plan.keys is None else len(plan.keys)
@@ -283,49 +245,10 @@ class Reference:
             there = [(i, k) for i, k in there if 0 <= k < log_rows.shape[2]]
             block[:, :, [i for i, _ in there]] = log_rows[:, :, [k for _, k in there]]
             block = block if plan.heads is None else block[list(plan.heads)]
-            if _gives_index(plan):
+            if gives_index(plan):
                 held.blocks.append(block.exp())
             # A reducer may use its block up.
             part = plan.reduce.partial(block if plan.reduce.in_log_space else block.exp())
             held.state = part if held.state is None else plan.reduce.combine(held.state, part)
             held.size, held.output = max(held.size, size), max(held.output, off)
             held.output_bound = bound
-
-    def _compare(self, name: str, row: int, mine: _Open, theirs: Tensor) -> Finding:
-        reduce = self.plans[row][name].reduce
-        want = reduce.finish(mine.state)
-        theirs = theirs.to(want.device)
-        if mine.blocks:
-            block = torch.cat(mine.blocks, dim=1)
-            axis = _AXES[getattr(reduce, "over", "key")]
-            want, theirs = (_looked_up(block, index, axis) for index in (want, theirs))
-        gap = (theirs.double() - want).abs() / want.abs().clamp(min=1.0)
-        gap[want.isnan() & theirs.isnan()] = 0.0
-        difference = float(torch.nan_to_num(gap, nan=math.inf).max())
-        bound = VALUE_ROUNDING + SCORE_ROUNDING * mine.size
-        n_layers = len(self._layers[name])
-        return Finding(difference, bound, mine.output, mine.output_bound, n_layers)
-
-
-def _gives_index(plan: AttentionPlan) -> bool:
-    """Return whether a plan's reducer returns where something is, not how large it is."""
-    return plan.reduce.name == "argmax" or getattr(plan.reduce, "give", None) == "index"
-
-
-def _looked_up(block: Tensor, index: Tensor, axis: int) -> Tensor:
-    """Return the pattern at indices along an axis, which the index may lack."""
-    full = index if index.dim() == block.dim() else index.unsqueeze(axis)
-    return block.gather(axis, full.long())
-
-
-def _worse(first: Finding, second: Finding) -> Finding:
-    """Return the finding with the larger difference in relation to its bound, and output's."""
-    by_value = max((first, second), key=lambda f: f.difference / f.bound)
-    by_output = max((first, second), key=lambda f: f.output / max(f.output_bound, 1e-30))
-    return Finding(
-        by_value.difference,
-        by_value.bound,
-        by_output.output,
-        by_output.output_bound,
-        by_value.layers,
-    )
