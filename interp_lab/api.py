@@ -73,11 +73,15 @@ class TokenSimilarityAnalyzer:
         overrides: list[str] | None = None,
     ) -> None:
         from interp_lab.models.base import resolve_device
+        from interp_lab.models.loading import load_on
 
         chosen = [f"model={model_type.replace('-', '_')}", f"analysis.metric={similarity_metric}"]
         cfg = composed(conf_dir(), ["task=clip_similarity", *chosen, *(overrides or [])])
         self.analysis = build(cfg, "analysis")
-        self.model = build(cfg, "model", device=resolve_device(device), seed=cfg.seed)
+        place = resolve_device(device)
+        self.model = load_on(
+            place, model_type, lambda: build(cfg, "model", device=place, seed=cfg.seed)
+        )
         self.analysis.check(self.model)
 
     def analyze(self, path: str | Path) -> TokenSimilarity:

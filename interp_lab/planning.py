@@ -22,7 +22,7 @@ from interp_lab.sharding import Share, share_of
 from interp_lab.store.parts import finished_samples
 from interp_lab.store.rundir import RunDirectory
 from interp_lab.store.sizes import declared_bytes, measured_bytes, readable
-from interp_lab.sweep import SweepJob, swept_jobs
+from interp_lab.sweep import SweepJob, at_once, swept_jobs
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def plan(cfg: DictConfig, job: SweepJob | None = None) -> str:
     if not shares:
         return ""
     given = [f"command     {' '.join(job.overrides)}"] if job else []
-    return "\n".join([*given, text_of(cfg, work_of(cfg, shares))])
+    together = at_once(swept_jobs(job.folder)) if job else 1
+    return "\n".join([*given, text_of(cfg, work_of(cfg, shares), together)])
 
 
 def plan_arguments(arguments: Sequence[str], folder: str) -> list[str]:
@@ -131,8 +132,8 @@ def work_of(cfg: DictConfig, shares: Sequence[Share]) -> Work:
     return Work(place.path, len(ids), finished, len(failed), jobs, shares[0].count, sources)
 
 
-def text_of(cfg: DictConfig, work: Work) -> str:
-    """Return the plan of this work as text."""
+def text_of(cfg: DictConfig, work: Work, together: int) -> str:
+    """Return the plan of this work as text, with so many jobs at a time."""
     lines = [f"plan        {work.place}", *_counts(cfg, work)]
     warnings: list[str] = []
     network: Network | None = None
@@ -141,7 +142,7 @@ def text_of(cfg: DictConfig, work: Work) -> str:
         lines.append(_model_line(cfg, network))
     except (MissingInputError, UnsupportedModelError) as error:
         lines.append(f"model       not estimated: {str(error).partition(' Cause:')[0]}")
-    lines += _device(cfg, network, len(work.jobs), warnings)
+    lines += _device(cfg, network, together, warnings)
     lines += _results(cfg, network, work, warnings)
     return "\n".join([*lines, *(f"warning: {warning}" for warning in warnings)])
 
@@ -214,7 +215,7 @@ def _model_line(cfg: DictConfig, network: Network) -> str:
 
 
 def _device(
-    cfg: DictConfig, network: Network | None, jobs: int, warnings: list[str]
+    cfg: DictConfig, network: Network | None, together: int, warnings: list[str]
 ) -> Iterator[str]:
     from interp_lab.models.base import resolve_device
 
@@ -232,8 +233,7 @@ def _device(
     yield f"device      {name}: {readable(free)} free"
     if network is None:
         return
-    # Jobs of one accelerator take turns; on the CPU they run beside each other.
-    together = jobs if device.type == "cpu" else 1
+    together = together if device.type == "cpu" else 1  # jobs of one accelerator take turns
     if network.size > free:
         warnings.append(
             f"the weights alone need {readable(network.size)} and {name} has {readable(free)} "

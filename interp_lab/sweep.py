@@ -9,6 +9,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import threading
@@ -20,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, read_write
 
 from interp_lab.errors import StoreError
 from interp_lab.libraries.hydra_inside import (
     job_number,
     parsed,
+    recorded_settings,
     sweep_folder,
     sweep_record,
     swept_overrides,
@@ -42,7 +44,8 @@ _started: list[Path] = []
 class Record(Callback):
     """Gives a sweep its folder and identity before the first job; Hydra calls it.
 
-    The first Ctrl-C or SIGTERM then only asks the jobs to end.
+    As many jobs work at a time as there are devices for. The first Ctrl-C or SIGTERM then only asks
+    the jobs to end.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -53,6 +56,7 @@ class Record(Callback):
         folder.mkdir(parents=True)
         (above / SWEEP).write_text(json.dumps(who))
         _started.append(folder)
+        limit_processes(config.hydra)
         if threading.current_thread() is threading.main_thread():
             for number in _POLITE:
                 signal.signal(number, _stop)
@@ -165,14 +169,57 @@ def record_of(folder: Path) -> Path:
 
 def swept_jobs(folder: Path) -> SweptJobs:
     """Return the jobs of the sweep with this folder, by Hydra's record of it."""
+    return jobs_of(recorded_settings(record_of(folder)))
+
+
+def jobs_of(settings: Any) -> SweptJobs:
+    """Return the jobs that the sweeper makes of Hydra's own settings."""
     lists: dict[str, tuple[str, list[str]]] = {}
-    for override in parsed(swept_overrides(record_of(folder))):
+    for override in parsed(swept_overrides(settings)):
         key = override.marked_key
         lists[key] = (override.key, [f"{key}={value}" for value in override.values])
     return SweptJobs(
         tuple(name for name, _ in lists.values()),
         tuple(itertools.product(*(values for _, values in lists.values()))),
     )
+
+
+def at_once(swept: SweptJobs) -> int:
+    """Return how many jobs of a sweep can work at the same time.
+
+    An accelerator takes one; the CPU one for each time that it stands in the sweep's devices. Jobs
+    whose device is not swept are all on one.
+    """
+    if "device" not in swept.keys:
+        return 1
+    place = swept.keys.index("device")
+    rest = (*swept.jobs[0][:place], *swept.jobs[0][place + 1 :])
+    group = [j[place] for j in swept.jobs if (*j[:place], *j[place + 1 :]) == rest]
+    names = [override.partition("=")[2].strip("'\" ").lower() for override in group]
+    cards = {_CARD.sub(r"\1", name) or "0" for name in names if name != "cpu"}
+    return min(len(swept.jobs), len(cards) + names.count("cpu"))
+
+
+# `cuda`, `cuda:1` and `1` as numbers of a card.
+_CARD = re.compile(r"^cuda:?(\d*)$")
+
+
+def limit_processes(hydra: Any) -> None:
+    """Let joblib start as many processes as can work at once, unless the user said how many.
+
+    By itself it starts one for each core, each with torch and in the end a model in memory.
+    """
+    said = any(o.lstrip("+").startswith("hydra.launcher.n_jobs=") for o in hydra.overrides.hydra)
+    # A launcher that the user wrote has the number that it says.
+    if said or hydra.runtime.choices.get("hydra/launcher") != "joblib":
+        return
+    swept = jobs_of(hydra)
+    count = at_once(swept)
+    with read_write(hydra):
+        hydra.launcher.n_jobs = count
+    if 1 < count < len(swept.jobs) and at_once(SweptJobs(swept.keys, swept.jobs[:count])) < count:
+        log.warning("device is not the last key of this sweep: its jobs wait for one device while "
+                    "the others idle; give device=... after the other keys")  # fmt: skip
 
 
 def started(forget: bool = False) -> Path | None:

@@ -6,8 +6,13 @@ hide: the map checks itself when it is made.
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from itertools import accumulate, product
+from operator import attrgetter
 from typing import Any
 
 ROLES = (
@@ -49,6 +54,16 @@ class Token:
         if (self.image is None) != (self.cell is None):
             raise ValueError(f"token {self.text!r}: image and cell go together")
 
+    @cached_property
+    def _as_json(self) -> str:
+        """The values of the fields; a picture's cells are shared by samples and written once."""
+        return _ENCODE(_VALUES(self))
+
+
+_COLUMNS = [f.name for f in fields(Token)]
+_VALUES = attrgetter(*_COLUMNS)
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
+
 
 @dataclass(frozen=True)
 class TokenMap:
@@ -70,19 +85,21 @@ class TokenMap:
 
     def __post_init__(self) -> None:
         for index, (rows, cols) in enumerate(self.grids):
-            cells = [t.cell for t in self.tokens if t.image == index]
-            if cells != [(r, c) for r in range(rows) for c in range(cols)]:
+            cells = [self.tokens[i].cell for i in self._with("image", frozenset([index]))]
+            if cells != list(product(range(rows), range(cols))):
                 raise ValueError(
                     f"image {index}: {len(cells)} image tokens do not form the grid "
                     f"{rows} x {cols} row by row"
                 )
-        if any(t.image is not None and t.image >= len(self.grids) for t in self.tokens):
+        if any(i is not None and i >= len(self.grids) for i in self._index("image")):
             raise ValueError("a token belongs to an image without a grid")
         self._check_ranges()
 
     def _check_ranges(self) -> None:
         start = 0
         for position, token in enumerate(self.tokens):
+            if token.chars is None and token.seconds is None:
+                continue
             for name, span in (("characters", token.chars), ("seconds", token.seconds)):
                 if span is not None and span[1] < span[0]:
                     raise ValueError(f"token {position} {token.text!r}: {name} {span} backwards")
@@ -110,41 +127,73 @@ class TokenMap:
         label: str | None = None,
     ) -> tuple[int, ...]:
         """Return the positions of the tokens that meet every condition given, in order."""
-        roles = _names(role)
-        modalities = _names(modality)
-        return tuple(
-            i
-            for i, t in enumerate(self.tokens)
-            if (roles is None or t.role in roles)
-            and (modalities is None or t.modality in modalities)
-            and (image is None or t.image == image)
-            and (label is None or t.label == label)
-        )
+        wanted: dict[str, frozenset[Any]] = {}
+        for name, value in (("role", role), ("modality", modality)):
+            if value is not None:
+                wanted[name] = frozenset([value] if isinstance(value, str) else value)
+        wanted |= {n: frozenset([v]) for n, v in (("image", image), ("label", label))
+                   if v is not None}  # fmt: skip
+        found = sorted((self._with(name, values) for name, values in wanted.items()), key=len)
+        if len(found) < 2:
+            return found[0] if found else tuple(range(len(self)))
+        return tuple(sorted(frozenset(found[0]).intersection(*found[1:])))
+
+    def others(self, positions: Iterable[int]) -> tuple[int, ...]:
+        """Return all positions but these, in order."""
+        taken = frozenset(positions)
+        return tuple(i for i in range(len(self)) if i not in taken)
 
     def at_chars(self, start: int, end: int) -> tuple[int, ...]:
         """Return the positions of the tokens that overlap the characters [start, end)."""
-        return tuple(
-            i
-            for i, t in enumerate(self.tokens)
-            if t.chars is not None and t.chars[0] < end and start < t.chars[1]
-        )
+        positions, starts, reach = self._by_chars
+        # Starts never run backwards, but a later token may end earlier (pieces of one character).
+        nearby = positions[bisect_right(reach, start) : bisect_left(starts, end)]
+        return tuple(i for i in nearby if start < (self.tokens[i].chars or (0, 0))[1])
 
     def at_seconds(self, start: float, end: float) -> tuple[int, ...]:
         """Return the positions of the tokens whose centre lies in the seconds [start, end)."""
-        return tuple(
-            i
-            for i, t in enumerate(self.tokens)
-            if t.seconds is not None and start <= sum(t.seconds) / 2 < end
-        )
+        centres, positions = self._by_seconds
+        return tuple(sorted(positions[bisect_left(centres, start) : bisect_left(centres, end)]))
+
+    def _with(self, name: str, values: frozenset[Any]) -> tuple[int, ...]:
+        """Return the positions of the tokens whose attribute has one of the values, in order."""
+        known = self._index(name)
+        if len(values) == 1:
+            return known.get(next(iter(values)), ())
+        return tuple(sorted(i for value in values for i in known.get(value, ())))
+
+    def _index(self, name: str) -> dict[Any, tuple[int, ...]]:
+        """Return value -> positions of an attribute; made once, when it is first asked for."""
+        if name not in self._positions:
+            lists: defaultdict[Any, list[int]] = defaultdict(list)
+            for i, value in enumerate(map(attrgetter(name), self.tokens)):
+                lists[value].append(i)
+            self._positions[name] = {value: tuple(places) for value, places in lists.items()}
+        return self._positions[name]
+
+    @cached_property
+    def _positions(self) -> dict[str, dict[Any, tuple[int, ...]]]:
+        """Attribute -> value -> positions."""
+        return {}
+
+    @cached_property
+    def _by_chars(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+        """Positions of the tokens from text, their starts, and the furthest end up to each."""
+        placed = [(i, *t.chars) for i, t in enumerate(self.tokens) if t.chars is not None]
+        reach = list(accumulate((end for *_, end in placed), max))
+        return [i for i, *_ in placed], [start for _, start, _ in placed], reach
+
+    @cached_property
+    def _by_seconds(self) -> tuple[Sequence[float], Sequence[int]]:
+        """Centres of the tokens from sound, increasing, and their positions."""
+        placed = sorted((sum(t.seconds) / 2, i) for i, t in enumerate(self.tokens) if t.seconds)
+        return [centre for centre, _ in placed], [i for _, i in placed]
 
     def to_json(self) -> str:
         """Return the map as JSON; `from_json` gives an equal map back."""
-        names = [f.name for f in fields(Token)]
-        rows = [[asdict(t)[n] for n in names] for t in self.tokens]
-        return json.dumps(
-            {"columns": names, "tokens": rows, "grids": self.grids, "prompt": self.prompt},
-            ensure_ascii=False,
-        )
+        rows = ", ".join(map(attrgetter("_as_json"), self.tokens))
+        rest = _ENCODE({"grids": self.grids, "prompt": self.prompt})
+        return f'{{"columns": {_ENCODE(_COLUMNS)}, "tokens": [{rows}], {rest[1:]}'
 
     @classmethod
     def from_json(cls, text: str) -> "TokenMap":
@@ -171,9 +220,3 @@ class TokenMap:
             place += [t.label] if t.label else []
             lines.append(f"{i:>5}  {t.text!r:<16} {t.role:<10} {t.modality:<8} {', '.join(place)}")
         return "\n".join(lines)
-
-
-def _names(value: str | Iterable[str] | None) -> frozenset[str] | None:
-    if value is None:
-        return None
-    return frozenset([value]) if isinstance(value, str) else frozenset(value)

@@ -106,19 +106,28 @@ def measure(
     """Measure the samples in `todo` with the model; return how many failed."""
     from interp_lab.models.base import resolve_device
     from interp_lab.models.kept import KEPT, accelerators
+    from interp_lab.models.loading import load_on, make_current
 
     device = resolve_device(cfg.device)
     node = plain(cfg.model)
 
     def load() -> Any:
         log.info("loading %s on %s", node_name(cfg, "model"), device)
-        return build(cfg, "model", device=device, seed=cfg.seed)
+        return load_on(
+            device, node_name(cfg, "model"),
+            lambda: build(cfg, "model", device=device, seed=cfg.seed),
+        )  # fmt: skip
+
+    def work(model: Any) -> int:
+        # A kept model may have waited while another device was current.
+        make_current(device)
+        return measure_with(cfg, place, dataset, todo, job, model)
 
     return KEPT.use(
         {"model": node, "device": str(device), "seed": cfg.seed},
-        accelerators(device, spread=bool(node.get("device_map"))),
+        accelerators(device, node.get("device_map")),
         load,
-        lambda model: measure_with(cfg, place, dataset, todo, job, model),
+        work,
         models_to_keep(cfg, job),
     )
 

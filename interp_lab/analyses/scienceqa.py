@@ -49,9 +49,9 @@ def head_plan(definition: Definition, tokens: TokenMap) -> AttentionPlan | None:
     The two means are sums here; `scores_of` divides them by the number of queries.
     """
     image = tokens.where(modality="image")
-    text = tuple(i for i in range(len(tokens)) if i not in set(image))
     if not image:
         return None
+    text = tokens.others(image)
     if definition == "max_text_to_image":
         return AttentionPlan(text or image, image, Max(over=("query", "key")))
     if definition == "last_token_image_mass":

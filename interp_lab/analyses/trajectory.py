@@ -126,7 +126,7 @@ class Trajectory:
         heads = tuple(sorted(set(self._heads))) if isinstance(self._heads, list) else None
         row = Mean(over=("head",)) if self._heads == "mean" else Keep()
         image = tokens.where(modality="image")
-        regions = {"image": image, "prompt": _others(len(tokens), image)}
+        regions = {"image": image, "prompt": tokens.others(image)}
         regions = {name: keys for name, keys in regions.items() if keys}
         moments: tuple[tuple[When, tuple[int, ...] | Literal["last"]], ...] = (
             ("prefill", (len(tokens) - 1,)),
@@ -193,7 +193,7 @@ class Trajectory:
         image = self._point_image
         if image >= len(seen.tokens.grids):
             return {}
-        cells = seen.tokens.where(modality="image", image=image)
+        cells = seen.tokens.where(image=image)
         x, y = centres(rows.mean(1)[:, :, list(cells)], seen.tokens.grids[image])
         values: dict[str, Any] = {"centre_x": x, "centre_y": y}
         size = seen.pictures[image].shape[:2] if image < len(seen.pictures) else (1, 1)
@@ -230,11 +230,6 @@ def chosen_layers(layers: int | list[int] | str | None, n_layers: int) -> tuple[
                 f"analysis.layers: no layer {layer}; this model has {n_layers}, 0 to {n_layers - 1}"
             )
     return tuple(sorted({int(layer) % n_layers for layer in wanted}))
-
-
-def _others(count: int, image: Sequence[int]) -> tuple[int, ...]:
-    taken = set(image)
-    return tuple(i for i in range(count) if i not in taken)
 
 
 def _bounded(picture: np.ndarray) -> np.ndarray:

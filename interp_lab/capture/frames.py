@@ -51,6 +51,10 @@ class RowColumns:
         return [c for c in self._columns if c < end] + list(range(self.width, end))
 
 
+# Of every row where there is no padding.
+UNPADDED = RowColumns()
+
+
 @dataclass
 class Frame:
     """What is known about the forward that is going on in one tower.
@@ -74,7 +78,20 @@ class Frame:
 
     def columns(self, row: int) -> RowColumns:
         """Return the columns of a batch row."""
-        return RowColumns() if self.rows is None else self.rows[row]
+        return UNPADDED if self.rows is None else self.rows[row]
+
+
+@dataclass(frozen=True)
+class Members:
+    """Which places of one axis of a call are meant.
+
+    Args:
+        places: increasing, known without asking a device.
+        mask: bool (size,), True there.
+    """
+
+    places: Sequence[int]
+    mask: Tensor
 
 
 @dataclass(frozen=True)
@@ -143,11 +160,14 @@ def _shift(columns: Sequence[int], by: int) -> Sequence[int]:
     return [c - by for c in columns]
 
 
-def members(columns: Sequence[int] | None, start: int, size: int, device: torch.device) -> Tensor:
-    """Return a bool (size,) that is True at the places of the columns; None means everywhere."""
-    if columns is None:
-        return torch.ones(size, dtype=torch.bool, device=device)
-    inside = torch.zeros(size, dtype=torch.bool, device=device)
-    places = [c - start for c in columns if start <= c < start + size]
-    inside[places] = True
-    return inside
+def members(columns: Sequence[int], start: int, size: int, device: torch.device) -> Members:
+    """Return which of the columns from `start` on are meant; the others are left out."""
+    if isinstance(columns, range):
+        inside = range(max(columns.start, start) - start, min(columns.stop, start + size) - start)
+        places: Sequence[int] = inside if len(inside) else ()
+    else:
+        places = [c - start for c in columns if start <= c < start + size]
+    mask = torch.zeros(size, dtype=torch.bool, device=device)
+    if places:
+        mask[as_index(places, device)] = True
+    return Members(places, mask)

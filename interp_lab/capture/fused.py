@@ -17,7 +17,7 @@ from interp_lab.capture.masks import Call, Term, read_call, take
 from interp_lab.capture.observer import Observer
 from interp_lab.capture.plans import AttentionChange, AttentionPlan
 from interp_lab.capture.reference import Reference
-from interp_lab.capture.tally import Tally
+from interp_lab.capture.tally import Captured, Tally
 from interp_lab.capture.towers import Site, eager_function, implementation
 from interp_lab.libraries.torch_inside import exact_products
 
@@ -47,6 +47,7 @@ class FusedObserver(Observer):
             key: {r: change.concerning(site, row) for r, row in enumerate(interventions)}
             for key, site in self.sites.items()
         }
+        self._score_changes = change.ScoreChanges()
         self._waiting = {key: Waiting() for key in self.sites}
         self._workspace = Workspace()
         # Kernel -> whether its lse is what it should be, looked at once.
@@ -95,7 +96,7 @@ class FusedObserver(Observer):
             lse = self._trusted_lse(call, lse, kernel, extent, frame)
             call.terms = terms
             if terms:
-                output, lse = change.apply_terms(call, value, output, lse)
+                output, lse = self._score_changes.apply(call, value, output, lse)
             with torch.no_grad():
                 if later and tallies:
                     self._wait(site, call, extent, name)
@@ -123,7 +124,7 @@ class FusedObserver(Observer):
     ) -> dict[int, tuple[Term, ...]]:
         """Return, for the batch rows that have some, the score interventions of this call."""
         found = {
-            row: change.score_terms(scoring, frame.columns(row), extent, call)
+            row: self._score_changes.terms(scoring, frame.columns(row), extent, call)
             for row, (scoring, _) in changes.items()
         }
         return {row: terms for row, terms in found.items() if terms}
@@ -161,6 +162,11 @@ class FusedObserver(Observer):
         waiting.add(call, extent)
         if waiting.full():
             self._flush(site, kernel)
+
+    def results(self) -> tuple[dict[str, Captured], ...]:
+        """Return everything collected; errors as in `Observer`, and of the interventions."""
+        self._score_changes.check()
+        return super().results()
 
     @torch.no_grad()
     def flush(self, tower: str) -> None:

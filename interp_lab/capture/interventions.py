@@ -1,20 +1,25 @@
 """Carrying out interventions inside an attention call.
 
 Only what an intervention touches is computed anew: the query rows whose scores change, and the
-heads that are zeroed. All other rows keep the fused kernel's output bit for bit.
+heads that are zeroed. All other rows keep the fused kernel's output bit for bit. Where that is, the
+host knows; an accelerator is asked for nothing until the watch has ended.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from interp_lab.capture.blocks import as_index, row_output
 from interp_lab.capture.frames import Extent, RowColumns, members
-from interp_lab.capture.masks import Call, Term
+from interp_lab.capture.masks import Call, Index, Term, take
 from interp_lab.capture.plans import AttentionChange, BlockAttention, ZeroHeads
 from interp_lab.capture.towers import Site
 from interp_lab.errors import ConfigError
+
+# Interventions in the indices of a call that are kept; a forward needs one each a row.
+MOST_KNOWN = 1024
 
 
 def check(interventions: Sequence[AttentionChange], sites: Sequence[Site]) -> None:
@@ -44,53 +49,116 @@ def concerning(
     return scores, tuple(sorted(zeroed))
 
 
-def score_terms(
-    changes: Sequence[BlockAttention], row: RowColumns, extent: Extent, call: Call
-) -> tuple[Term, ...]:
-    """Return the interventions in the call's own indices; those that miss it are left out.
+class ScoreChanges:
+    """Carries out the interventions on scores of one watch.
 
-    Raises:
-        ConfigError: if a head does not exist.
+    Where one falls in a call is known on the host. It is worked out once a forward and shared by
+    the layers, so that no layer waits for its device; `check` alone asks, at the end.
     """
-    device, n_heads = call.query.device, call.query.shape[1]
-    result = []
-    for change in changes:
-        check_heads(change.heads, n_heads, type(change).__name__)
-        columns = [
-            None if tokens is None else [row.column(t) for t in tokens]
-            for tokens in (change.queries, change.keys)
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+        self._keyless: dict[tuple[torch.device, int], Tensor] = {}
+
+    def terms(
+        self, changes: Sequence[BlockAttention], row: RowColumns, extent: Extent, call: Call
+    ) -> tuple[Term, ...]:
+        """Return the interventions in the call's own indices; those that miss it are left out.
+
+        Raises:
+            ConfigError: if a head does not exist.
+        """
+        shape = extent, call.query.shape[1], call.query.device
+        found = [
+            self._once(("term", *shape), (change, row), lambda c=change: _term(c, row, *shape))
+            for change in changes
         ]
-        queries = members(columns[0], extent.start, extent.queries, device)
-        keys = members(columns[1], extent.key_start, extent.keys, device)
-        if queries.any() and keys.any():
-            result.append(Term(change.log_factor, queries, keys, change.heads))
-    return tuple(result)
+        return tuple(term for term in found if term is not None)
+
+    def apply(
+        self, call: Call, value: Tensor, output: Tensor, lse: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the output (batch, query, head, dim) and lse with the changed rows computed anew.
+
+        A query without any key to attend to gets the output 0, and `check` raises.
+        """
+        output = output.clone()
+        lse = None if lse is None else lse.clone()
+        for row, terms in call.terms.items():
+            device = output.device
+            index = self._once((device,), terms, lambda t=terms, d=device: _touched(t, d))
+            fresh, fresh_lse = row_output(call, row, value[row], index)
+            keyless = fresh_lse == -torch.inf
+            fresh = fresh.masked_fill(keyless.transpose(0, 1)[:, :, None], 0)
+            _put(output[row], index, fresh.to(output.dtype), 0)
+            if lse is not None:
+                _put(lse[row], index, fresh_lse, 1)
+            self._note(row, keyless.any())
+        return output, lse
+
+    def check(self) -> None:
+        """Raise ConfigError if a query was left without any key to attend to."""
+        for (_, row), keyless in self._keyless.items():
+            if bool(keyless):
+                raise ConfigError(
+                    f"interventions on row {row} leave a query without any key to attend to; "
+                    "block fewer keys"
+                )
+
+    def _note(self, row: int, keyless: Tensor) -> None:
+        place = keyless.device, row
+        before = self._keyless.get(place)
+        self._keyless[place] = keyless if before is None else before | keyless
+
+    def _once(self, key: tuple[Any, ...], of: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """Return what `make` makes of some objects; kept for the layers that follow.
+
+        The objects are kept too, so that none of them has the identity of an earlier one.
+        """
+        whole = (*key, torch.is_inference_mode_enabled(), *map(id, of))
+        if whole not in self._known:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[whole] = make(), of
+        return self._known[whole][0]
 
 
-def apply_terms(
-    call: Call, value: Tensor, output: Tensor, lse: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """Return the output (batch, query, head, dim) and lse with the changed rows computed anew.
+def _term(
+    change: BlockAttention, row: RowColumns, extent: Extent, n_heads: int, device: torch.device
+) -> Term | None:
+    """Return one intervention in the indices of a call, or None if it misses the call."""
+    check_heads(change.heads, n_heads, type(change).__name__)
+    # Padding attends to nothing and is nobody's token: no intervention concerns its rows.
+    queries = row.before(extent.end) if change.queries is None else _columns(change.queries, row)
+    keys = range(extent.key_start, extent.key_start + extent.keys)
+    keys = keys if change.keys is None else _columns(change.keys, row)
+    across = members(queries, extent.start, extent.queries, device)
+    down = members(keys, extent.key_start, extent.keys, device)
+    if not across.places or not down.places:
+        return None
+    heads = None if change.heads is None else members(change.heads, 0, n_heads, device).mask
+    return Term(change.log_factor, across.mask, down.mask, heads, across.places)
 
-    Raises:
-        ConfigError: if a query is left without any key to attend to.
-    """
-    output = output.clone()
-    lse = None if lse is None else lse.clone()
-    for row, terms in call.terms.items():
-        touched = torch.stack([t.queries for t in terms]).any(0).nonzero().flatten().tolist()
-        index = as_index(touched, call.query.device)
-        fresh, fresh_lse = row_output(call, row, value[row], index)
-        if bool((fresh_lse == -torch.inf).any()):
-            raise ConfigError(
-                f"interventions on row {row} leave a query without any key to attend to; block "
-                "fewer keys"
-            )
-        where = torch.tensor(touched, device=output.device)
-        output[row, where] = fresh.to(output.dtype)
-        if lse is not None:
-            lse[row, :, where] = fresh_lse
-    return output, lse
+
+def _columns(tokens: Sequence[int], row: RowColumns) -> Sequence[int]:
+    return row.columns(tokens) if tokens else ()
+
+
+def _touched(terms: Sequence[Term], device: torch.device) -> Index:
+    """Return the query places that any of the terms concerns."""
+    first, *others = terms
+    places = first.touched
+    if others:
+        places = sorted(set(places).union(*(term.touched for term in others)))
+    return as_index(places, device)
+
+
+def _put(target: Tensor, index: Index, values: Tensor, dim: int) -> None:
+    """Write values at an index of one axis, in place."""
+    if isinstance(index, slice):
+        take(target, index, dim).copy_(values)
+    else:
+        target.index_copy_(dim, index, values)
 
 
 def zero_heads(output: Tensor, heads: dict[int, tuple[int, ...]]) -> Tensor:
@@ -102,7 +170,9 @@ def zero_heads(output: Tensor, heads: dict[int, tuple[int, ...]]) -> Tensor:
     output = output.clone()
     for row, chosen in heads.items():
         check_heads(chosen, output.shape[2], "ZeroHeads")
-        output[row, :, list(chosen)] = 0
+        # One at a time: a list of heads would be copied to the device, which waits for it.
+        for head in chosen:
+            output[row, :, head] = 0
     return output
 
 

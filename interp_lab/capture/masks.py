@@ -5,6 +5,7 @@ a causal flag, a window, segment lengths, a mask function). `Call` holds one cal
 under one meaning, and `terms` gives the part that belongs to a block, never more.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,13 +28,15 @@ class Term:
         log_factor: added to the scores; -inf hides them.
         queries: bool (query,), which rows it concerns.
         keys: bool (key,), which columns.
-        heads: which heads; None for all.
+        heads: bool (head,), which heads; None for all.
+        touched: the places of `queries`, known without asking a device.
     """
 
     log_factor: float
     queries: Tensor
     keys: Tensor
-    heads: tuple[int, ...] | None
+    heads: Tensor | None
+    touched: Sequence[int]
 
 
 @dataclass
@@ -189,7 +192,7 @@ def terms(
                 adds.append(part.float())
     hides += _hidden_by_position(call, row, queries, keys)
     for term in call.terms.get(row, ()):
-        _add_term(term, call, queries, keys, heads, adds, hides)
+        _add_term(term, queries, keys, heads, adds, hides)
     add = torch.stack(torch.broadcast_tensors(*adds)).sum(0) if len(adds) > 1 else None
     hide = None
     for part in hides:
@@ -246,15 +249,17 @@ def _hidden_by_position(call: Call, row: int, queries: Index, keys: Index) -> li
 
 
 def _all_before(queries: Index, keys: Index, shift: int) -> bool:
-    """Return whether every key of the block is visible to all its queries by causality."""
-    first = queries.start if isinstance(queries, slice) else int(queries[0])
-    last = keys.stop - 1 if isinstance(keys, slice) else int(keys[-1])
-    return last <= first + shift
+    """Return whether every key of the block is known to be visible to all its queries.
+
+    An index that lies on a device is not asked: a mask costs less than to wait for it.
+    """
+    if not isinstance(queries, slice) or not isinstance(keys, slice):
+        return False
+    return keys.stop - 1 <= queries.start + shift
 
 
 def _add_term(
     term: Term,
-    call: Call,
     queries: Index,
     keys: Index,
     heads: Tensor | None,
@@ -265,9 +270,7 @@ def _add_term(
     where = take(term.queries, queries, 0)[:, None] & take(term.keys, keys, 0)[None, :]
     where = where[None]
     if term.heads is not None:
-        chosen = torch.zeros(call.query.shape[1], dtype=torch.bool, device=where.device)
-        chosen[list(term.heads)] = True
-        chosen = chosen if heads is None else chosen[heads]
+        chosen = term.heads if heads is None else term.heads.index_select(0, heads)
         where = where & chosen[:, None, None]
     if term.log_factor == float("-inf"):
         hides.append(where)

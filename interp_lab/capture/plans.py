@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -227,8 +228,9 @@ def increasing(values: Iterable[int], where: str) -> tuple[int, ...]:
     Raises:
         ConfigError: if they are not strictly increasing from 0 on.
     """
-    indices = tuple(int(v) for v in values)
-    ordered = all(a < b for a, b in itertools.pairwise(indices))
+    # Thousands of tokens are usual: both passes are loops inside the interpreter.
+    indices = tuple(map(int, values))
+    ordered = all(map(operator.lt, indices, itertools.islice(indices, 1, None)))
     if not ordered or (indices and indices[0] < 0):
         raise ConfigError(f"{where}: indices must be 0 or more and strictly increasing")
     return indices

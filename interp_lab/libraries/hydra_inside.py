@@ -122,11 +122,15 @@ def sweep_record(folder: Path) -> Path:
     return folder / "multirun.yaml"
 
 
-def swept_overrides(record: Path) -> list[str]:
+def recorded_settings(record: Path) -> Any:
+    """Return Hydra's own settings of a sweep, from that file."""
+    return OmegaConf.load(record).hydra
+
+
+def swept_overrides(settings: Any) -> list[str]:
     """Return what a sweep was asked for: its configured `sweeper.params`, then what was typed.
 
     The basic sweeper numbers the jobs in the order of `itertools.product` over these.
     """
-    settings = OmegaConf.load(record).hydra
     given = [f"{key}={value}" for key, value in (settings.sweeper.get("params") or {}).items()]
     return given + typed_overrides(settings)

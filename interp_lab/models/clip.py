@@ -22,8 +22,8 @@ from transformers import (
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
 from interp_lab.models.base import Prepared, Seen, as_picture
-from interp_lab.models.loading import without_memory
-from interp_lab.models.weights import Weights, refuse_partial
+from interp_lab.models.loading import load_module, seeded, without_memory
+from interp_lab.models.weights import Weights
 from interp_lab.tokens import Token, TokenMap
 
 FAMILIES: dict[str, tuple[Any, Any, Any, str]] = {
@@ -74,7 +74,7 @@ class ClipVision:
             self.module, self.processor = _random(family, weights, processor or {}, seed)
             self.notes.append("RANDOM WEIGHTS: the architecture is real, the numbers mean nothing")
         else:
-            self.module, self.processor = _pretrained(family, weights)
+            self.module, self.processor = _pretrained(family, weights, device)
         self.module = self.module.to(device).eval().requires_grad_(False)
         config = self.module.config
         self.n_layers: int = config.num_hidden_layers
@@ -131,13 +131,12 @@ class ClipVision:
 def _random(family: str, weights: Weights, processor: dict[str, Any], seed: int) -> tuple[Any, Any]:
     config_class, network, processor_class, _ = FAMILIES[family]
     architecture = weights.needed_architecture()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed, torch.device("cpu")):
         module = network(config_class(**architecture))
     return module.to(weights.torch_dtype), processor_class(**processor)
 
 
-def _pretrained(family: str, weights: Weights) -> tuple[Any, Any]:
+def _pretrained(family: str, weights: Weights, device: torch.device) -> tuple[Any, Any]:
     _, network, _, _ = FAMILIES[family]
     config = weights.load(AutoConfig.from_pretrained, "configuration")
     kind = config.model_type.removesuffix("_vision_model")
@@ -146,10 +145,7 @@ def _pretrained(family: str, weights: Weights) -> tuple[Any, Any]:
             f"model.checkpoint={weights.checkpoint}: its model_type is {config.model_type!r}, "
             f"model.family says {family!r}"
         )
-    module, info = weights.load(
-        network.from_pretrained, "weights", dtype=weights.torch_dtype, output_loading_info=True
-    )
-    refuse_partial(info, weights.checkpoint, TEXT_SIDE)
+    module = load_module(network, weights, device, None, ignored=TEXT_SIDE)
     return module, weights.load(AutoImageProcessor.from_pretrained, "image processor")
 
 

@@ -21,19 +21,33 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def accelerators(device: torch.device, spread: bool) -> list[str]:
+def accelerators(
+    device: torch.device, device_map: str | Mapping[str, Any] | None = None
+) -> list[str]:
     """Return names of the accelerators that a model uses, the same in every process of the host.
 
     Args:
-        device: of the inputs.
-        spread: the model is spread over all that are visible (`device_map`).
+        device: of the model, without a device_map.
+        device_map: accelerate's: devices by module, or a word that means all that are visible.
     """
-    if device.type == "cpu" and not spread:
-        return []
     if device.type == "mps":
         return ["mps"]
-    numbers = range(torch.cuda.device_count()) if spread else [device.index or 0]
-    return sorted(_cuda_name(n) for n in numbers)
+    return sorted(_cuda_name(n) for n in _cards(device, device_map))
+
+
+def _cards(device: torch.device, device_map: str | Mapping[str, Any] | None) -> set[int]:
+    """Return the numbers of the cards that a model lies on, and of no other."""
+    if not device_map:
+        return {device.index or 0} if device.type == "cuda" else set()
+    if isinstance(device_map, str):
+        try:
+            device_map = {"": torch.device(device_map)}
+        except RuntimeError:  # `auto`, `balanced` and the like
+            return set(range(torch.cuda.device_count()))
+    named = [n for n in device_map.values() if n != "disk"]
+    # A number alone is a card, as accelerate reads it.
+    found = [torch.device(f"cuda:{n}" if str(n).isdigit() else str(n)) for n in named]
+    return {place.index or 0 for place in found if place.type == "cuda"}
 
 
 def _cuda_name(number: int) -> str:

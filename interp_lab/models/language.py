@@ -17,6 +17,7 @@ from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
 from interp_lab.models.answers import Answer
 from interp_lab.models.base import Prepared, Seen
+from interp_lab.models.loading import seeded
 from interp_lab.models.pieces import pieces
 from interp_lab.models.tokenmaps import Span, locate
 from interp_lab.tokens import TokenMap
@@ -223,9 +224,7 @@ class LanguageModel:
                 "sample must not depend on the others of its batch"
             )
         digest = hashlib.sha256(f"{self.seed} {ids.tolist()}".encode()).digest()
-        cards = [ids.device] if ids.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cards):
-            torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        with seeded(int.from_bytes(digest[:8], "big") >> 1, ids.device):
             yield
 
 

@@ -31,7 +31,13 @@ from interp_lab.models.llava_original import (
     original_config,
     read_tensors,
 )
-from interp_lab.models.loading import RANDOM_NOTE, load_module, random_module, without_memory
+from interp_lab.models.loading import (
+    RANDOM_NOTE,
+    load_module,
+    placement,
+    random_module,
+    without_memory,
+)
 from interp_lab.models.tokenmaps import Span, llava_map, locate
 from interp_lab.models.weights import Weights, refuse_partial
 from interp_lab.tokens import TokenMap
@@ -84,8 +90,7 @@ class Llava(LanguageModel):
                 AutoProcessor.from_pretrained, "processor"
             )
         elif _original_folder(weights) is not None:
-            module, handler = _original(weights, attn_implementation)
-            module = module.to(device)
+            module, handler = _original(weights, device, device_map, attn_implementation)
         else:
             network = LlavaForConditionalGeneration
             module = load_module(network, weights, device, device_map, attn_implementation)
@@ -197,7 +202,12 @@ def llava_config(weights: Weights) -> Any:
     return weights.load(AutoConfig.from_pretrained, "configuration")
 
 
-def _original(weights: Weights, attn_implementation: str) -> tuple[Any, Any]:
+def _original(
+    weights: Weights,
+    device: torch.device,
+    device_map: str | dict[str, Any] | None,
+    attn_implementation: str,
+) -> tuple[Any, Any]:
     """Load the original layout; its vision tower may be a checkpoint of its own."""
     folder = _original_folder(weights)
     assert folder is not None
@@ -212,15 +222,18 @@ def _original(weights: Weights, attn_implementation: str) -> tuple[Any, Any]:
     with torch.device("meta"):
         expected = LlavaForConditionalGeneration(LlavaConfig(**values)).state_dict()
     network: Any = LlavaForConditionalGeneration
-    module, info = network.from_pretrained(
-        None,
+    module, info = weights.load(
+        lambda _, revision, trust_remote_code, **given: network.from_pretrained(None, **given),
+        "weights",
         config=LlavaConfig(**values),
         state_dict=mapped_weights(tensors, expected),
         dtype=weights.torch_dtype,
         attn_implementation=attn_implementation,
         output_loading_info=True,
+        device_map=placement(device, device_map),
     )
     refuse_partial(info, weights.checkpoint)
+    module = module if device_map else module.to(device)
     return module, _original_processor(folder, tower, values)
 
 

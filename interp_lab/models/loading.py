@@ -1,11 +1,25 @@
-"""A transformers network on its device: with a checkpoint's weights, strictly, or random ones."""
+"""A network on its device: with a checkpoint's weights, strictly, or random ones.
 
-from collections.abc import Sequence
-from typing import Any
+Weights go straight to their device: a worker of a large model never holds them in host memory.
+"""
 
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psutil
 import torch
 
-from interp_lab.models.weights import Weights, refuse_partial
+from interp_lab.errors import ConfigError, DeviceError
+from interp_lab.models.weights import (
+    Weights,
+    attention_needs_package,
+    is_out_of_memory,
+    refuse_partial,
+)
+
+T = TypeVar("T")
 
 RANDOM_NOTE = "RANDOM WEIGHTS: the architecture is real, the numbers mean nothing"
 
@@ -15,13 +29,15 @@ def load_module(
     weights: Weights,
     device: torch.device,
     device_map: str | dict[str, Any] | None,
-    attn_implementation: str,
+    attn_implementation: str | None = None,
     ignored: Sequence[str] = (),
 ) -> Any:
     """Return the network with a checkpoint's weights, on its device, strictly loaded.
 
     Args:
         network: a transformers class.
+        device_map: accelerate's placement over several devices; None for all on `device`.
+        attn_implementation: None for the class's own choice.
         ignored: prefixes of weights that the checkpoint may hold for parts that are not used.
     """
     module, info = weights.load(
@@ -30,21 +46,92 @@ def load_module(
         dtype=weights.torch_dtype,
         attn_implementation=attn_implementation,
         output_loading_info=True,
-        device_map=device_map,
+        device_map=placement(device, device_map),
     )
     refuse_partial(info, weights.checkpoint, ignored)
     return module if device_map else module.to(device)
 
 
+def placement(
+    device: torch.device, device_map: str | dict[str, Any] | None
+) -> str | dict[str, Any] | None:
+    """Return what `from_pretrained` takes as `device_map`; None leaves the weights on the CPU."""
+    if device_map or device.type == "cpu":
+        return device_map
+    return {"": device}
+
+
 def random_module(
     network: Any, config: Any, weights: Weights, attn_implementation: str, seed: int
 ) -> Any:
-    """Return the network of a configuration with random weights of a seed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return network._from_config(
-            config, dtype=weights.torch_dtype, attn_implementation=attn_implementation
-        )
+    """Return the network of a configuration with random weights of a seed, on the CPU.
+
+    There, and not on an accelerator, a seed gives the same weights on every machine.
+
+    Raises:
+        ConfigError: if the attention's package is not there.
+    """
+    try:
+        with seeded(seed, torch.device("cpu")):
+            return network._from_config(
+                config, dtype=weights.torch_dtype, attn_implementation=attn_implementation
+            )
+    except ImportError as error:
+        raise ConfigError(attention_needs_package(attn_implementation, error)) from error
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Let random numbers start from a seed inside, on the CPU and on the device of this job.
+
+    Outside they go on as before, and no other accelerator is touched.
+    """
+    cards = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cards):
+        torch.default_generator.manual_seed(seed)
+        for card in cards:
+            torch.cuda.default_generators[card.index or 0].manual_seed(seed)
+        if device.type not in ("cpu", "cuda"):
+            getattr(torch, device.type).manual_seed(seed)
+        yield
+
+
+def make_current(device: torch.device) -> None:
+    """Let what names no device of its own run on this card, and not on the first one."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def load_on(device: torch.device, name: str, load: Callable[[], T]) -> T:
+    """Return what `load` loads, with the device made current.
+
+    Args:
+        device: where the model goes.
+        name: of the model, for the message.
+        load: loads it.
+
+    Raises:
+        DeviceError: if there is no memory for it.
+    """
+    make_current(device)
+    try:
+        return load()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        # The traceback holds what was loaded of it.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        free, where = torch.cuda.mem_get_info(device)[0], str(device)
+    else:
+        free, where = psutil.virtual_memory().available, "this machine"
+    raise DeviceError(
+        f"model={name}: does not fit in the memory of {where} ({free / 2**30:.1f} GiB free now); "
+        "give a smaller model.dtype, model.device_map=auto for several devices, or another device. "
+        "mode=plan says what it needs"
+    )
 
 
 def without_memory(network: Any, config: Any, weights: Weights) -> torch.nn.Module:

@@ -18,6 +18,7 @@ from interp_lab.config import target_of
 from interp_lab.datasets.base import Sample, existing_path
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError, did_you_mean
 from interp_lab.models.base import GateHooks, Prepared, Seen, gate_hooks
+from interp_lab.models.loading import seeded
 from interp_lab.models.moment_tokens import moment_tokens
 from interp_lab.models.qd_detr import PreparedMoments, prediction, truth_of
 from interp_lab.models.qd_detr_checkpoint import (
@@ -80,7 +81,7 @@ class OwnModule:
         self.notes: list[str] = []
         self.gates: Mapping[str, GateHooks] = gate_hooks(gates or {}, audio_gates or [])
         self.audio_gates = tuple(audio_gates or [])
-        network = _built(module, seed)
+        network = _built(module, seed, device)
         if checkpoint is None:
             self.notes.append("no model.checkpoint: the weights are as the class makes them")
         else:
@@ -155,12 +156,11 @@ class OwnModule:
         return value.to(self.device, self._dtype if value.is_floating_point() else value.dtype)
 
 
-def _built(module: Mapping[str, Any], seed: int) -> nn.Module:
+def _built(module: Mapping[str, Any], seed: int, device: torch.device) -> nn.Module:
     target = target_of(module, "model.module")
     arguments = {k: v for k, v in module.items() if k != "_target_"}
     try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded(seed, device):
             network = target(**arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model.module: {module['_target_']} cannot be made ({error})") from error

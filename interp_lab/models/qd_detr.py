@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError
 from interp_lab.models.base import GateHooks, Prepared, Seen, gate_hooks
+from interp_lab.models.loading import seeded
 from interp_lab.models.moment_tokens import moment_tokens
 from interp_lab.models.moments import Moments
 from interp_lab.models.qd_detr_checkpoint import load_network, read_checkpoint, untrained_encoder
@@ -167,8 +168,7 @@ def _random(
 ) -> QdDetrNetwork:
     given = {**PUBLISHED_WIDTHS, **architecture}
     given["gating_type"] = gating_type or given.get("gating_type", "global")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed, torch.device("cpu")):
         return QdDetrNetwork(Architecture.of(given, "model.init=random"), masked)
 
 

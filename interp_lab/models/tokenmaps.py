@@ -5,8 +5,9 @@ is done here with what each of these tokens is, and the ids that come out must b
 ids, one by one: a map that disagrees with the model's input cannot be made.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from interp_lab.errors import SampleError, UnsupportedModelError
@@ -149,6 +150,8 @@ def token_map(
         SampleError: if the expanded ids are not `input_ids`, or a placeholder or block is left.
         UnsupportedModelError: if the tokenizer gives no offsets.
     """
+    # The tokenizer makes this list anew whenever it is asked.
+    special = frozenset(tokenizer.all_special_ids)
     left = {key: iter(value) for key, value in blocks.items()}
     tokens: list[Token] = []
     ids: list[int] = []
@@ -160,7 +163,8 @@ def token_map(
             tokens += block
             ids += [token_id] * len(block)
         else:
-            tokens.append(_text_token(tokenizer, prompt, token_id, chars, spans, default_role))
+            text = _text_token(tokenizer, prompt, token_id, chars, spans, default_role, special)
+            tokens.append(text)
             ids.append(token_id)
     if any(next(rest, None) is not None for rest in left.values()):
         raise SampleError("the prompt has fewer image or audio placeholders than there are inputs")
@@ -175,16 +179,19 @@ def with_generated(tokens: TokenMap, texts: Sequence[str]) -> TokenMap:
     return TokenMap(tokens.tokens + generated, tokens.grids, tokens.prompt)
 
 
-def image_blocks(grids: Sequence[tuple[int, int]]) -> list[list[Token]]:
+def image_blocks(grids: Sequence[tuple[int, int]]) -> list[Sequence[Token]]:
     """Return the tokens of each image, row by row, for grids of (rows, cols)."""
-    return [
-        [
-            Token("<image>", "image", "image", image=index, cell=(row, col))
-            for row in range(rows)
-            for col in range(cols)
-        ]
-        for index, (rows, cols) in enumerate(grids)
-    ]
+    return [_image_block(index, rows, cols) for index, (rows, cols) in enumerate(grids)]
+
+
+# Pictures of a data set share few grids, and tokens cannot be changed: they are made once.
+@lru_cache(maxsize=16)
+def _image_block(index: int, rows: int, cols: int) -> tuple[Token, ...]:
+    return tuple(
+        Token("<image>", "image", "image", image=index, cell=(row, col))
+        for row in range(rows)
+        for col in range(cols)
+    )
 
 
 def audio_block(count: int, seconds: float = OMNI_SECONDS_PER_TOKEN) -> list[Token]:
@@ -238,18 +245,19 @@ def _text_token(
     chars: tuple[int, int],
     spans: Sequence[Span],
     default_role: str,
+    special: Container[int],
 ) -> Token:
     start, end = chars
     if start == end:
         return Token(tokenizer.convert_ids_to_tokens(token_id), "special")
-    if token_id in tokenizer.all_special_ids:
+    if token_id in special:
         return Token(prompt[start:end], "special", chars=chars)
     # The space that a token begins with belongs to no span; what follows it decides.
     while start < end - 1 and prompt[start].isspace():
         start += 1
-    share = [(min(end, s.end) - max(start, s.start), s) for s in spans]
-    best = max((p for p in share if p[0] > 0), key=lambda p: p[0], default=None)
-    role, label = (best[1].role, best[1].label) if best else (default_role, None)
+    over = [s for s in spans if s.start < end and start < s.end and s.start < s.end]
+    best = max(over, key=lambda s: min(end, s.end) - max(start, s.start), default=None)
+    role, label = (best.role, best.label) if best else (default_role, None)
     return Token(prompt[chars[0] : end], role, chars=chars, label=label)
 
 

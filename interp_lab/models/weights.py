@@ -103,14 +103,51 @@ class Weights:
                 trust_remote_code=self.trust_remote_code,
                 **options,
             )
+        except ImportError as error:
+            raise ConfigError(self._needs_package(what, options, error)) from error
         except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+            if is_out_of_memory(error):
+                raise
+            first = first_line(error)
             offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
             raise MissingInputError(
                 f"model.checkpoint={self.checkpoint}: cannot load the {what}; it is no folder here "
                 f"and the hub{offline} does not give it, or it is damaged. Check the id and the "
                 f"network, give a folder, or use model.init=random. Cause: {first}"
             ) from error
+
+    def _needs_package(self, what: str, options: Mapping[str, Any], error: ImportError) -> str:
+        attention = options.get("attn_implementation")
+        if attention not in (None, "sdpa", "eager"):
+            return attention_needs_package(attention, error)
+        return (
+            f"model.checkpoint={self.checkpoint}: the {what} needs a Python package that is not "
+            f"installed, or is broken; install it. Cause: {first_line(error)}"
+        )
+
+
+def attention_needs_package(attention: Any, error: Exception) -> str:
+    """Return the line for an attention implementation whose package is not there."""
+    return (
+        f"model.attn_implementation={attention}: its package is not installed or does not work "
+        f"here; install it, or give model.attn_implementation=sdpa. Cause: {first_line(error)}"
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, cut; empty if it has none."""
+    return next(iter(str(error).strip().splitlines()), "")[:200]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a device or this machine has no memory left."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if not isinstance(error, RuntimeError | OSError):
+        return False
+    text = str(error).lower()
+    said = ("out of memory", "can't allocate memory", "cannot allocate memory")
+    return any(words in text for words in said)
 
 
 def refuse_partial(info: Mapping[str, Any], checkpoint: str, ignored: Sequence[str] = ()) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from interp_lab.datasets.qvhighlights_features import unit_rows, with_time
+from interp_lab.models.loading import seeded
 from interp_lab.models.qd_detr_criterion import Target, to_centres
 from interp_lab.models.qd_detr_fusion import GatingFunction
 from interp_lab.models.qd_detr_network import Architecture, QdDetrNetwork
@@ -46,8 +47,7 @@ def build_network(gating_type: str, seed: int, gate_bias: float = 1.0) -> QdDetr
     The sign of a tanh gate is arbitrary (the layer after it can turn round). Gates that start
     open, at tanh(gate_bias), make positive mean "audio is added" in the trained network.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed, torch.device("cpu")):
         network = QdDetrNetwork(architecture(gating_type))
     for module in network.fusion.modules():
         if isinstance(module, GatingFunction):

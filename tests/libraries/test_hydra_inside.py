@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 from hydra.errors import OverrideParseException
 
-from interp_lab.libraries.hydra_inside import composed, parsed, sweep_record, swept_overrides
+from interp_lab.libraries.hydra_inside import (
+    composed,
+    parsed,
+    recorded_settings,
+    sweep_record,
+    swept_overrides,
+)
 
 APP = """
 import json, sys
@@ -92,4 +98,4 @@ def test_jobs_of_a_sweep_are_numbered_as_their_product_and_leave_a_record(folder
     ]  # fmt: skip
     assert [job["number"] for job in jobs] == [0, 1, 2, 3]
     assert all(job["sweep"] and job["folder"] == f"{folder}/swept" for job in jobs)
-    assert swept_overrides(sweep_record(folder / "swept")) == ["a=1,2", "b=x,y"]
+    assert swept_overrides(recorded_settings(sweep_record(folder / "swept"))) == ["a=1,2", "b=x,y"]

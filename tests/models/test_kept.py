@@ -109,7 +109,7 @@ def test_a_device_is_released_when_its_last_model_made_room(tmp_path: Path) -> N
 
 
 def test_the_cpu_has_no_lock_and_cards_are_named_as_the_host_names_them() -> None:
-    assert accelerators(torch.device("cpu"), spread=False) == []
+    assert accelerators(torch.device("cpu")) == []
     assert visible_card(1, {}) == "1"
     assert visible_card(0, {"CUDA_VISIBLE_DEVICES": "3, 1"}) == "3"
     assert visible_card(1, {"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}) == "GPU-b"
