@@ -229,9 +229,11 @@ def rows(only: Iterable[str]) -> list[Row]:
     only = set(only)
     known = [Row("transformers", v) for v in TRANSFORMERS] + [Row("torch", v) for v in TORCH]
     if not only:
+        # Every row of transformers has this environment's torch, which needs no row of its own.
+        had = [*known, Row("torch", plain(version("torch")))]
         last = [Row(name, plain(newest(name))) for name in BOUNDED]
-        known += [row for row in last if row not in known]
-        return sorted(known, key=lambda r: (r.package, [int(n) for n in r.version.split(".")]))
+        known += [row for row in last if row not in had]
+        return sorted(known, key=lambda r: (BOUNDED.index(r.package), numbers(r.version)))
     found = [r for r in known if {r.version, r.name} & only]
     others = only - {r.version for r in found} - {r.name for r in found}
     for name in sorted(others):
@@ -266,6 +268,11 @@ def write_readme(text: str) -> None:
         f"transformers {version('transformers')}."
     )
     README.write_text(f"{before}{BEGIN}\n{text}\n\n{about}\n{END}{after}", encoding="utf-8")
+
+
+def numbers(release: str) -> list[int]:
+    """Return a release as numbers, to sort by."""
+    return [int(part) for part in re.findall(r"\d+", release)]
 
 
 def plain(number: str) -> str:
