@@ -59,7 +59,7 @@ def checked(lines: list[str]) -> bool:
     wanted.write_text("\n".join(lines) + "\n")
     row = Row("constraints", "new")
     (ENVIRONMENTS / row.name / ".ready").unlink(missing_ok=True)
-    fill(row, environment(row.name, ["-r", str(wanted)]))
+    fill(row, environment(row.name, ["-r", str(wanted)]), draw=True)
     print(table([row]))
     return row.passed
 
