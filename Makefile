@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RAY := .venv-ray
+VERSIONS := .venv-versions
 READY := $(VENV)/.ready
 
-.PHONY: demo test check test-weights test-crash test-slurm test-ray bench clean
+.PHONY: demo test check test-weights test-crash test-slurm test-ray test-versions constraints bench clean
 
-$(READY): pyproject.toml
+# With the versions that were tested, so that a clone of tomorrow is the one of today.
+$(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: $(READY)  ## an embedded model on an embedded photograph, offline
@@ -45,9 +47,15 @@ test-ray: $(READY)  ## jobs on a real Ray, in an environment of its own
 	$(RAY)/bin/pip install --quiet 'hydra-ray-launcher>=1.2'
 	$(RAY)/bin/python -m pytest -m ray tests/ray
 
+test-versions: $(READY)  ## the contracts and the five studies on old and new versions; README's table
+	$(BIN)/python tests/versions/matrix.py
+
+constraints: $(READY)  ## pins the newest of everything, if the contracts and the studies pass on it
+	$(BIN)/python tests/versions/constraints.py
+
 bench: $(READY)  ## side-by-side measurements; writes benchmarks/README.md
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/capture.py
 
 clean:
-	rm -rf $(VENV) $(RAY) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RAY) $(VERSIONS) build dist *.egg-info .pytest_cache .ruff_cache

@@ -93,7 +93,7 @@ INSIDE = ["override_parser", "GlobalHydra", "HydraConfig.", "RunMode"]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_the_inside_of_libraries_has_one_door(path: Path) -> None:
+def test_only_one_package_relies_on_the_inside_of_libraries(path: Path) -> None:
     if room(path) != "libraries":
         text = path.read_text(encoding="utf-8")
         assert [word for word in INSIDE if word in text] == []

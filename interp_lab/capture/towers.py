@@ -21,7 +21,13 @@ _QWEN_VL = {
     "language": ("model.language_model", "language_model"),
     "vision": ("model.visual", "visual"),
 }
-_OMNI = {**_QWEN_VL, "audio": ("model.audio_tower", "audio_tower")}
+_OMNI = {
+    # Before transformers 5.23 the thinker itself holds its towers and `model` is the text model;
+    # since then `model` holds all three, so it is asked for last.
+    "language": (*_QWEN_VL["language"], "model"),
+    "vision": _QWEN_VL["vision"],
+    "audio": ("model.audio_tower", "audio_tower"),
+}
 _PAIR = {"language": ("text_model",), "vision": ("vision_model",)}
 
 # model_type -> tower -> dotted paths, for the class with a head and for the one without.
