@@ -6,9 +6,11 @@ from pathlib import Path
 import torch
 
 from interp_lab.doctor import findings as shown
+from interp_lab.doctor.devices import devices
 from interp_lab.doctor.file_locks import lock_finding
 from interp_lab.doctor.findings import Finding, failures, verdict
-from interp_lab.doctor.kernels import DTYPES, devices, kernel_findings
+from interp_lab.doctor.kernel_report import kernel_findings
+from interp_lab.doctor.kernels import DTYPES
 from interp_lab.doctor.launchers import launcher_findings
 from interp_lab.doctor.proof import prove
 from interp_lab.doctor.space import space_findings
@@ -38,7 +40,7 @@ def checkup(root: Path) -> Iterator[Finding]:
     there = devices()
     yield from version_findings()
     for device in there:
-        yield from kernel_findings(device)
+        yield from kernel_findings(device, DTYPES)
     for device in there:
         yield from proof_findings(device)
     yield from _figures()

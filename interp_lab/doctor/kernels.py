@@ -7,8 +7,8 @@ capture makes of it is compared with the definition.
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from interp_lab.capture.blocks import KeyPick, Workspace, log_blocks
 from interp_lab.capture.kernels import KernelWitness
 from interp_lab.capture.masks import read_call
 from interp_lab.doctor.exact import exact_pattern, largest_difference, seen_keys
-from interp_lab.doctor.findings import Finding, State
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # What to ask sdpa for; None leaves the choice to it, as models do.
@@ -258,53 +257,3 @@ def _captured(call: _Call, witness: KernelWitness, row: int, first: int) -> Tens
         Workspace(),
     )
     return torch.cat([block.double().exp().cpu() for block in blocks], dim=1)
-
-
-def devices() -> list[torch.device]:
-    """Return every device of this machine that torch can use."""
-    found = [torch.device("cpu")]
-    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    found += [torch.device("cuda", i) for i in range(cards)]
-    return [*found, torch.device("mps")] if torch.backends.mps.is_available() else found
-
-
-def device_name(device: torch.device) -> str:
-    """Return what the device is called by its maker, or by torch."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def kernel_findings(
-    device: torch.device, dtypes: Mapping[str, torch.dtype] | None = None
-) -> Iterator[Finding]:
-    """Yield a finding for each dtype and kernel of a device."""
-    called = device_name(device)
-    group = f"kernels on {device}" + (f" ({called})" if called != str(device) else "")
-    for dtype_name, dtype in (dtypes or DTYPES).items():
-        results = kernel_cases(device, dtype)
-        for asked in KERNELS:
-            mine = [r for r in results if r.asked == asked]
-            yield _finding(group, f"{dtype_name} {asked}", mine)
-
-
-def _finding(group: str, name: str, results: Sequence[KernelResult]) -> Finding:
-    ran = [r for r in results if not r.refused]
-    wrong = [r for r in results if not r.holds]
-    state: State = "failure" if wrong else "ok" if ran else "note"
-    details = {"results": [asdict(r) for r in results]}
-    if not ran:
-        return Finding(group, name, state, f"n/a: {results[0].refused}", details)
-    # The case nearest to its bound tells most.
-    worst = max(ran, key=lambda r: r.difference / r.bound if r.difference == r.difference else 1e9)
-    refused = dict.fromkeys(r.case for r in results if r.refused)
-    rows = dict.fromkeys(r.case for r in ran if not r.lse)
-    text = "+".join(dict.fromkeys(r.kernel for r in ran))
-    text += f": largest difference {worst.difference:.1e} of {worst.bound:.1e}"
-    text += f" ({worst.case}, {worst.range})"
-    without = "all" if len(rows) == len({r.case for r in ran}) else ", ".join(rows)
-    text += f"; full rows, as there is no lse: {without}" if rows else "; lse in every case"
-    text += f"; n/a: {', '.join(refused)}" if refused else ""
-    if wrong:
-        text = f"WRONG in {', '.join(dict.fromkeys(r.case for r in wrong))}; {text}"
-        text += "" if all(r.output_equal for r in ran) else "; watching changes the output"
-        text += "; choose another torch, or model.attn_implementation=eager"
-    return Finding(group, name, state, text, details)

@@ -25,8 +25,9 @@ from interp_lab.capture.attention import watch_attention
 from interp_lab.capture.generate import generate_watched
 from interp_lab.capture.plans import AttentionPlan
 from interp_lab.doctor import proof_memory
+from interp_lab.doctor.devices import device_name
 from interp_lab.doctor.exact import exact_pattern, largest_difference, seen_keys
-from interp_lab.doctor.kernels import device_name, kernel_cases
+from interp_lab.doctor.kernels import kernel_cases
 from interp_lab.doctor.versions import tested_range
 from interp_lab.errors import ConfigError, DeviceError, UnsupportedModelError
 

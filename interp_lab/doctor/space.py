@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from interp_lab.doctor.devices import device_name
 from interp_lab.doctor.findings import Finding, State
-from interp_lab.doctor.kernels import device_name
 from interp_lab.store.sizes import readable
 
 # Below these even a tiny study may not go through.

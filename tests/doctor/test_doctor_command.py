@@ -1,4 +1,4 @@
-"""`mode=doctor` as it is typed: what it prints, its exit code, and that it leaves nothing behind."""
+"""`mode=doctor` as it is typed: what it prints, its exit code, nothing left behind."""
 
 import json
 from collections.abc import Callable

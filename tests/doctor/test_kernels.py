@@ -9,7 +9,8 @@ from torch import Tensor
 
 from interp_lab.doctor import kernels
 from interp_lab.doctor.exact import exact_pattern, largest_difference, seen_keys
-from interp_lab.doctor.kernels import CASES, DTYPES, KernelResult, kernel_cases, kernel_findings
+from interp_lab.doctor.kernel_report import kernel_findings
+from interp_lab.doctor.kernels import CASES, DTYPES, KernelResult, kernel_cases
 
 CPU = torch.device("cpu")
 
@@ -58,6 +59,10 @@ def _another_heads_lse(rows: Tensor) -> Tensor:
 
 def _lse_off_by_a_hundredth(rows: Tensor) -> Tensor:
     return rows + 0.01
+
+
+def _shifted(rows: Tensor | None) -> Tensor | None:
+    return None if rows is None else rows + 1
 
 
 def _not_a_number(rows: Tensor) -> Tensor:
@@ -139,9 +144,9 @@ def test_the_bound_grows_with_the_scores_alone() -> None:
 
 def test_a_report_has_one_line_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     right = kernels.KernelWitness.rows
-    monkeypatch.setattr(kernels.KernelWitness, "rows", lambda w, call: right(w, call) + 1)
-    monkeypatch.setattr(kernels, "KERNELS", {k: kernels.KERNELS[k] for k in ("flash", "cudnn")})
-    flash, cudnn = kernel_findings(CPU, {"float32": torch.float32})
-    if not flash.text.startswith("n/a"):
-        assert flash.state == "failure" and "WRONG in no mask, causal" in flash.text
-    assert cudnn.state == "note" and cudnn.text.startswith("n/a: ")
+    monkeypatch.setattr(kernels.KernelWitness, "rows", lambda w, call: _shifted(right(w, call)))
+    found = list(kernel_findings(CPU, {"float32": torch.float32}))
+    assert [f.name for f in found] == [f"float32 {name}" for name in kernels.KERNELS]
+    chosen, math_kernel = found[0], found[-1]
+    assert chosen.state == "failure" and "WRONG in no mask, causal" in chosen.text
+    assert math_kernel.state == "ok" and "full rows, as there is no lse: all" in math_kernel.text

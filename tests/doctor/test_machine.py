@@ -1,4 +1,4 @@
-"""What the doctor says of locks, fonts, ffmpeg, versions, launchers and space, and of their lack."""
+"""What the doctor says of locks, fonts, ffmpeg, versions, launchers, space and their lack."""
 
 import errno
 import json

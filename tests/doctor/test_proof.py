@@ -27,7 +27,7 @@ def test_capture_holds_with_the_installed_versions(dtype: torch.dtype, implement
     assert all(bound < 1.2e-4 for name, (_, bound) in made.checks.items() if name in models)
 
 
-def test_a_prompt_step_that_is_missed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_generated_step_that_is_missed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right = proof.generate_watched
 
     def one_step_less(*args: object, **options: object) -> object:
