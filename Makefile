@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RAY := .venv-ray
 READY := $(VENV)/.ready
 
-.PHONY: demo test check test-weights test-crash test-slurm test-ray bench clean
+.PHONY: demo test check test-weights test-crash test-slurm test-ray test-gpu bench bench-gpu clean
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -16,7 +16,7 @@ demo: $(READY)  ## an embedded model on an embedded photograph, offline
 	HF_HUB_OFFLINE=1 $(BIN)/python -m interp_lab task=clip_similarity
 
 test: $(READY)  ## everything that needs no special machine
-	$(BIN)/python -m pytest -m "not real_weights and not slurm and not ray"
+	$(BIN)/python -m pytest -m "not real_weights and not slurm and not ray and not gpu"
 
 check: $(READY)  ## style, types, import order
 	$(BIN)/ruff check .
@@ -45,9 +45,16 @@ test-ray: $(READY)  ## jobs on a real Ray, in an environment of its own
 	$(RAY)/bin/pip install --quiet 'hydra-ray-launcher>=1.2'
 	$(RAY)/bin/python -m pytest -m ray tests/ray
 
+test-gpu: $(READY)  ## kernels, locks, memory and the five tasks on an NVIDIA GPU
+	$(BIN)/python -m pytest -rs -m gpu tests/gpu
+
 bench: $(READY)  ## side-by-side measurements; writes benchmarks/README.md
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/capture.py
+
+bench-gpu: $(READY)  ## 7B shapes in bf16 on an NVIDIA GPU; prints a table for benchmarks/README.md
+	-$(BIN)/pip install --quiet --editable '.[bench]'
+	PYTHONPATH=. $(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf $(VENV) $(RAY) build dist *.egg-info .pytest_cache .ruff_cache
