@@ -6,7 +6,7 @@ RAY := .venv-ray
 VERSIONS := .venv-versions
 READY := $(VENV)/.ready
 
-.PHONY: demo test check test-weights test-crash test-slurm test-ray test-versions constraints bench clean
+.PHONY: demo test check test-weights test-crash test-slurm test-ray test-gpu test-versions constraints bench bench-gpu clean
 
 # With the versions that were tested, so that a clone of tomorrow is the one of today.
 $(READY): pyproject.toml constraints.txt
@@ -18,7 +18,7 @@ demo: $(READY)  ## an embedded model on an embedded photograph, offline
 	HF_HUB_OFFLINE=1 $(BIN)/python -m interp_lab task=clip_similarity
 
 test: $(READY)  ## everything that needs no special machine
-	$(BIN)/python -m pytest -m "not real_weights and not slurm and not ray"
+	$(BIN)/python -m pytest -m "not real_weights and not slurm and not ray and not gpu"
 
 check: $(READY)  ## style, types, import order
 	$(BIN)/ruff check .
@@ -36,7 +36,7 @@ test-crash: $(READY)  ## thirty random kills; the result must be that of a quiet
 
 test-slurm: $(READY)  ## jobs on a real Slurm of this machine alone; as root, on Debian or the like
 	tests/slurm/one_node.sh install
-	$(BIN)/pip install --quiet --editable '.[slurm]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[slurm]'
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
 test-ray: $(READY)  ## jobs on a real Ray, in an environment of its own
@@ -53,9 +53,16 @@ test-versions: $(READY)  ## the contracts and the five studies on old and new ve
 constraints: $(READY)  ## pins the newest of everything, if the contracts and the studies pass on it
 	$(BIN)/python tests/versions/constraints.py
 
+test-gpu: $(READY)  ## kernels, locks, memory and the five tasks on an NVIDIA GPU
+	$(BIN)/python -m pytest -rs -m gpu tests/gpu
+
 bench: $(READY)  ## side-by-side measurements; writes benchmarks/README.md
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/capture.py
+
+bench-gpu: $(READY)  ## 7B shapes in bf16 on an NVIDIA GPU; prints a table for benchmarks/README.md
+	-$(BIN)/pip install --quiet --editable '.[bench]'
+	PYTHONPATH=. $(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf $(VENV) $(RAY) $(VERSIONS) build dist *.egg-info .pytest_cache .ruff_cache

@@ -16,7 +16,13 @@ import hydra
 from omegaconf import DictConfig
 
 from interp_lab.config import conf_dir, quoted
-from interp_lab.errors import FAILED_SAMPLES, STOPPED, FinishedWithFailuresError, StoppedByUserError
+from interp_lab.errors import (
+    FAILED_SAMPLES,
+    STOPPED,
+    ConfigError,
+    FinishedWithFailuresError,
+    StoppedByUserError,
+)
 from interp_lab.libraries.hydra_inside import VERSION_BASE, in_sweep, own_settings, typed_overrides
 from interp_lab.sweep import interruptible, started
 
@@ -45,6 +51,19 @@ def flags_first(arguments: list[str]) -> list[str]:
             elif value is not None:
                 flags.append(value)
     return flags + overrides
+
+
+def with_json(arguments: list[str]) -> list[str]:
+    """Return the arguments with our own flag `--json` as the key that it stands for.
+
+    Raises:
+        ConfigError: if the command is none that prints JSON.
+    """
+    if "--json" not in arguments:
+        return arguments
+    if "mode=doctor" not in arguments:
+        raise ConfigError("--json: mode=doctor alone prints JSON; leave it out or add mode=doctor")
+    return [*(a for a in arguments if a != "--json"), "doctor.json=true"]
 
 
 def config_folders(arguments: list[str]) -> list[Path]:
@@ -168,7 +187,7 @@ def run(arguments: list[str]) -> int:
     # Hydra prints errors in its own way and exits; with this it raises them to us.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        arguments = flags_first(with_task_of_result(arguments))
+        arguments = flags_first(with_task_of_result(with_json(arguments)))
         if "--help" in arguments or "-h" in arguments:
             from interp_lab.help import help_text
 
@@ -179,7 +198,7 @@ def run(arguments: list[str]) -> int:
             arguments = [f"--config-path={conf_dir()}", *arguments]
         sys.argv = [sys.argv[0], *arguments]
         _problems.clear()
-        if "mode=plan" not in arguments:
+        if "mode=plan" not in arguments and "mode=doctor" not in arguments:
             return sweep_or_job(verbose)
         from interp_lab.planning import plan_arguments
 

@@ -36,6 +36,10 @@ class DeviceError(InterpLabError):
     """The device that was asked for is not there, or has no memory left."""
 
 
+class MachineError(InterpLabError):
+    """Something that the package promises does not hold on this machine (`mode=doctor`)."""
+
+
 class StoreError(InterpLabError):
     """A result file or run directory cannot be read, written or continued."""
 

@@ -23,6 +23,7 @@ Examples
   python -m interp_lab mode=render results=outputs/.../results.h5 visualization.cmap=hot
   python -m interp_lab mode=summary results=outputs/.../results.h5
   python -m interp_lab mode=plan task=scienceqa model=llava_1_5_7b
+  python -m interp_lab mode=doctor                          is everything exact and there, here?
 
 Choose one option of a group with group=option"""
 
@@ -35,6 +36,7 @@ Flags (they may stand anywhere)
   --config-dir DIR   add a folder of your own configs
   --config-name NAME start from one of them
   --cfg job          print the configuration and do nothing
+  --json             with mode=doctor: print JSON, for a bug report
   --hydra-help       Hydra's own flags"""
 
 

@@ -82,9 +82,9 @@ def plan(cfg: DictConfig, job: SweepJob | None = None) -> str:
 
 
 def plan_arguments(arguments: Sequence[str], folder: str) -> list[str]:
-    """Return a command line that plans where it is typed and leaves nothing behind.
+    """Return a command line that plans (or looks) where it is typed and leaves nothing behind.
 
-    Whatever launcher was chosen, a plan starts no jobs elsewhere; what Hydra writes goes to
+    Whatever launcher was chosen, it starts no jobs elsewhere; what Hydra writes goes to
     `folder`.
     """
     kept = [

@@ -68,7 +68,7 @@ class Outcome:
 def run_study(
     cfg: DictConfig, overrides: list[str] | None = None, job: SweepJob | None = None
 ) -> Outcome:
-    """Do what the configuration says: measure, plan, merge, draw again, or list.
+    """Do what the configuration says: measure, plan, merge, draw again, list, or look around.
 
     Args:
         cfg: the composed configuration.
@@ -87,6 +87,11 @@ def run_study(
 
         text = plan(cfg, job)
         print(text) if text else None
+        return Outcome(None, 0, 0)
+    if cfg.mode == Mode.doctor:
+        from interp_lab.doctor.checkup import report
+
+        report(Path(cfg.output.root), as_json=cfg.doctor.json)
         return Outcome(None, 0, 0)
     if cfg.mode == Mode.merge:
         return merge_study(cfg, job)

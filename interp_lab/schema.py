@@ -8,13 +8,14 @@ from omegaconf import MISSING
 
 
 class Mode(Enum):
-    """What a command does: measure, plan that, merge what is finished, draw again, or list."""
+    """What a command does: measure, plan that, merge, draw again, list, or look at the machine."""
 
     run = "run"
     plan = "plan"
     merge = "merge"
     render = "render"
     summary = "summary"
+    doctor = "doctor"
 
 
 @dataclass
@@ -63,6 +64,13 @@ class Shard:
 
 
 @dataclass
+class Doctor:
+    """How `mode=doctor` prints: as a table, or as JSON for a bug report (`--json`)."""
+
+    json: bool = False
+
+
+@dataclass
 class Config:
     """The root of every configuration."""
 
@@ -85,3 +93,4 @@ class Config:
     capture: Capture = field(default_factory=Capture)
     output: Output = field(default_factory=Output)
     shard: Shard = field(default_factory=Shard)
+    doctor: Doctor = field(default_factory=Doctor)

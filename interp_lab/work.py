@@ -4,6 +4,7 @@ The wing with torch is imported where a model is needed, which is not the case w
 finished.
 """
 
+import inspect
 import json
 import logging
 import uuid
@@ -12,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from interp_lab.config import build, node_name, plain
+from interp_lab.config import build, node_name, plain, target_of
 from interp_lab.errors import ConfigError, StoppedByUserError
 from interp_lab.merging import conclude
 from interp_lab.progress import Progress
@@ -112,6 +113,7 @@ def measure(
     node = plain(cfg.model)
 
     def load() -> Any:
+        prove_capture(cfg, device)
         log.info("loading %s on %s", node_name(cfg, "model"), device)
         return load_on(
             device, node_name(cfg, "model"),
@@ -130,6 +132,32 @@ def measure(
         work,
         models_to_keep(cfg, job),
     )
+
+
+def prove_capture(cfg: DictConfig, device: Any) -> None:
+    """Let capture prove itself on this machine, unless it did before; see `doctor.proof`.
+
+    A model whose class takes no `attn_implementation` (CLIP, QD-DETR, a network of your own) has no
+    attention that is watched; its hidden states and gates are read by hooks.
+
+    Raises:
+        UnsupportedModelError: if captured attention would be wrong here.
+    """
+    values = plain(cfg.model)
+    parameters = inspect.signature(target_of(values, "model")).parameters
+    chosen = {
+        key: values.get(key) or parameters[key].default
+        for key in ("dtype", "attn_implementation")
+        if key in parameters
+    }
+    if len(chosen) < 2 or not all(isinstance(value, str) for value in chosen.values()):
+        return
+    from interp_lab.doctor.kernels import DTYPES
+    from interp_lab.doctor.proof import prove_once
+
+    # Another dtype is refused, with the names there are, when the model is made.
+    if chosen["dtype"] in DTYPES:
+        prove_once(device, DTYPES[chosen["dtype"]], chosen["attn_implementation"])
 
 
 def models_to_keep(cfg: DictConfig, job: SweepJob | None) -> int:

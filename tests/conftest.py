@@ -15,6 +15,14 @@ from PIL import Image
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def proofs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keep capture's proofs in a folder of this session, for its subprocesses too."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["INTERP_LAB_CACHE"] = str(folder)
+    return folder
+
+
 @dataclass(frozen=True)
 class Said:
     """What a command returned and printed."""

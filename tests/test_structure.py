@@ -36,7 +36,7 @@ ALSO = {
 }
 JOINTS = {
     *("runner", "work", "merging", "jobs", "cli", "api", "complaints", "help", "progress"),
-    *("planning", "gate_tracking", "gate_files", "attention_visualizer"),
+    *("planning", "gate_tracking", "gate_files", "attention_visualizer", "doctor"),
     *("__main__", "__init__"),
 }
 
