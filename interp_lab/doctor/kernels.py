@@ -8,7 +8,7 @@ capture makes of it is compared with the definition.
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -119,7 +119,7 @@ class KernelResult:
 
 @dataclass(frozen=True)
 class _Call:
-    """One call's arguments, and what each of its rows sees (query, key)."""
+    """One call's arguments; what each row sees (query, key), and its first query that is real."""
 
     module: nn.Module
     query: Tensor
@@ -128,7 +128,7 @@ class _Call:
     mask: Tensor | None
     is_causal: bool
     visible: tuple[Tensor, ...]
-    first: tuple[int, ...] = field(default=(0, 0))
+    first: tuple[int, ...]
 
 
 def kernel_cases(
@@ -175,8 +175,8 @@ def _call(
     mask = torch.stack(visible)[:, None].to(device) if case.masked else None
     module = nn.Module()
     module.num_key_value_groups = case.heads // case.kv_heads  # type: ignore[assignment]
-    moved = (t.to(device, dtype) for t in (q, k, v))
-    return _Call(module, *moved, mask, case.causal, visible, (case.padding, 0))
+    q, k, v = (t.to(device, dtype) for t in (q, k, v))
+    return _Call(module, q, k, v, mask, case.causal, visible, (case.padding, 0))
 
 
 def _random(
@@ -191,8 +191,8 @@ def _random(
 
 
 def _run(name: str, case: Case, scale: Range, call: _Call, tokens: int) -> KernelResult:
-    about = (str(call.query.device), str(call.query.dtype).removeprefix("torch."), name)
-    about = (*about, case.name, scale.name, tokens)
+    device, dtype = str(call.query.device), str(call.query.dtype).removeprefix("torch.")
+    about = (device, dtype, name, case.name, scale.name, tokens)
     backend = KERNELS[name]
     try:
         with torch.inference_mode(), warnings.catch_warnings():

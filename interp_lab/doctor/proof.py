@@ -189,10 +189,11 @@ def tiny_model(device: torch.device, dtype: torch.dtype, implementation: str) ->
     config = Qwen2Config(
         vocab_size=99, hidden_size=HEADS * WIDTH, intermediate_size=64, num_hidden_layers=LAYERS,
         num_attention_heads=HEADS, num_key_value_heads=KEY_HEADS, max_position_embeddings=64,
-        bos_token_id=1, eos_token_id=2, pad_token_id=0, attn_implementation=implementation,
+        bos_token_id=1, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
+    network: Any = Qwen2ForCausalLM
     try:
-        model = Qwen2ForCausalLM(config)
+        model = network._from_config(config, attn_implementation=implementation)
     except (ImportError, ValueError) as error:
         why = " ".join(str(error).split())[:200]
         raise ConfigError(
