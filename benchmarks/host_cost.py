@@ -80,12 +80,12 @@ class Reader(LanguageModel):
         self.grids = [(1, rows * MERGE, cols * MERGE)]
         text = SimpleNamespace(num_hidden_layers=LAYERS, num_attention_heads=HEADS)
         module = torch.nn.Linear(1, 1)
-        # torch keeps what is set on a module; a dictionary would be taken for an attribute too.
-        module.config = SimpleNamespace(  # pyright: ignore[reportAttributeAccessIssue]
+        config = SimpleNamespace(
             get_text_config=lambda: text,
             vision_config=SimpleNamespace(spatial_merge_size=MERGE),
             image_token_id=0,
         )
+        object.__setattr__(module, "config", config)
         super().__init__(module, tokenizer(), torch.device("cpu"), WRITTEN, 0.0, [])
         expanded = self.prompt.replace(IMAGE, " ".join([IMAGE] * rows * cols))
         ids = torch.tensor([self.tokenizer(expanded)["input_ids"]])
@@ -96,7 +96,9 @@ class Reader(LanguageModel):
         """Return the prompt."""
         return self.prompt, self.spans
 
-    def token_map(self, prompt: str, ids: Any, spans: Any, *rest: Any) -> TokenMap:
+    def token_map(
+        self, prompt: str, ids: Any, spans: Any, sample: Sample, batch: Any, first: int
+    ) -> TokenMap:
         """Return the map as `QwenVL` makes it."""
         return qwen_vl_map(self.tokenizer, prompt, ids, spans, self.module.config, self.grids)
 

@@ -195,7 +195,9 @@ def at_once(swept: SweptJobs) -> int:
     place = swept.keys.index("device")
     rest = (*swept.jobs[0][:place], *swept.jobs[0][place + 1 :])
     group = [j[place] for j in swept.jobs if (*j[:place], *j[place + 1 :]) == rest]
-    names = [override.partition("=")[2].strip("'\" ").lower() for override in group]
+    # Hydra writes `cuda\\:1` for what was typed without quotes.
+    values = [override.partition("=")[2].replace("\\", "") for override in group]
+    names = [value.strip("'\" ").lower() for value in values]
     cards = {_CARD.sub(r"\1", name) or "0" for name in names if name != "cpu"}
     return min(len(swept.jobs), len(cards) + names.count("cpu"))
 

@@ -1,0 +1,204 @@
+"""Weights go straight to their device, a job touches its own, and what fails is one line."""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+
+from interp_lab.errors import ConfigError, DeviceError
+from interp_lab.models import kept, loading
+from interp_lab.models.weights import Weights
+
+CPU, CARD = torch.device("cpu"), torch.device("cuda:1")
+NOTHING = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
+
+
+class Recorded:
+    """Stands in for a transformers class: notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.given: dict[str, Any] = {}
+        self.moved: list[torch.device] = []
+
+    def from_pretrained(self, place: str, **given: Any) -> tuple[Any, dict[str, Any]]:
+        self.given = given
+        return self, NOTHING
+
+    def to(self, device: torch.device) -> "Recorded":
+        self.moved.append(device)
+        return self
+
+
+@pytest.mark.parametrize(
+    ("device", "device_map", "expected"),
+    [
+        (CPU, None, None),
+        (CARD, None, {"": CARD}),
+        (torch.device("mps"), None, {"": torch.device("mps")}),
+        (CARD, "auto", "auto"),
+        (CPU, {"": "cpu"}, {"": "cpu"}),
+    ],
+)
+def test_weights_are_placed_while_they_are_read(
+    device: torch.device, device_map: Any, expected: Any, tmp_path: Path
+) -> None:
+    network = Recorded()
+    loading.load_module(network, Weights(str(tmp_path)), device, device_map, "sdpa")
+    assert network.given["device_map"] == expected
+    # What accelerate has spread must not be moved.
+    assert network.moved == ([] if device_map else [device])
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> tuple[Any, str]:
+    config = tf.Qwen2Config(
+        vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    module = tf.Qwen2ForCausalLM(config)
+    module.save_pretrained(tmp_path / "qwen")
+    return module, str(tmp_path / "qwen")
+
+
+@pytest.mark.parametrize("device_map", [None, {"": CPU}])
+def test_placed_weights_and_buffers_are_the_saved_ones_to_the_last_bit(
+    checkpoint: tuple[Any, str], device_map: Any
+) -> None:
+    saved, folder = checkpoint
+    module = loading.load_module(tf.Qwen2ForCausalLM, Weights(folder), CPU, device_map, "sdpa")
+    for kind in ("named_parameters", "named_buffers"):
+        want, got = (dict(getattr(m, kind)()) for m in (saved, module))
+        assert want.keys() == got.keys()
+        assert all(torch.equal(want[name], got[name]) for name in want)
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_an_attention_package_that_is_not_there_is_one_line(
+    checkpoint: tuple[Any, str], random: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, folder = checkpoint
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise ImportError("FlashAttention2 cannot be used: flash_attn is not installed.\nSee x.")
+
+    where = "_from_config" if random else "from_pretrained"
+    monkeypatch.setattr(tf.Qwen2ForCausalLM, where, refuse)
+    network, weights = tf.Qwen2ForCausalLM, Weights(folder)
+    with pytest.raises(
+        ConfigError, match=r"model.attn_implementation=flash_attention_2: .*sdpa"
+    ) as e:
+        if random:
+            loading.random_module(network, saved.config, weights, "flash_attention_2", 0)
+        else:
+            loading.load_module(network, weights, CPU, None, "flash_attention_2")
+    assert "flash_attn is not installed" in str(e.value) and "\n" not in str(e.value)
+
+
+def test_any_package_that_a_checkpoint_needs_is_one_line(tmp_path: Path) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise ImportError("AutoProcessor requires the PIL library but it was not found\nmore")
+
+    with pytest.raises(ConfigError, match=r"^model.checkpoint=.*the processor needs.*PIL") as error:
+        Weights(str(tmp_path)).load(refuse, "processor")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_no_memory_for_a_model_is_one_line(problem: Exception, tmp_path: Path) -> None:
+    def load(*_: Any, **__: Any) -> Any:
+        raise problem
+
+    with pytest.raises(DeviceError, match=r"^model=big: .*GiB free now.*model.dtype") as error:
+        loading.load_on(CPU, "big", lambda: Weights(str(tmp_path)).load(load, "weights"))
+    assert "\n" not in str(error.value)
+    # The exception would hold what was loaded of the model.
+    assert error.value.__cause__ is None and error.value.__context__ is None
+
+
+def test_another_error_while_loading_stays_what_it_is() -> None:
+    def load() -> None:
+        raise RuntimeError("a fault")
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        loading.load_on(CPU, "x", load)
+
+
+def test_the_command_says_in_one_line_that_a_model_does_not_fit(
+    command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("interp_lab.models.clip._pretrained", refuse)
+    said = command("device=cpu")
+    assert said.code == 1 and "Traceback" not in said.err
+    [line] = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: model=tiny_clip: does not fit in the memory of this machine")
+
+
+def test_the_jobs_own_card_is_made_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert loading.load_on(CARD, "x", lambda: len(current)) == 1
+    loading.make_current(CPU)
+    assert current == [CARD]
+
+
+def test_random_numbers_of_other_cards_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    forked: list[list[torch.device]] = []
+    real = torch.random.fork_rng
+
+    def fork(devices: list[torch.device]) -> Any:
+        forked.append(devices)
+        return real(devices=[])
+
+    cards = [torch.Generator() for _ in range(3)]
+    before = [card.initial_seed() for card in cards]
+    monkeypatch.setattr(torch.random, "fork_rng", fork)
+    monkeypatch.setattr(torch.cuda, "default_generators", cards)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    with loading.seeded(7, CARD):
+        drawn = torch.rand(3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert forked == [[CARD]]
+    assert [c.initial_seed() for c in cards] == [before[0], 7, before[2]]
+    with loading.seeded(7, CPU):
+        assert torch.equal(torch.rand(3), drawn)
+    assert forked[1] == []
+    torch.manual_seed(7)
+    assert torch.equal(torch.rand(3), drawn)
+
+
+@pytest.mark.parametrize(
+    ("device", "device_map", "cards"),
+    [
+        ("cuda:1", None, [1]),
+        ("cuda:1", "auto", [0, 1, 2, 3]),
+        ("cpu", "balanced", [0, 1, 2, 3]),
+        ("cuda:0", "cuda:2", [2]),
+        ("cuda:0", {"model.layers.0": 3, "model.layers.1": "cuda:1", "lm_head": "cpu"}, [1, 3]),
+        ("cuda:0", {"": "disk"}, []),
+        ("cpu", {"": "cpu"}, []),
+    ],
+)
+def test_a_job_locks_the_cards_that_its_model_lies_on(
+    device: str, device_map: Any, cards: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "_cuda_name", lambda number: f"card {number}")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    found = kept.accelerators(torch.device(device), device_map)
+    assert found == [f"card {n}" for n in cards]
