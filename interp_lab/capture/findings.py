@@ -10,8 +10,9 @@ from torch import Tensor
 from interp_lab.capture.plans import AttentionPlan, Reducer
 from interp_lab.capture.reference_rows import SCORE_ROUNDING
 
-# Of a pattern's values, beside the scores' rounding: fp32 results, and sums of them.
-VALUE_ROUNDING = 2e-6
+# Of a pattern's values, beside the scores' rounding: fp32 results and sums of them. A kernel in
+# half precision may give a log-sum-exp off by 5.5e-5 whatever the scores (torch's on the CPU).
+VALUE_ROUNDING, HALF_ROUNDING = 2e-6, 1e-4
 _AXES = {"head": 0, "query": 1, "key": 2}
 
 
@@ -48,6 +49,7 @@ class Worked:
     state: Any = None
     blocks: list[Tensor] = field(default_factory=list)
     size: float = 0.0
+    half: bool = False
     output: float = 0.0
     output_bound: float = 0.0
 
@@ -63,7 +65,8 @@ def compare(reduce: Reducer, mine: Worked, theirs: Tensor, n_layers: int) -> Fin
     gap = (theirs.double() - want).abs() / want.abs().clamp(min=1.0)
     gap[want.isnan() & theirs.isnan()] = 0.0
     difference = float(torch.nan_to_num(gap, nan=math.inf).max())
-    bound = VALUE_ROUNDING + SCORE_ROUNDING * mine.size
+    rounding = HALF_ROUNDING if mine.half else VALUE_ROUNDING
+    bound = rounding + SCORE_ROUNDING * mine.size
     return Finding(difference, bound, mine.output, mine.output_bound, n_layers)
 
 

@@ -252,3 +252,4 @@ class Reference:
             held.state = part if held.state is None else plan.reduce.combine(held.state, part)
             held.size, held.output = max(held.size, size), max(held.output, off)
             held.output_bound = bound
+            held.half = call.query.dtype != torch.float32

@@ -7,18 +7,18 @@ capture makes of it is compared with the definition.
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from interp_lab.capture.blocks import KeyPick, Workspace, log_blocks
-from interp_lab.capture.kernels import KernelWitness
+from interp_lab.capture.kernels import KernelWitness, lse_rows
 from interp_lab.capture.masks import read_call
 from interp_lab.doctor.exact import exact_pattern, largest_difference, seen_keys
+from interp_lab.libraries.huggingface import registered
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # What to ask sdpa for; None leaves the choice to it, as models do.
@@ -217,7 +217,8 @@ def _run(name: str, case: Case, scale: Range, call: _Call, tokens: int) -> Kerne
 
 def _attend(call: _Call, backend: SDPBackend | None) -> Tensor:
     """Run attention as transformers' models do, with the kernel that is asked for."""
-    run: Callable[..., tuple[Tensor, None]] = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    run = registered("sdpa")
+    assert run is not None
     arguments = (call.module, call.query, call.key, call.value, call.mask)
     if backend is None:
         return run(*arguments, is_causal=call.is_causal)[0]
@@ -245,7 +246,7 @@ def _captured(call: _Call, witness: KernelWitness, row: int, first: int) -> Tens
     """Return the pattern as capture makes it, (head, query, key) in float64 on the CPU."""
     arguments = {"is_causal": call.is_causal}
     seen = read_call("sdpa", call.module, call.query, call.key, call.mask, arguments)
-    lse = witness.rows(seen)
+    lse = lse_rows(witness.lse, seen)
     n_queries, n_keys = call.query.shape[2], call.key.shape[2]
     blocks = log_blocks(
         seen,

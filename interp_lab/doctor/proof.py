@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2 import modeling_qwen2
 
 from interp_lab.analyses.reduce import Keep
@@ -30,6 +29,7 @@ from interp_lab.doctor.exact import exact_pattern, largest_difference, seen_keys
 from interp_lab.doctor.kernels import kernel_cases
 from interp_lab.doctor.versions import tested_range
 from interp_lab.errors import ConfigError, DeviceError, UnsupportedModelError
+from interp_lab.libraries.huggingface import overlay, registered
 
 log = logging.getLogger(__name__)
 TOKENS, PADDING, NEW_TOKENS = 12, (3, 0), 4
@@ -221,10 +221,8 @@ def _recorded(implementation: str) -> Iterator[list[_Recorded]]:
 
     The name of the function stays too, since masks are made by it.
     """
-    registry = ALL_ATTENTION_FUNCTIONS
     calls: list[_Recorded] = []
-    known = implementation in registry
-    run = registry[implementation] if known else modeling_qwen2.eager_attention_forward
+    run = registered(implementation) or modeling_qwen2.eager_attention_forward
 
     def attend(module: nn.Module, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Any:
         scaling = float(kwargs.get("scaling") or query.shape[-1] ** -0.5)
@@ -232,11 +230,8 @@ def _recorded(implementation: str) -> Iterator[list[_Recorded]]:
         calls.append(_Recorded(query.detach().clone(), key.detach().clone(), scaling))
         return run(module, query, key, *args, **kwargs)
 
-    registry[implementation] = attend
-    try:
+    with overlay(implementation, attend):
         yield calls
-    finally:
-        del registry[implementation]
 
 
 def _compare_prompt(

@@ -74,8 +74,8 @@ def _not_a_number(rows: Tensor) -> Tensor:
 def test_a_wrong_lse_is_found(
     fault: Callable[[Tensor], Tensor], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = kernels.KernelWitness.rows
-    monkeypatch.setattr(kernels.KernelWitness, "rows", lambda w, call: fault(right(w, call)))
+    right = kernels.lse_rows
+    monkeypatch.setattr(kernels, "lse_rows", lambda lse, call: fault(right(lse, call)))
     results = kernel_cases(CPU, dtype, kernels=("own choice",))
     assert not any(r.holds for r in results if r.lse)
 
@@ -143,8 +143,8 @@ def test_the_bound_grows_with_the_scores_alone() -> None:
 
 
 def test_a_report_has_one_line_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = kernels.KernelWitness.rows
-    monkeypatch.setattr(kernels.KernelWitness, "rows", lambda w, call: _shifted(right(w, call)))
+    right = kernels.lse_rows
+    monkeypatch.setattr(kernels, "lse_rows", lambda lse, call: _shifted(right(lse, call)))
     found = list(kernel_findings(CPU, {"float32": torch.float32}))
     assert [f.name for f in found] == [f"float32 {name}" for name in kernels.KERNELS]
     chosen, math_kernel = found[0], found[-1]
