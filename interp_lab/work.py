@@ -176,12 +176,13 @@ def measure_with(
     model: Any,
 ) -> int:
     """Measure the samples in `todo` and write their parts; return how many failed."""
+    from interp_lab.doctor.versions import untested
     from interp_lab.measure import Measurement
     from interp_lab.selfcheck import SelfCheck
 
     started = now()
     analysis = build(cfg, "analysis", seed=cfg.seed, batch_size=cfg.batch_size)
-    notes = [*model.notes, *analysis.check(model)]
+    notes = [*untested(), *model.notes, *analysis.check(model)]
     for note in notes:
         log.warning(note)
     settings = plain(cfg.capture)

@@ -33,6 +33,20 @@ def tested_range(name: str) -> str:
     return f"{name}{known[name].specifier}" if name in known else name
 
 
+def untested() -> list[str]:
+    """Return a note for each library that captured numbers hang on and that is out of range."""
+    notes = []
+    for name in ("transformers", "torch"):
+        bounds = Requirement(tested_range(name)).specifier
+        found = version(name)
+        if not bounds.contains(found, prereleases=True):
+            notes.append(
+                f"{name} {found} is outside the tested range {bounds}; what is captured was proved "
+                f"on it here, nothing else was: pip install '{name}{bounds}'"
+            )
+    return notes
+
+
 def version_findings() -> Iterator[Finding]:
     """Yield a finding for this package, for Python and for every package that is asked for."""
     yield Finding(GROUP, "interp_lab", "ok", __version__, {"version": __version__})

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -151,3 +152,12 @@ def test_a_table_and_json_of_the_same_findings() -> None:
     values = json.loads(as_json(findings))
     assert values["holds"] is False and values["findings"][2]["details"] == {"n": 1}
     assert as_text(findings[:1]).endswith("verdict: every promise holds on this machine")
+
+
+def test_a_version_outside_the_range_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert versions.untested() == []
+    real = versions.version
+    monkeypatch.setattr(versions, "version", lambda n: "9.9" if n == "transformers" else real(n))
+    [note] = versions.untested()
+    assert "\n" not in note
+    assert re.search(r"transformers 9\.9 is outside the tested range .*pip install 'transf", note)
