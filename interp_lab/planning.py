@@ -17,9 +17,11 @@ import psutil
 from omegaconf import DictConfig
 
 from interp_lab.config import build, plain, target_of
+from interp_lab.datasets.prints import SamplePrints
 from interp_lab.errors import DeviceError, MissingInputError, UnsupportedModelError
+from interp_lab.going_on import known_digests, standing_of
 from interp_lab.sharding import Share, share_of
-from interp_lab.store.parts import finished_samples
+from interp_lab.store.parts import stored_samples
 from interp_lab.store.rundir import RunDirectory
 from interp_lab.store.sizes import declared_bytes, measured_bytes, readable
 from interp_lab.sweep import SweepJob, swept_jobs
@@ -120,10 +122,12 @@ def shares_of(cfg: DictConfig, job: SweepJob | None) -> list[Share]:
 
 def work_of(cfg: DictConfig, shares: Sequence[Share]) -> Work:
     """Return what the jobs with these shares would find to do."""
-    ids = list(build(cfg, "dataset").ids())
+    dataset = build(cfg, "dataset")
+    ids = list(dataset.ids())
     place = RunDirectory(cfg.output.dir)
     sources = place.sources() if cfg.resume else []
-    done = finished_samples(sources)
+    prints = SamplePrints(dataset, known_digests(place))
+    done = standing_of(cfg, stored_samples(sources), ids, prints, range(len(ids))).done
     failed = {name for name in ids if done.get(name) is False}
     left = [not done.get(name) and (cfg.retry_failed or name not in failed) for name in ids]
     jobs = [sum(left[i] for i in s.places(len(ids), cfg.batch_size)) for s in shares]
