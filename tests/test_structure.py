@@ -13,7 +13,7 @@ LONGEST_MODULE = 300
 LONGEST_FUNCTION = 60
 
 # Ground floor first; a package may import those that stand before it in its wing.
-GROUND = ["errors", "names", "fingerprints", "checkpoints", "identity", "fields", "tokens"]
+GROUND = ["errors", "bands", "names", "fingerprints", "checkpoints", "identity", "fields", "tokens"]
 GROUND += ["locks", "schema", "config", "sweep", "sharding"]
 TORCH_WING = [*GROUND, "zoo", "datasets", "models", "capture", "analyses", "measure", "selfcheck"]
 LIGHT_WING = [*GROUND, "store", "visualization", "summary"]

@@ -106,17 +106,6 @@ def log_blocks(
         yield block if keys.slots is None else spread(block, keys)
 
 
-def row_lse(call: Call, row: int, queries: Index) -> Tensor:
-    """Return the lse, (head, query), of full score rows made in bounded chunks."""
-    step = max(1, CHUNK // (call.query.shape[1] * call.key.shape[2]))
-    everything = slice(0, call.key.shape[2])
-    parts = [
-        lse_of(call, scores(call, row, chunk, everything, None), None)
-        for chunk, _ in _chunks(queries, step)
-    ]
-    return torch.cat(parts, dim=1)
-
-
 def row_output(call: Call, row: int, value: Tensor, queries: Index) -> tuple[Tensor, Tensor]:
     """Return attention output and lse of some query rows, computed in bounded chunks.
 
