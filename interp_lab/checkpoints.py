@@ -58,7 +58,10 @@ def checkpoint_identity(checkpoint: str, revision: str | None = None) -> dict[st
         return {"hub": checkpoint, "commit": commit or f"unknown ({revision or 'main'})"}
     if not place.exists():
         return {"unknown": checkpoint}
-    files = {name: weights_content(path) for name, path in _files(place)}
+    try:
+        files = {name: weights_content(path) for name, path in _files(place)}
+    except OSError:  # not readable; loading it says so
+        return {"unknown": checkpoint}
     others = {key: checkpoint_identity(name) for key, name in _references(place)}
     return {"files": files} | others
 

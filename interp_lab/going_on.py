@@ -22,7 +22,7 @@ from interp_lab.datasets.prints import SamplePrints
 from interp_lab.errors import StoreError
 from interp_lab.fingerprints import Digests, stamp_of
 from interp_lab.identity import KEPT_IN, differences, identity_of_run, kept_identity, seconds_of
-from interp_lab.store.parts import Stored, list_parts
+from interp_lab.store.parts import Stored, list_parts, stored_samples
 from interp_lab.store.rundir import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,14 @@ def standing_of(
         else:
             (found.unproven if old else found.changed).append(name)
     return found
+
+
+def finished_now(
+    cfg: DictConfig, place: RunDirectory, dataset: Any, sources: Sequence[Path]
+) -> dict[str, bool]:
+    """Return which samples of these parts and result still count: id -> measured, or failed."""
+    ids, prints = list(dataset.ids()), SamplePrints(dataset, known_digests(place))
+    return standing_of(cfg, stored_samples(sources), ids, prints, range(len(ids))).done
 
 
 def _older(stored: Sequence[Stored], seconds: float) -> bool:

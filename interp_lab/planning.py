@@ -17,11 +17,9 @@ import psutil
 from omegaconf import DictConfig
 
 from interp_lab.config import build, plain, target_of
-from interp_lab.datasets.prints import SamplePrints
 from interp_lab.errors import DeviceError, MissingInputError, UnsupportedModelError
-from interp_lab.going_on import known_digests, standing_of
+from interp_lab.going_on import finished_now
 from interp_lab.sharding import Share, share_of
-from interp_lab.store.parts import stored_samples
 from interp_lab.store.rundir import RunDirectory
 from interp_lab.store.sizes import declared_bytes, measured_bytes, readable
 from interp_lab.sweep import SweepJob, swept_jobs
@@ -126,8 +124,7 @@ def work_of(cfg: DictConfig, shares: Sequence[Share]) -> Work:
     ids = list(dataset.ids())
     place = RunDirectory(cfg.output.dir)
     sources = place.sources() if cfg.resume else []
-    prints = SamplePrints(dataset, known_digests(place))
-    done = standing_of(cfg, stored_samples(sources), ids, prints, range(len(ids))).done
+    done = finished_now(cfg, place, dataset, sources)
     failed = {name for name in ids if done.get(name) is False}
     left = [not done.get(name) and (cfg.retry_failed or name not in failed) for name in ids]
     jobs = [sum(left[i] for i in s.places(len(ids), cfg.batch_size)) for s in shares]

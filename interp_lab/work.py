@@ -243,10 +243,12 @@ def finish(
     stored = stored_samples(place.sources())
     standing = standing_of(cfg, stored, ids, prints, range(len(ids)))
     missing = [name for name in ids if name not in standing.done]
-    if missing and share.count == 1:
+    own = {ids[i] for i in share.places(len(ids), cfg.batch_size)}
+    changed = [name for name in missing if name in own]
+    if changed:
         raise StoreError(
-            f"{place.path}: {count(len(missing))} changed while the others were measured "
-            f"({listed(missing)}); run the same command again, which measures them again"
+            f"{place.path}: {count(len(changed))} changed while the others were measured "
+            f"({listed(changed)}); run the same command again, which measures them again"
         )
     if missing or (waits and place.retried(command) < share.count):
         log.info(

@@ -241,6 +241,30 @@ def test_the_fingerprints_are_in_the_result(command: Command, tmp_path: Path) ->
     assert kept["weights"]["checkpoint"]["files"].keys() >= {"config.json", "model.safetensors"}
 
 
+def test_a_picture_replaced_while_others_are_measured_gives_no_result(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from interp_lab.datasets.images import ImageFiles
+
+    folder = draw(tmp_path / "p", 1, 2, 3)
+    load = ImageFiles.load
+
+    def load_and_replace(self: ImageFiles, index: int) -> Any:
+        if index == 2:
+            draw(folder, 9)
+        return load(self, index)
+
+    arguments = (*IMAGES, f"dataset.path={folder}", "batch_size=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFiles, "load", load_and_replace)
+        said = command(*arguments)
+    assert said.code == 1 and "results:" not in said.out
+    assert "1 sample changed while the others were measured (0.png)" in said.err
+    again = command(*arguments)
+    assert "1 sample changed since measured" in again.out
+    assert same(numbers(again), anew(command, tmp_path, *arguments))
+
+
 REEXPORT = """
 from interp_lab.models.clip import ClipVision
 from mine_inner import Mine

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -112,4 +113,6 @@ def _plain(value: Any) -> Any:
         return {f.name: getattr(value, f.name) for f in fields(value)}
     if isinstance(value, set | frozenset):
         return sorted(map(str, value))
-    return dict(value) if isinstance(value, Mapping) else repr(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # an address says nothing of the object
