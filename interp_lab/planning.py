@@ -120,13 +120,12 @@ def shares_of(cfg: DictConfig, job: SweepJob | None) -> list[Share]:
 
 def work_of(cfg: DictConfig, shares: Sequence[Share]) -> Work:
     """Return what the jobs with these shares would find to do."""
-    dataset = build(cfg, "dataset")
+    dataset, place = build(cfg, "dataset"), RunDirectory(cfg.output.dir)
     ids = list(dataset.ids())
-    place = RunDirectory(cfg.output.dir)
     sources = place.sources() if cfg.resume else []
     done = finished_now(cfg, place, dataset, sources)
     failed = {name for name in ids if done.get(name) is False}
-    left = [not done.get(name) and (cfg.retry_failed or name not in failed) for name in ids]
+    left = [name not in done or (cfg.retry_failed and name in failed) for name in ids]
     jobs = [sum(left[i] for i in s.places(len(ids), cfg.batch_size)) for s in shares]
     finished = sum(bool(done.get(name)) for name in ids)
     return Work(place.path, len(ids), finished, len(failed), jobs, shares[0].count, sources)
