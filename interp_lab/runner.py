@@ -110,7 +110,7 @@ def stored_config(text: str) -> DictConfig:
         StoreError: if one of them is not known to this version.
     """
     found = plain(cast(DictConfig, OmegaConf.create(text)))
-    return OmegaConf.create(each_target(found, target_of_name))
+    return cast(DictConfig, OmegaConf.create(each_target(found, target_of_name)))
 
 
 def measure_study(cfg: DictConfig, job: SweepJob | None) -> Outcome:
