@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from interp_lab.datasets.base import Sample
+from interp_lab.datasets.base import MadeOf, Sample
 from interp_lab.errors import SampleError
 from interp_lab.fields import Category, Field, HeadScores, Scalar
 from interp_lab.models.base import LoadedModel, Prepared, Seen
@@ -46,6 +46,10 @@ class Numbers:
     def counts(self) -> Mapping[str, int]:
         """Nothing is left out."""
         return {}
+
+    def made_of(self, index: int) -> MadeOf:
+        """Return the number."""
+        return MadeOf(index)
 
     def load(self, index: int) -> Sample:
         """Return a number.

@@ -5,9 +5,7 @@ The nodes `model`, `dataset`, `analysis` and `visualization` name a class in `_t
 signature of that class is their schema, so a new study brings its own and edits nothing here.
 """
 
-import hashlib
 import inspect
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -18,8 +16,14 @@ from typing import Any, cast
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from interp_lab import __version__
 from interp_lab.errors import ConfigError, did_you_mean
+from interp_lab.identity import (
+    NOT_IN_RUN_ID,
+    adoptable,
+    identity_of_run,
+    run_id_before,
+    run_id_of,
+)
 from interp_lab.schema import Config, Mode
 
 PACKAGE = Path(__file__).parent
@@ -27,9 +31,6 @@ PACKAGE = Path(__file__).parent
 NODE_KEYS = ("_target_", "name")
 # Arguments that the runner gives, not the configuration.
 GIVEN_BY_RUNNER = ("device", "seed", "batch_size")
-# Where a model runs, what a node is called and where a text is shown from do not change a number.
-NOT_IN_RUN_ID = {"model": ("device_map", "name"), "dataset": ("name",)}
-NOT_IN_RUN_ID["analysis"] = ("name", "start_phrase")
 
 
 def quoted(override: str) -> str:
@@ -62,35 +63,43 @@ def plain(node: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
 
 
+def identity_nodes(cfg: DictConfig) -> dict[str, Any]:
+    """Return the plain values that a run's identity is made from."""
+    nodes: dict[str, Any] = {key: cfg[key] for key in ("task_name", "seed")}
+    nodes |= {key: plain(cfg[key]) for key in NOT_IN_RUN_ID}
+    interventions = OmegaConf.to_container(cfg.capture.interventions, resolve=True)
+    return nodes | {"capture": {"method": cfg.capture.method, "interventions": interventions}}
+
+
 def run_id(cfg: DictConfig) -> str:
     """Return a hash of everything that changes the numbers: not device, workers or style."""
-    identity: dict[str, Any] = {"version": __version__.rsplit(".", 1)[0]}
-    for key in ("task_name", "seed"):
-        identity[key] = cfg[key]
-    for key, left_out in NOT_IN_RUN_ID.items():
-        identity[key] = {k: v for k, v in plain(cfg[key]).items() if k not in left_out}
-    identity["capture"] = [
-        cfg.capture.method,
-        OmegaConf.to_container(cfg.capture.interventions, resolve=True),
-    ]
-    # The same folder is the same data set from wherever the command is typed.
-    for key, value in identity["dataset"].items():
-        if isinstance(value, str) and ("/" in value or Path(value).exists()):
-            identity["dataset"][key] = str(Path(value).expanduser().absolute())
-    text = json.dumps(identity, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    return run_id_of(identity_of_run(identity_nodes(cfg)))
 
 
 def run_dir(cfg: DictConfig) -> str:
     """Return the run's stable directory: outputs/<task>/<model>-<dataset>-<run_id>.
 
-    For `mode=render | summary` with `results=` it is the directory of that result.
+    For `mode=render | summary` with `results=` it is the directory of that result; for a run that
+    an earlier version began under another id, it is that directory.
     """
     if cfg.mode in (Mode.render, Mode.summary) and cfg.results:
         path = Path(cfg.results)
         return str(path if path.is_dir() else path.parent)
-    place = f"{node_name(cfg, 'model')}-{node_name(cfg, 'dataset')}-{run_id(cfg)}"
-    return str(Path(cfg.output.root) / cfg.task_name / place)
+    place = _place(cfg, run_id(cfg))
+    before = place_before(cfg)
+    if not place.exists() and before.is_dir() and adoptable(before, identity_nodes(cfg)):
+        return str(before)
+    return str(place)
+
+
+def place_before(cfg: DictConfig) -> Path:
+    """Return where schema version 1 had the run with these settings."""
+    return _place(cfg, run_id_before(identity_nodes(cfg)))
+
+
+def _place(cfg: DictConfig, name: str) -> Path:
+    place = f"{node_name(cfg, 'model')}-{node_name(cfg, 'dataset')}-{name}"
+    return Path(cfg.output.root) / cfg.task_name / place
 
 
 def register() -> None:

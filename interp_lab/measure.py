@@ -22,7 +22,9 @@ from interp_lab.capture.reference import Reference
 from interp_lab.capture.roles import interventions_for
 from interp_lab.capture.session import Capture, watch
 from interp_lab.datasets.base import Dataset, Sample
+from interp_lab.datasets.prints import SamplePrints, loaded_with_print
 from interp_lab.errors import InterpLabError, SampleError, TooManyFailuresError
+from interp_lab.fingerprints import Digests
 from interp_lab.models.base import LoadedModel, Prepared, Seen
 from interp_lab.progress import Progress
 from interp_lab.store.parts import Failure, PartWriter
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 FEWEST_FAILURES = 10
 
 Loaded = list[tuple[int, Sample]]
+# Place, the sample or what loading it raised, and its fingerprint.
+Attempt = tuple[int, Sample | Exception, str]
 
 
 class Check(Protocol):
@@ -70,6 +74,7 @@ class Measurement:
         seed: of what a model draws while it runs; each batch starts from it and from its place. A
             language model's answers start from the seed and their prompt instead.
         stop: is asked after every batch whether to stop.
+        prints: makes the samples' fingerprints, which are written with the parts.
 
     Attributes:
         paths: how captured numbers were made ("lse", "rows", "eager"), by which kernels, and notes.
@@ -90,6 +95,7 @@ class Measurement:
         interventions: Sequence[Mapping[str, Any]] = (),
         seed: int = 0,
         stop: Callable[[], bool] = lambda: False,
+        prints: SamplePrints | None = None,
     ) -> None:
         self.model = model
         self.dataset = dataset
@@ -105,6 +111,7 @@ class Measurement:
         self.stop = stop
         self.failed = 0
         self.paths: dict[str, list[str]] = {"paths": [], "kernels": [], "notes": []}
+        self._prints = prints or SamplePrints(dataset, Digests())
         self._ids = dataset.ids()
         self._seen = 0
 
@@ -137,18 +144,13 @@ class Measurement:
                 following = pool.submit(self._load, chunk) if chunk is not None else None
                 yield self._without_failures(loaded)
 
-    def _load(self, indices: Sequence[int]) -> list[tuple[int, Sample | Exception]]:
-        loaded: list[tuple[int, Sample | Exception]] = []
-        for index in indices:
-            try:
-                loaded.append((index, self.dataset.load(index)))
-            except Exception as error:  # a decoder can raise anything; it is this sample's failure
-                loaded.append((index, error))
-        return loaded
+    def _load(self, indices: Sequence[int]) -> list[Attempt]:
+        return [(i, *loaded_with_print(self.dataset, self._prints, i)) for i in indices]
 
-    def _without_failures(self, loaded: Sequence[tuple[int, Sample | Exception]]) -> Loaded:
+    def _without_failures(self, loaded: Sequence[Attempt]) -> Loaded:
         good: Loaded = []
-        for index, sample in loaded:
+        for index, sample, printed in loaded:
+            self.writer.note(self._ids[index], printed)
             if isinstance(sample, Exception):
                 self._fail(index, "load", sample)
             else:

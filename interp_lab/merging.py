@@ -13,10 +13,14 @@ from typing import Any
 import h5py
 from omegaconf import DictConfig, OmegaConf
 
-from interp_lab.config import build, node_name, plain, run_id
+from interp_lab.config import build, identity_nodes, node_name, plain
+from interp_lab.datasets.prints import SamplePrints
 from interp_lab.errors import StoreError, TooManyFailuresError
+from interp_lab.going_on import Standing, count, keep_digests, known_digests, standing_of
+from interp_lab.identity import identity_of_run, kept_identity, run_id_of
+from interp_lab.names import each_target, name_of
 from interp_lab.store.merge import merge
-from interp_lab.store.parts import finished_samples, list_parts
+from interp_lab.store.parts import list_parts, stored_samples
 from interp_lab.store.provenance import now, provenance
 from interp_lab.store.results import open_results
 from interp_lab.store.rundir import RunDirectory
@@ -26,7 +30,12 @@ INCOMPLETE = "INCOMPLETE: "
 
 
 def conclude(
-    cfg: DictConfig, place: RunDirectory, dataset: Any, command: str, partial: bool = False
+    cfg: DictConfig,
+    place: RunDirectory,
+    dataset: Any,
+    standing: Standing,
+    command: str,
+    partial: bool = False,
 ) -> None:
     """Merge what is finished into the result, and write the exports; the directory is held.
 
@@ -34,6 +43,7 @@ def conclude(
         cfg: the configuration.
         place: the run's directory.
         dataset: for its order and counts.
+        standing: which of the stored samples count.
         command: identity of the command or sweep that merges.
         partial: some samples are not finished; the parts stay, and the result says so.
 
@@ -42,36 +52,51 @@ def conclude(
     """
     ids = list(dataset.ids())
     sources = place.sources()
-    done = finished_samples(sources)
+    done = standing.done
     if not any(done.values()):
         raise TooManyFailuresError(f"none of {len(ids)} samples could be measured; see the log")
     analysis = build(cfg, "analysis", seed=cfg.seed, batch_size=cfg.batch_size)
     attributes = made_by(sources, plain(cfg.capture)["interventions"])
     missing = sum(name not in done for name in ids)
-    if missing:
-        note = f"{INCOMPLETE}{missing} of {len(ids)} samples are not measured yet"
-        attributes["notes"] = json.dumps([note, *json.loads(attributes["notes"])])
-    config = OmegaConf.to_yaml(cfg, resolve=True)
+    notes = [*notes_on(standing, missing, len(ids)), *json.loads(attributes["notes"])]
     attributes |= {
         "task_name": cfg.task_name,
         "model": node_name(cfg, "model"),
         "dataset": node_name(cfg, "dataset"),
-        "run_id": run_id(cfg),
-        "config": config,
+        "run_id": run_id_of(kept_identity(place.path) or identity_of_run(identity_nodes(cfg))),
+        # Without Python paths: a result outlives the place of a module.
+        "config": OmegaConf.to_yaml(OmegaConf.create(each_target(plain(cfg), name_of))),
         "definitions": json.dumps(dict(analysis.definitions)),
         "counts": json.dumps(dict(dataset.counts())),
+        "notes": json.dumps(notes),
         "finished": now(),
         "generation": place.generation(),
         "merged_by": command,
     }
-    merge(sources, ids, place.results, attributes | provenance(), analysis.compute)
+    attributes |= provenance()
+    compute = analysis.compute
+    merge(sources, ids, place.results, attributes, compute, standing.prints, standing.trusted)
     if cfg.output.exports:
         place.exports.mkdir(exist_ok=True)
+        config = OmegaConf.to_yaml(cfg, resolve=True)
         (place.exports / "config.yaml").write_text(config, encoding="utf-8")
         with open_results(place.results) as results:
             analysis.export(results, place.exports)
     if not partial:
         place.clear_parts()
+
+
+def notes_on(standing: Standing, missing: int, total: int) -> list[str]:
+    """Return what a reader must know of which samples are in a result."""
+    notes = []
+    if missing:
+        notes.append(f"{INCOMPLETE}{missing} of {total} samples are not measured yet")
+    if standing.trusted:
+        notes.append(
+            f"{count(len(standing.trusted))} measured by a version without fingerprints, taken as "
+            "unchanged because their files are older"
+        )
+    return notes
 
 
 def merge_by_hand(cfg: DictConfig, place: RunDirectory, dataset: Any, command: str) -> int:
@@ -88,18 +113,21 @@ def merge_by_hand(cfg: DictConfig, place: RunDirectory, dataset: Any, command: s
             "works here; the last job merges by itself"
         )
     ids = list(dataset.ids())
-    sources = place.sources()
-    done = finished_samples(sources)
-    missing = sum(name not in done for name in ids)
-    if not done:
+    stored = stored_samples(place.sources())
+    prints = SamplePrints(dataset, known_digests(place))
+    standing = standing_of(cfg, stored, ids, prints, range(len(ids)))
+    standing.say()
+    missing = sum(name not in standing.done for name in ids)
+    if not stored:
         raise StoreError(f"{place.path}: no finished samples there; has this command run before?")
     if missing and place.is_complete():
         raise StoreError(
             f"{place.results} is complete, and what could be merged now lacks {missing} of "
             f"{len(ids)} samples; finish the run, or move that file away"
         )
-    if list_parts(place.parts) or not place.result_counts():
-        conclude(cfg, place, dataset, command, partial=missing > 0)
+    if list_parts(place.parts) or not place.result_counts() or standing.gone:
+        conclude(cfg, place, dataset, standing, command, partial=missing > 0)
+    keep_digests(place, prints.digests)
     return missing
 
 

@@ -18,8 +18,8 @@ from omegaconf import DictConfig
 
 from interp_lab.config import build, plain, target_of
 from interp_lab.errors import DeviceError, MissingInputError, UnsupportedModelError
+from interp_lab.going_on import finished_now
 from interp_lab.sharding import Share, share_of
-from interp_lab.store.parts import finished_samples
 from interp_lab.store.rundir import RunDirectory
 from interp_lab.store.sizes import declared_bytes, measured_bytes, readable
 from interp_lab.sweep import SweepJob, at_once, swept_jobs
@@ -121,12 +121,12 @@ def shares_of(cfg: DictConfig, job: SweepJob | None) -> list[Share]:
 
 def work_of(cfg: DictConfig, shares: Sequence[Share]) -> Work:
     """Return what the jobs with these shares would find to do."""
-    ids = list(build(cfg, "dataset").ids())
-    place = RunDirectory(cfg.output.dir)
+    dataset, place = build(cfg, "dataset"), RunDirectory(cfg.output.dir)
+    ids = list(dataset.ids())
     sources = place.sources() if cfg.resume else []
-    done = finished_samples(sources)
+    done = finished_now(cfg, place, dataset, sources)
     failed = {name for name in ids if done.get(name) is False}
-    left = [not done.get(name) and (cfg.retry_failed or name not in failed) for name in ids]
+    left = [name not in done or (cfg.retry_failed and name in failed) for name in ids]
     jobs = [sum(left[i] for i in s.places(len(ids), cfg.batch_size)) for s in shares]
     finished = sum(bool(done.get(name)) for name in ids)
     return Work(place.path, len(ids), finished, len(failed), jobs, shares[0].count, sources)

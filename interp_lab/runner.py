@@ -12,10 +12,12 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from interp_lab.capture.roles import check_interventions
-from interp_lab.config import NOT_IN_RUN_ID, build, check_arguments, check_root, plain, target_of
+from interp_lab.config import build, check_arguments, check_root, plain, target_of
 from interp_lab.errors import ConfigError, FinishedWithFailuresError, StoreError
+from interp_lab.identity import NOT_IN_RUN_ID
 from interp_lab.libraries.hydra_inside import parsed
 from interp_lab.merging import merge_by_hand
+from interp_lab.names import each_target, target_of_name
 from interp_lab.schema import Mode
 from interp_lab.store.places import safe_name
 from interp_lab.store.results import open_results
@@ -102,9 +104,19 @@ def run_study(
         if cfg.mode == Mode.summary:
             print(summary(results))
             return Outcome(results.path, len(results), len(results.failures))
-        stored = cast(DictConfig, OmegaConf.create(results.attributes["config"]))
+        stored = stored_config(results.attributes["config"])
         path = results.path
     return draw_study(restyled(stored, cfg, overrides or []), path)
+
+
+def stored_config(text: str) -> DictConfig:
+    """Return a result's configuration, its classes and figures by today's dotted paths.
+
+    Raises:
+        StoreError: if one of them is not known to this version.
+    """
+    found = plain(cast(DictConfig, OmegaConf.create(text)))
+    return cast(DictConfig, OmegaConf.create(each_target(found, target_of_name)))
 
 
 def measure_study(cfg: DictConfig, job: SweepJob | None) -> Outcome:

@@ -4,7 +4,6 @@ The wing with torch is imported where a model is needed, which is not the case w
 finished.
 """
 
-import inspect
 import json
 import logging
 import uuid
@@ -13,12 +12,23 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from interp_lab.config import build, node_name, plain, target_of
-from interp_lab.errors import ConfigError, StoppedByUserError
+from interp_lab.checkpoints import weights_identity
+from interp_lab.config import build, node_name, plain
+from interp_lab.datasets.prints import SamplePrints
+from interp_lab.errors import ConfigError, StoppedByUserError, StoreError
+from interp_lab.going_on import (
+    check_identity,
+    count,
+    keep_digests,
+    known_digests,
+    listed,
+    say_which_run,
+    standing_of,
+)
 from interp_lab.merging import conclude
 from interp_lab.progress import Progress
 from interp_lab.sharding import Share, share_of
-from interp_lab.store.parts import PartWriter, finished_samples, list_parts
+from interp_lab.store.parts import PartWriter, list_parts, stored_samples
 from interp_lab.store.provenance import now
 from interp_lab.store.rundir import Claim, RunDirectory
 from interp_lab.sweep import SweepJob
@@ -64,34 +74,47 @@ def work_on(cfg: DictConfig, job: SweepJob | None) -> Done:
     command = command_of(job)
     claim = Claim(share.index, share.count, cfg.batch_size, command, job.command if job else None)
     failed = 0
+    prints = SamplePrints(dataset, known_digests(place))
     with place.claimed(claim) as lock:
-        todo, open_shares = left_to_do(cfg, place, list(dataset.ids()), share, command)
+        with place.held():
+            say_which_run(cfg, place)
+        todo, open_shares = left_to_do(cfg, place, prints, list(dataset.ids()), share, command)
         if todo:
-            failed = measure(cfg, place, dataset, todo, job)
+            failed = measure(cfg, place, dataset, prints, todo, job)
         elif open_shares:
             check_device(cfg)
         with place.held():
             lock.release()
-            last = finish(cfg, place, dataset, share, command, in_sweep=job is not None)
+            last = finish(cfg, place, dataset, prints, share, command, in_sweep=job is not None)
+            keep_digests(place, prints.digests)
     return Done(place, last, len(todo) - failed, failed)
 
 
 def left_to_do(
-    cfg: DictConfig, place: RunDirectory, ids: list[str], share: Share, command: str
+    cfg: DictConfig,
+    place: RunDirectory,
+    prints: SamplePrints,
+    ids: list[str],
+    share: Share,
+    command: str,
 ) -> tuple[list[int], bool]:
     """Return the places of this share's samples to measure, and whether any share has some."""
     with place.held():
         if not cfg.resume and place.begin_anew(command):
             log.info("resume=false: beginning anew; an old result stays until the new is whole")
-        done = finished_samples(place.sources())
-    unfinished = {n for n in ids if n not in done or (cfg.retry_failed and not done[n])}
+        stored = stored_samples(place.sources())
     mine = share.places(len(ids), cfg.batch_size)
-    todo = [i for i in mine if ids[i] in unfinished]
+    standing = standing_of(cfg, stored, ids, prints, mine)
+    standing.say()
+    done = standing.done
+    todo = [i for i in mine if ids[i] not in done or (cfg.retry_failed and not done[ids[i]])]
     if share.count > 1:
         log.info("%s: %d of %d, %d to do", share, len(mine), len(ids), len(todo))
     elif done:
         log.info("%d of %d samples were measured before; going on", len(mine) - len(todo), len(ids))
-    return todo, bool(unfinished)
+    failed = {n for n, held in stored.items() if not any(one.measured for one in held)}
+    others = (n not in stored or (cfg.retry_failed and n in failed) for n in ids)
+    return todo, bool(todo) or any(others)
 
 
 def check_device(cfg: DictConfig) -> None:
@@ -102,9 +125,15 @@ def check_device(cfg: DictConfig) -> None:
 
 
 def measure(
-    cfg: DictConfig, place: RunDirectory, dataset: Any, todo: list[int], job: SweepJob | None
+    cfg: DictConfig,
+    place: RunDirectory,
+    dataset: Any,
+    prints: SamplePrints,
+    todo: list[int],
+    job: SweepJob | None,
 ) -> int:
     """Measure the samples in `todo` with the model; return how many failed."""
+    from interp_lab.doctor.first import prove_capture
     from interp_lab.models.base import resolve_device
     from interp_lab.models.kept import KEPT, accelerators
     from interp_lab.models.loading import load_on, make_current
@@ -115,49 +144,26 @@ def measure(
     def load() -> Any:
         prove_capture(cfg, device)
         log.info("loading %s on %s", node_name(cfg, "model"), device)
-        return load_on(
+        model = load_on(
             device, node_name(cfg, "model"),
             lambda: build(cfg, "model", device=device, seed=cfg.seed),
         )  # fmt: skip
+        check_identity(cfg, place)
+        return model
 
     def work(model: Any) -> int:
         # A kept model may have waited while another device was current.
         make_current(device)
-        return measure_with(cfg, place, dataset, todo, job, model)
+        return measure_with(cfg, place, dataset, prints, todo, job, model)
 
+    kept_by = {"model": node, "weights": weights_identity(node)}
     return KEPT.use(
-        {"model": node, "device": str(device), "seed": cfg.seed},
+        kept_by | {"device": str(device), "seed": cfg.seed},
         accelerators(device, node.get("device_map")),
         load,
         work,
         models_to_keep(cfg, job),
     )
-
-
-def prove_capture(cfg: DictConfig, device: Any) -> None:
-    """Let capture prove itself on this machine, unless it did before; see `doctor.proof`.
-
-    A model whose class takes no `attn_implementation` (CLIP, QD-DETR, a network of your own) has no
-    attention that is watched; its hidden states and gates are read by hooks.
-
-    Raises:
-        UnsupportedModelError: if captured attention would be wrong here.
-    """
-    values = plain(cfg.model)
-    parameters = inspect.signature(target_of(values, "model")).parameters
-    chosen = {
-        key: values.get(key) or parameters[key].default
-        for key in ("dtype", "attn_implementation")
-        if key in parameters
-    }
-    if len(chosen) < 2 or not all(isinstance(value, str) for value in chosen.values()):
-        return
-    from interp_lab.doctor.kernels import DTYPES
-    from interp_lab.doctor.proof import prove_once
-
-    # Another dtype is refused, with the names there are, when the model is made.
-    if chosen["dtype"] in DTYPES:
-        prove_once(device, DTYPES[chosen["dtype"]], chosen["attn_implementation"])
 
 
 def models_to_keep(cfg: DictConfig, job: SweepJob | None) -> int:
@@ -171,6 +177,7 @@ def measure_with(
     cfg: DictConfig,
     place: RunDirectory,
     dataset: Any,
+    prints: SamplePrints,
     todo: list[int],
     job: SweepJob | None,
     model: Any,
@@ -213,6 +220,7 @@ def measure_with(
             settings["interventions"],
             cfg.seed,
             job.stopped if job else lambda: False,
+            prints,
         )
         if not measurement.run(todo):
             raise StoppedByUserError(
@@ -226,6 +234,7 @@ def finish(
     cfg: DictConfig,
     place: RunDirectory,
     dataset: Any,
+    prints: SamplePrints,
     share: Share,
     command: str,
     in_sweep: bool,
@@ -242,13 +251,24 @@ def finish(
     if workers:
         log.info("share finished; %d jobs are at work, the last one merges", len(workers))
         return False
-    done = finished_samples(place.sources())
-    missing = sum(name not in done for name in dataset.ids())
+    ids = list(dataset.ids())
+    stored = stored_samples(place.sources())
+    standing = standing_of(cfg, stored, ids, prints, range(len(ids)))
+    missing = [name for name in ids if name not in standing.done]
+    own = {ids[i] for i in share.places(len(ids), cfg.batch_size)}
+    changed = [name for name in missing if name in own]
+    if changed:
+        raise StoreError(
+            f"{place.path}: {count(len(changed))} changed while the others were measured "
+            f"({listed(changed)}); run the same command again, which measures them again"
+        )
     if missing or (waits and place.retried(command) < share.count):
-        log.info("share finished; the last job merges (%d samples of other shares left)", missing)
+        log.info(
+            "share finished; the last job merges (%d samples of other shares left)", len(missing)
+        )
         return False
-    if list_parts(place.parts) or not place.result_counts():
-        conclude(cfg, place, dataset, command)
+    if list_parts(place.parts) or not place.result_counts() or standing.gone:
+        conclude(cfg, place, dataset, standing, command)
         return True
     place.clear_parts()
     # Nothing was left to do, for none of the jobs: one of them draws.

@@ -13,30 +13,22 @@ LONGEST_MODULE = 300
 LONGEST_FUNCTION = 60
 
 # Ground floor first; a package may import those that stand before it in its wing.
-GROUND = [
-    "errors",
-    "libraries",
-    "fields",
-    "tokens",
-    "locks",
-    "schema",
-    "config",
-    "sweep",
-    "sharding",
-]
+GROUND = ["errors", "libraries", "bands", "names", "fingerprints", "checkpoints", "identity"]
+GROUND += ["fields", "tokens", "locks", "schema", "config", "sweep", "sharding"]
 TORCH_WING = [*GROUND, "zoo", "datasets", "models", "capture", "analyses", "measure", "selfcheck"]
 LIGHT_WING = [*GROUND, "store", "visualization", "summary"]
 # A contract names the store's reader, which every analysis streams from.
 # A training of the zoo makes weights for a network of `models`, from the data set's own features.
 ALSO = {
     "analyses": ["store"],
+    "checkpoints": ["zoo"],
     "measure": ["store", "progress"],
     "models": ["zoo"],
     "zoo": ["datasets", "models"],
 }
 JOINTS = {
     *("runner", "work", "merging", "jobs", "cli", "api", "complaints", "help", "progress"),
-    *("planning", "gate_tracking", "gate_files", "attention_visualizer", "doctor"),
+    *("going_on", "planning", "gate_tracking", "gate_files", "attention_visualizer", "doctor"),
     *("__main__", "__init__"),
 }
 

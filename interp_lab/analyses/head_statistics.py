@@ -150,19 +150,6 @@ def near_ties(scores: np.ndarray, threshold: float = 0.01) -> np.ndarray:
     return (head_margins(scores) < threshold * first) | (first == 0)
 
 
-def near_tie_share(scores: np.ndarray, threshold: float = 0.01) -> np.ndarray:
-    """Return the share of samples whose win is a near tie (see `near_ties`).
-
-    Args:
-        scores: (n, n_layers, n_heads), n at least 1, not negative.
-        threshold: the relative margin below which first and second are near.
-
-    Returns:
-        (n_layers,), from 0 to 1.
-    """
-    return near_ties(scores, threshold).mean(axis=0)
-
-
 def accuracy(
     correct: np.ndarray, *, seed: int, n_resamples: int = 1000, level: float = 0.95
 ) -> Estimate:

@@ -7,10 +7,11 @@ well: that is the control which shows what the answer is when the word is not kn
 from collections.abc import Mapping, Sequence
 
 from interp_lab.analyses.head_knockout import LONGEST_ANSWER
+from interp_lab.bands import THIRDS, layers_of
 from interp_lab.capture.plans import BlockAttention, Intervention
 from interp_lab.fields import Field, Scalar
 
-BANDS = ("all", "early", "middle", "late")
+BANDS = ("all", *THIRDS)
 CONTROL = "everywhere"
 CONDITIONS = (*BANDS, CONTROL)
 
@@ -29,21 +30,12 @@ def word_blocks(
     keys = tuple(word)
     found: dict[str, tuple[Intervention, ...]] = {
         f"knockout_{band}": (
-            BlockAttention(tuple(sorted(options)), keys, layers=band_layers(band, n_layers)),
+            BlockAttention(tuple(sorted(options)), keys, layers=layers_of(band, n_layers)),
         )
         for band in BANDS
     }
     after = tuple(range(keys[-1] + 1, n_tokens + LONGEST_ANSWER))
     return found | {f"knockout_{CONTROL}": (BlockAttention(after, keys),)}
-
-
-def band_layers(band: str, n_layers: int) -> tuple[int, ...]:
-    """Return the layers of a band: all, or the first, second or third third."""
-    if band == "all":
-        return tuple(range(n_layers))
-    third = ("early", "middle", "late").index(band)
-    edges = [round(n_layers * i / 3) for i in range(4)]
-    return tuple(range(edges[third], edges[third + 1]))
 
 
 def knockout_fields() -> Sequence[Field]:

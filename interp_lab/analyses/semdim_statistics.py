@@ -261,32 +261,6 @@ def permutation_baseline(
     return tuple(str(label) for label in labels), Estimate(observed, low, high)
 
 
-class Band(NamedTuple):
-    """Neighbouring layers, half-open."""
-
-    name: str
-    start: int
-    end: int
-
-
-def layer_bands(n_layers: int, n_bands: int) -> list[Band]:
-    """Return layers in bands of nearly equal size, the larger ones first; names such as `0-6`.
-
-    Raises:
-        ValueError: if there are fewer layers than bands, or no band.
-    """
-    if not 1 <= n_bands <= n_layers:
-        raise ValueError(f"{n_bands} bands of {n_layers} layers: give from 1 to {n_layers}")
-    parts = np.array_split(np.arange(n_layers), n_bands)
-    bands = [(int(part[0]), int(part[-1])) for part in parts]
-    return [Band(str(a) if a == b else f"{a}-{b}", a, b + 1) for a, b in bands]
-
-
-def band_means(values: np.ndarray, bands: Sequence[Band]) -> np.ndarray:
-    """Return the mean over the layers of each band: (n_layers, ...) -> (band, ...)."""
-    return np.stack([values[band.start : band.end].mean(axis=0) for band in bands])
-
-
 def _means_over_words(values: np.ndarray, phone: np.ndarray, word: np.ndarray) -> np.ndarray:
     """Return the mean over words of each phone's mean within a word: (n_layers, phone)."""
     order = np.lexsort((word, phone))

@@ -30,6 +30,19 @@ class Sample:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class MadeOf:
+    """What a sample is made of, as far as the configuration does not say it.
+
+    Args:
+        record: what the annotations say of it; anything that JSON can hold.
+        files: what is read beside that: pictures, sounds, features.
+    """
+
+    record: Any = None
+    files: tuple[Path, ...] = ()
+
+
 class Dataset(Protocol):
     """What the runner needs of a data set.
 
@@ -43,6 +56,14 @@ class Dataset(Protocol):
 
     def counts(self) -> Mapping[str, int]:
         """Return what was left out before the first sample, by reason; stored with the result."""
+        ...
+
+    def made_of(self, index: int) -> MadeOf:
+        """Return what a sample is made of, without reading its files; never raises.
+
+        It is what tells a sample that was measured before from one that has changed since. A data
+        set that lacks this method has every sample loaded again for that.
+        """
         ...
 
     def load(self, index: int) -> Sample:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from interp_lab.datasets.base import Sample, existing_path
+from interp_lab.datasets.base import MadeOf, Sample, existing_path
 from interp_lab.errors import ConfigError, MissingInputError, SampleError
 
 SUFFIXES = frozenset(
@@ -52,6 +52,10 @@ class ImageFiles:
     def counts(self) -> dict[str, int]:
         """Return nothing: every picture that was found is a sample."""
         return {}
+
+    def made_of(self, index: int) -> MadeOf:
+        """Return the picture's file."""
+        return MadeOf(files=(self._files[index][0],))
 
     def load(self, index: int) -> Sample:
         """Return the picture as a sample.

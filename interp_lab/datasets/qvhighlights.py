@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from interp_lab.datasets.base import Sample, existing_path
+from interp_lab.datasets.base import MadeOf, Sample, existing_path
 from interp_lab.datasets.qvhighlights_features import read_features, unit_rows, with_time
 from interp_lab.datasets.qvhighlights_records import (
     duration_of,
@@ -107,6 +107,19 @@ class QVHighlights:
         unknown = sum(isinstance(r, dict) and r.get("relevant_windows") is None for r in records)
         return {"without_windows": unknown} if unknown else {}
 
+    def made_of(self, index: int) -> MadeOf:
+        """Return the record and its feature files."""
+        number = self._indices[index]
+        record, name = self._records[number], self._names[number]
+        try:
+            if isinstance(record, SampleError):
+                raise record
+            _check_name(record, name)
+            files = self._feature_files(video_of(record), name)
+        except SampleError as error:
+            return MadeOf([str(error), record if isinstance(record, dict) else None])
+        return MadeOf(record, files)
+
     def load(self, index: int) -> Sample:
         """Return one query with its features.
 
@@ -137,6 +150,10 @@ class QVHighlights:
             "audio_kind": kind,
         }
         return Sample(name, (("text", query),), facts=facts)
+
+    def _feature_files(self, vid: str, name: str) -> tuple[Path, ...]:
+        seen = [folder / f"{vid}.npz" for folder in self._video]
+        return (*seen, self._audio / f"{vid}.npy", self._text / f"qid{name}.npz")
 
     def _clips(self, vid: str) -> tuple[np.ndarray, np.ndarray]:
         """Return video and audio features of the same clips."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from interp_lab.datasets.answers import declared_letter, inline_options, line_options
-from interp_lab.datasets.base import Sample, existing_path
+from interp_lab.datasets.base import MadeOf, Sample, existing_path
 from interp_lab.datasets.images import read_image
 from interp_lab.datasets.records import check_id, distinct_names, is_storable, read_records
 from interp_lab.errors import ConfigError, MissingInputError, SampleError, did_you_mean
@@ -88,6 +88,15 @@ class ScienceQA:
     def counts(self) -> dict[str, int]:
         """Return how many records without a picture were left out."""
         return {"skipped_text_only": self.skipped_text_only}
+
+    def made_of(self, index: int) -> MadeOf:
+        """Return the record and the file of its picture, if it names one that can be used."""
+        record = self._records[self._chosen[index]]
+        try:
+            files = (self._image_path(record["image"]),) if _names_picture(record) else ()
+        except SampleError:
+            files = ()
+        return MadeOf(record, files)
 
     def load(self, index: int) -> Sample:
         """Return one question with its picture.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from interp_lab.datasets.audio import RATE, read_audio, require_audio, trim_silence
-from interp_lab.datasets.base import Sample, existing_path
+from interp_lab.datasets.base import MadeOf, Sample, existing_path
 from interp_lab.datasets.records import is_storable
 from interp_lab.datasets.semdim_phones import Phone, cut_phones, ipa_phones, read_alignment
 from interp_lab.datasets.semdim_prompts import DATA_TYPES, DataType, read_template
@@ -127,6 +127,18 @@ class SemanticDimensions:
             "skipped_by_dimensions": self.skipped_by_dimensions,
         }
 
+    def made_of(self, index: int) -> MadeOf:
+        """Return the word, the pair, the prompt, and the files of sound and alignment.
+
+        The word's other pairs are not among it: they are samples of their own.
+        """
+        entry = self._entries[index]
+        word = entry.record
+        if entry.pair is not None:
+            word = {key: value for key, value in word.items() if key != "dimensions"}
+        said = [word, repr(entry.pair), entry.flipped, entry.problem, repr(self._template)]
+        return MadeOf(said, self._files_of(entry))
+
     def load(self, index: int) -> Sample:
         """Return one word with one question.
 
@@ -204,11 +216,26 @@ class SemanticDimensions:
             facts["trimmed"] = kept
         return waveform, facts | {"phones": phones, "seconds": len(waveform) / rate}
 
-    def _phones(self, language: str, word: str, seconds: float) -> tuple[Phone, ...]:
-        if not self._alignment_dir:
+    def _files_of(self, entry: Entry) -> tuple[Path, ...]:
+        """Return the files of sound and alignment that there are."""
+        if entry.pair is None or self._audio_root is None:
             return ()
+        word = entry.record["word"].strip()
+        try:
+            sound = find_file(self._audio_root / entry.language, word, SOUNDS)
+            found = (sound, self._alignment(entry.language, word))
+        except SampleError:
+            return ()
+        return tuple(file for file in found if file is not None)
+
+    def _alignment(self, language: str, word: str) -> Path | None:
+        if not self._alignment_dir:
+            return None
         root = Path(self._alignment_dir)
-        file = find_file(root / language, word, (".json",)) or find_file(root, word, (".json",))
+        return find_file(root / language, word, (".json",)) or find_file(root, word, (".json",))
+
+    def _phones(self, language: str, word: str, seconds: float) -> tuple[Phone, ...]:
+        file = self._alignment(language, word)
         return read_alignment(file, seconds) if file else ()
 
 

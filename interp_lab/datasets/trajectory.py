@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from interp_lab.datasets.base import Sample, existing_path
+from interp_lab.datasets.base import MadeOf, Sample, existing_path
 from interp_lab.datasets.images import read_image
 from interp_lab.datasets.points import parse_point
 from interp_lab.datasets.records import check_id, distinct_names, is_storable, read_records
@@ -74,6 +74,16 @@ class TrajectoryFile:
     def counts(self) -> dict[str, int]:
         """Return nothing: every record that was asked for is a sample."""
         return {}
+
+    def made_of(self, index: int) -> MadeOf:
+        """Return the record and the files of its pictures, if it names some that can be used."""
+        record = self._records[self._chosen[index]]
+        value = record.get("image") if isinstance(record, dict) else None
+        try:
+            files = tuple(self._folder / f for f in self._image_files(value) if is_storable(f))
+        except SampleError:
+            files = ()
+        return MadeOf(record, files)
 
     def load(self, index: int) -> Sample:
         """Return one problem with its pictures.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from interp_lab.checkpoints import fetched_commit, local_place
 from interp_lab.errors import (
     ConfigError,
     MissingInputError,
@@ -84,6 +85,12 @@ class Weights:
             raise MissingInputError(f"model.checkpoint={self.checkpoint}: no such folder")
         return str(path) if path.exists() else self.checkpoint
 
+    def commit(self) -> str | None:
+        """Return the commit on the hub that was fetched before, which the run's identity names."""
+        if local_place(self.checkpoint) is not None:
+            return None
+        return fetched_commit(self.checkpoint, self.revision)
+
     def load(self, loader: Callable[..., Any], what: str, **options: Any) -> Any:
         """Call a `from_pretrained` on this checkpoint; a failure becomes one line.
 
@@ -99,7 +106,7 @@ class Weights:
         try:
             return loader(
                 place,
-                revision=self.revision or "main",
+                revision=self.commit() or self.revision or "main",
                 trust_remote_code=self.trust_remote_code,
                 **options,
             )

@@ -9,10 +9,10 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -29,12 +29,15 @@ from interp_lab.store.layout import (
 from interp_lab.store.parts import (
     Failure,
     read_failures,
+    read_prints,
     sync_and_rename,
     write_failures,
+    write_prints,
 )
 from interp_lab.store.results import Results
 
-SCHEMA_VERSION = 1
+# 2: samples have fingerprints, and the configuration names classes and figures without paths.
+SCHEMA_VERSION = 2
 Aggregates = Sequence[tuple[Field, Any]]
 
 
@@ -44,6 +47,8 @@ def merge(
     final: Path,
     attributes: Mapping[str, Any],
     compute: Callable[[Results], Aggregates],
+    prints: Mapping[str, str] | None = None,
+    trusted: Collection[str] = (),
 ) -> None:
     """Merge parts into the file `final`.
 
@@ -54,13 +59,16 @@ def merge(
         final: the result's path; replaced at the end, not before.
         attributes: provenance, written at the root.
         compute: makes the aggregate fields from the merged samples, streaming.
+        prints: id -> fingerprint of what each sample is made of now; what was measured of anything
+            else is left out. None to take whatever is there.
+        trusted: ids of samples without a fingerprint that count all the same.
 
     Raises:
         StoreError: if parts disagree on a field's shape, or the disk has no room for the result.
     """
     _check_room(sources, final)
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-    plan = _Plan(sources, ids)
+    plan = _Plan(sources, ids, _Wanted(prints, frozenset(trusted)))
     try:
         with h5py.File(temporary, "w") as file:
             file.attrs["schema_version"] = SCHEMA_VERSION
@@ -94,25 +102,45 @@ def _check_room(sources: Sequence[Path], final: Path) -> None:
         )
 
 
+class _Wanted(NamedTuple):
+    """Which of the stored samples count; see `merge`."""
+
+    prints: Mapping[str, str] | None
+    trusted: frozenset[str]
+
+    def takes(self, sample_id: str, printed: str) -> bool:
+        if self.prints is None or (not printed and sample_id in self.trusted):
+            return True
+        return bool(printed) and self.prints.get(sample_id) == printed
+
+
 class _Plan:
     """Which row of which source becomes which row of the result."""
 
-    def __init__(self, sources: Sequence[Path], ids: Sequence[str]) -> None:
+    def __init__(self, sources: Sequence[Path], ids: Sequence[str], wanted: _Wanted) -> None:
         self.sources = sources
         place = {sample_id: index for index, sample_id in enumerate(ids)}
         owners: dict[int, tuple[int, int]] = {}
         failed: dict[int, Failure] = {}
+        found: dict[int, str] = {}
         for number, path in enumerate(sources):
             with h5py.File(path, "r") as file:
-                for row, sample_id in enumerate(file["samples/sample"].asstr()[...]):
-                    if sample_id in place:
+                names = file["samples/sample"].asstr()[...]
+                held = zip(names, read_prints(file["samples"]), strict=True)
+                for row, (sample_id, printed) in enumerate(held):
+                    if sample_id in place and wanted.takes(sample_id, printed):
                         owners.setdefault(place[sample_id], (number, row))
+                        found.setdefault(place[sample_id], printed)
                 for failure in read_failures(file):
-                    if failure.sample_id in place:
-                        index = place[failure.sample_id]
+                    name = failure.sample_id
+                    if name in place and wanted.takes(name, failure.fingerprint):
+                        index = place[name]
                         failed.setdefault(index, replace(failure, index=index))
         self.indices = sorted(owners)
         self.ids = [ids[i] for i in self.indices]
+        # A sample that is trusted without a fingerprint gets the one that it is compared by later.
+        now = wanted.prints or {}
+        self.prints = [now.get(ids[i], found[i]) for i in self.indices]
         # A sample that failed once and was measured in a later run is measured.
         self.failures = [f for i, f in sorted(failed.items()) if i not in owners]
         self.rows: list[list[tuple[int, int]]] = [[] for _ in sources]
@@ -124,6 +152,7 @@ class _Plan:
 def _copy_samples(file: h5py.File, plan: _Plan) -> None:
     group = file.create_group("samples")
     create_sample_axis(group, plan.ids, plan.indices)
+    write_prints(group, plan.prints)
     ragged = file.create_group("ragged")
     ragged_fields: dict[str, Field] = {}
     first: tuple[str, set[str]] | None = None

@@ -9,7 +9,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from interp_lab.errors import StoreError
 from interp_lab.fields import Field
 from interp_lab.store.layout import (
+    SAMPLE_AXIS,
     TEXT,
     as_stored,
     create_sample_axis,
@@ -28,18 +29,40 @@ from interp_lab.store.layout import (
 )
 
 SUFFIX = ".part.h5"
+PRINTS = "fingerprint"
+# Columns of the table of failures; the last came with schema version 2.
+FAILURE_TEXTS = ("sample_id", "stage", "reason", PRINTS)
 # A part is made in memory, so samples that hold videos or long texts fill one early.
 LARGEST_PART = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A sample that could not be measured: where it stands, at which stage, and why."""
+    """A sample that could not be measured: where it stands, at which stage, and why.
+
+    Its fingerprint says what it was made of then; empty if that was not kept.
+    """
 
     index: int
     sample_id: str
     stage: str
     reason: str
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A sample as a part or a result holds it.
+
+    Args:
+        measured: or it has failed.
+        fingerprint: of what it was made of; empty if that was not kept.
+        started: when the process began that measured it, ISO 8601; empty if unknown.
+    """
+
+    measured: bool
+    fingerprint: str
+    started: str
 
 
 def sync_and_rename(temporary: Path, final: Path) -> None:
@@ -81,9 +104,14 @@ class PartWriter:
         self.about = about
         self._samples: list[tuple[int, str, dict[str, np.ndarray]]] = []
         self._failures: list[Failure] = []
+        self._prints: dict[str, str] = {}
         self._oldest = 0.0
         self._bytes = 0
         folder.mkdir(parents=True, exist_ok=True)
+
+    def note(self, sample_id: str, fingerprint: str) -> None:
+        """Take the fingerprint of a sample that will be finished or fail."""
+        self._prints[sample_id] = fingerprint
 
     def add(self, index: int, sample_id: str, values: Mapping[str, Any]) -> None:
         """Take one finished sample; see `add_batch`."""
@@ -111,7 +139,8 @@ class PartWriter:
     def fail(self, failure: Failure) -> None:
         """Take one failed sample."""
         self._start_clock()
-        self._failures.append(failure)
+        printed = failure.fingerprint or self._prints.get(failure.sample_id, "")
+        self._failures.append(replace(failure, fingerprint=printed))
         self._flush_if_due()
 
     def flush(self) -> Path | None:
@@ -130,6 +159,8 @@ class PartWriter:
             raise
         finally:
             temporary.unlink(missing_ok=True)
+        for name in [s[1] for s in self._samples] + [f.sample_id for f in self._failures]:
+            self._prints.pop(name, None)
         self._samples, self._failures, self._bytes = [], [], 0
         return final
 
@@ -159,7 +190,9 @@ class PartWriter:
     def _write_samples(self, file: h5py.File) -> None:
         group = file.create_group("samples")
         samples = sorted(self._samples, key=lambda s: s[0])
-        create_sample_axis(group, [s[1] for s in samples], [s[0] for s in samples])
+        names = [s[1] for s in samples]
+        create_sample_axis(group, names, [s[0] for s in samples])
+        write_prints(group, [self._prints.get(name, "") for name in names])
         ragged = file.create_group("ragged")
         for name, field in self.fields.items():
             held = [values[name] for _, _, values in samples if name in values]
@@ -200,7 +233,7 @@ def write_failures(file: h5py.File, failures: Sequence[Failure]) -> None:
     group = file.create_group("failures")
     rows = sorted(failures, key=lambda f: f.index)
     group.create_dataset("index", data=np.array([f.index for f in rows], dtype=np.int64))
-    for column in ("sample_id", "stage", "reason"):
+    for column in FAILURE_TEXTS:
         data = np.array([getattr(f, column) for f in rows], dtype=object)
         group.create_dataset(column, data=data, dtype=TEXT)
 
@@ -209,8 +242,23 @@ def read_failures(file: h5py.File) -> list[Failure]:
     """Return the table of failed samples."""
     group = file["failures"]
     columns = [group["index"][...].tolist()]
-    columns += [list(group[name].asstr()[...]) for name in ("sample_id", "stage", "reason")]
+    columns += [list(group[name].asstr()[...]) for name in FAILURE_TEXTS if name in group]
     return [Failure(*row) for row in zip(*columns, strict=True)]
+
+
+def write_prints(group: h5py.Group, prints: Sequence[str]) -> None:
+    """Write the samples' fingerprints beside their ids, if there are any."""
+    if any(prints):
+        group.create_dataset(PRINTS, data=np.array(prints, dtype=object), dtype=TEXT)
+        group[PRINTS].attrs["long_name"] = "fingerprint of what the sample was made of"
+        group[PRINTS].dims[0].attach_scale(group[SAMPLE_AXIS])
+
+
+def read_prints(group: h5py.Group) -> list[str]:
+    """Return the samples' fingerprints; empty texts where none were kept."""
+    if PRINTS in group:
+        return list(group[PRINTS].asstr()[...])
+    return [""] * len(group[SAMPLE_AXIS])
 
 
 def list_parts(folder: Path) -> list[Path]:
@@ -227,3 +275,18 @@ def finished_samples(sources: Sequence[Path]) -> dict[str, bool]:
             for failure in read_failures(file):
                 finished.setdefault(failure.sample_id, False)
     return finished
+
+
+def stored_samples(sources: Sequence[Path]) -> dict[str, list[Stored]]:
+    """Return what parts or a result hold of each sample, in the order of the sources."""
+    found: dict[str, list[Stored]] = {}
+    for path in sources:
+        with h5py.File(path, "r") as file:
+            started = str(file.attrs.get("started", ""))
+            names = file["samples/sample"].asstr()[...]
+            for name, printed in zip(names, read_prints(file["samples"]), strict=True):
+                found.setdefault(name, []).append(Stored(True, printed, started))
+            for failure in read_failures(file):
+                stored = Stored(False, failure.fingerprint, started)
+                found.setdefault(failure.sample_id, []).append(stored)
+    return found

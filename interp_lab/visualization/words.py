@@ -11,6 +11,7 @@ from itertools import groupby
 
 import numpy as np
 
+from interp_lab.bands import NAMES, layer_bands
 from interp_lab.errors import ConfigError, StoreError, did_you_mean
 from interp_lab.fields import Category, Document, Field, Scalar
 from interp_lab.store.results import Results
@@ -21,7 +22,6 @@ from interp_lab.visualization.sheets import Heading
 WORD_COLOR = "0.2"
 # First and second side: the ends of the diverging colours as well.
 COLORS = {"dim1": TOP, "dim2": SECOND, "option1": TOP, "option2": SECOND}
-BAND_NAMES = {2: ("early", "late"), 3: ("early", "middle", "late")}
 INVISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥", "": "∅"}
 
 
@@ -191,7 +191,7 @@ def bands_of(
 ) -> list[Band]:
     """Return which layers each panel averages: the chosen one, or bands of equal size.
 
-    The borders are those of the bands in which a knock-out hides tokens: round(n * i / bands).
+    The borders are those of the bands in which a knock-out hides tokens (`interp_lab.bands`).
 
     Args:
         results: an open result.
@@ -206,9 +206,8 @@ def bands_of(
     if style.layer is not None:
         return [Band(f"layer {style.layer}", np.array([_place("layer", style.layer, numbers)]))]
     n_bands = min(bands or style.bands, n_layers)
-    edges = [round(n_layers * i / n_bands) for i in range(1, n_bands)]
-    parts = np.split(np.arange(n_layers), edges)
-    names = BAND_NAMES.get(len(parts), ("mean of" if len(parts) == 1 else "",) * len(parts))
+    parts = [np.array(band) for band in layer_bands(n_layers, n_bands)]
+    names = NAMES.get(len(parts), ("mean of" if len(parts) == 1 else "",) * len(parts))
     named = zip(names, parts, strict=True)
     return [Band(_band_name(name, part, numbers), part) for name, part in named]
 

@@ -9,8 +9,8 @@ import pytest
 
 from interp_lab.analyses.semdim import SemanticDimensionAttention
 from interp_lab.analyses.semdim_aggregates import aggregates
-from interp_lab.analyses.semdim_knockout import band_layers
 from interp_lab.analyses.semdim_spans import word_spans
+from interp_lab.bands import layers_of
 from interp_lab.errors import ConfigError, SampleError
 from interp_lab.store.merge import merge
 from interp_lab.store.parts import PartWriter, list_parts
@@ -78,8 +78,8 @@ def test_units_are_phones_by_characters_or_seconds_else_tokens() -> None:
 
 
 def test_bands_cover_all_layers_once() -> None:
-    parts = [band_layers(band, 28) for band in ("early", "middle", "late")]
-    assert sum(parts, ()) == band_layers("all", 28) == tuple(range(28))
+    parts = [layers_of(band, 28) for band in ("early", "middle", "late")]
+    assert sum(parts, ()) == layers_of("all", 28) == tuple(range(28))
 
 
 @pytest.mark.parametrize("layer_type", ["cross"])

@@ -164,14 +164,3 @@ def test_one_phone_alone_cannot_be_shuffled() -> None:
     _, found = statistics.permutation_baseline(values, ["a"] * 3, ["v", "v", "w"], seed=0)
     # ((0.2 + 0.6) / 2 + 0.8) / 2
     assert [float(x[0, 0]) for x in found] == pytest.approx([0.6, 0.6, 0.6])
-
-
-def test_layer_bands_cover_every_layer_once() -> None:
-    assert statistics.layer_bands(28, 4)[1] == ("7-13", 7, 14)
-    assert [b.name for b in statistics.layer_bands(5, 3)] == ["0-1", "2-3", "4"]
-    for count in (0, 6):
-        with pytest.raises(ValueError, match="give from 1 to 5"):
-            statistics.layer_bands(5, count)
-    values = np.arange(10.0).reshape(5, 2)
-    found = statistics.band_means(values, statistics.layer_bands(5, 3))
-    assert found.tolist() == [[1, 2], [5, 6], [8, 9]]

@@ -94,7 +94,10 @@ def statistics(scores: np.ndarray, correct: np.ndarray) -> list[tuple[Field, obj
             heads.distinct_heads(counts),
         ),
         (LayerCurve("entropy_bits", "entropy of the winners", "bit"), heads.entropy_bits(counts)),
-        (LayerCurve("near_tie_share", "near ties, margin below 1 %"), heads.near_tie_share(scores)),
+        (
+            LayerCurve("near_tie_share", "near ties, margin below 1 %"),
+            heads.near_ties(scores).mean(0),
+        ),
         (HeadScores("mean_scores", "mean score", definition=DEFINITION), scores.mean(0)),
         *estimates("top_head_share", "share of samples", LayerCurve, share),
         *estimates("accuracy", "accuracy", Scalar, heads.accuracy(correct, seed=0)),
