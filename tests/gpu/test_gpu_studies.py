@@ -67,7 +67,7 @@ def test_a_model_over_all_devices_gives_the_same_scores(
 
 
 def test_a_device_is_one_processs_at_a_time(card: torch.device) -> None:
-    [name] = accelerators(card, spread=False)
+    [name] = accelerators(card)
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:

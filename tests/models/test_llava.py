@@ -141,7 +141,10 @@ def test_the_original_names_map_one_to_one() -> None:
         mapped_name("optimizer.state")
 
 
-def test_the_original_layout_gives_the_same_logits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device_map", [None, {"": "cpu"}])
+def test_the_original_layout_gives_the_same_logits(
+    tmp_path: Path, device_map: dict[str, str] | None
+) -> None:
     from interp_lab.models.llava import _original
     from interp_lab.models.weights import Weights
 
@@ -164,7 +167,8 @@ def test_the_original_layout_gives_the_same_logits(tmp_path: Path) -> None:
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(release)
-    loaded, processor = _original(Weights(str(release), dtype="float32"), "sdpa")
+    weights_of = Weights(str(release), dtype="float32")
+    loaded, processor = _original(weights_of, torch.device("cpu"), device_map, "sdpa")
     assert processor.image_token_id == 63
     ids = torch.tensor([[1] + [63] * 16 + [5, 6]])
     pixels = torch.randn(1, 3, 32, 32)
