@@ -26,10 +26,10 @@ from typing import Any
 import torch
 import transformers
 
-from interp_lab.analyses.reduce import Keep, Max
 from interp_lab.capture.attention import watch_attention
 from interp_lab.capture.generate import generate_watched
 from interp_lab.capture.plans import AttentionPlan
+from interp_lab.capture.reduce import Keep, Max
 
 LAYERS, HEADS, WIDTH, VOCABULARY = 16, 16, 512, 2000
 IMAGE = range(16, 16 + 576)

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from interp_lab.checkpoints import checkpoint_identity
 from interp_lab.datasets.images import ImageFiles
 from interp_lab.datasets.prints import SamplePrints, loaded_with_print
-from interp_lab.fingerprints import BLOCK, STRETCH, Digests, sampled
+from interp_lab.identity.files import BLOCK, STRETCH, Digests, sampled
+from interp_lab.identity.weights import checkpoint_identity
 
 TENSOR = 3584 * 18944 * 2  # bytes of the largest matrices of a 7B model in half precision
 

@@ -15,8 +15,8 @@ import time
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from interp_lab.analyses.trajectory import Trajectory
 from interp_lab.capture.generate import generate_watched
+from interp_lab.studies.trajectory.analysis import Trajectory
 from interp_lab.tokens import Token, TokenMap
 
 LAYERS, HEADS, KV_HEADS, HEAD_DIM = 28, 12, 2, 32

@@ -26,9 +26,9 @@ from typing import Any
 import torch
 import transformers
 
-from interp_lab.analyses.reduce import Max
 from interp_lab.capture.attention import watch_attention
 from interp_lab.capture.plans import AttentionPlan
+from interp_lab.capture.reduce import Max
 
 METHODS = ("ours", "eager", "hooks", "nnsight")
 MOST_TIME, LEAST_RATE = 1.02, 0.98

@@ -22,10 +22,6 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from interp_lab.analyses.scienceqa import ScienceQAHeads
-from interp_lab.analyses.semdim import SemanticDimensionAttention
-from interp_lab.analyses.semdim_spans import word_spans
-from interp_lab.analyses.trajectory import Trajectory
 from interp_lab.capture.forwards import read_mask
 from interp_lab.capture.frames import Extent, key_columns, key_places, query_columns, query_places
 from interp_lab.capture.tally import Captured
@@ -33,6 +29,10 @@ from interp_lab.datasets.base import Sample
 from interp_lab.models.answers import Answer
 from interp_lab.models.language import LanguageModel
 from interp_lab.models.tokenmaps import Span, qwen_vl_map
+from interp_lab.studies.scienceqa.analysis import ScienceQAHeads
+from interp_lab.studies.semdim.analysis import SemanticDimensionAttention
+from interp_lab.studies.semdim.spans import word_spans
+from interp_lab.studies.trajectory.analysis import Trajectory
 from interp_lab.tokens import TokenMap
 
 LAYERS, HEADS, WRITTEN, VOCABULARY = 28, 28, 64, 500

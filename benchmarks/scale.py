@@ -4,10 +4,10 @@ model.
     PYTHONPATH=. python benchmarks/scale.py simulate     # makespans of 8, 64 and 256 workers
     PYTHONPATH=.:benchmarks python benchmarks/scale.py run     # one worker, end to end
 
-The pool is simulated in time only. Who measures what is decided by `interp_lab.sharding`, as in a
-real sweep; with --parts the finished samples also go through the real store, into real parts, and
-are merged. A device that dies keeps what it has written as parts, and the same command is given
-again for the devices that are left, until nothing is left to do.
+The pool is simulated in time only. Who measures what is decided by `interp_lab.run.sweep.sharding`,
+as in a real sweep; with --parts the finished samples also go through the real store, into real
+parts, and are merged. A device that dies keeps what it has written as parts, and the same command
+is given again for the devices that are left, until nothing is left to do.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import numpy as np
 import psutil
 
 from interp_lab.fields import Scalar
-from interp_lab.sharding import Share
+from interp_lab.run.sweep.sharding import Share
 from interp_lab.store.merge import merge
 from interp_lab.store.parts import PartWriter, finished_samples, list_parts
 from interp_lab.store.results import open_results

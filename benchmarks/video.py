@@ -61,9 +61,9 @@ def write_result(folder: Path, n_frames: int) -> None:
 
 def measure(folder: Path, width: int, work: str) -> dict[str, Any]:
     """Make the film of a result and return what it cost."""
+    from interp_lab.studies.trajectory.figures.answers import TrajectoryStyle
+    from interp_lab.studies.trajectory.figures.film import attention_video
     from interp_lab.visualization.film import save_film
-    from interp_lab.visualization.trajectory import TrajectoryStyle
-    from interp_lab.visualization.trajectory_film import attention_video
 
     style = TrajectoryStyle(width=width, start_phrase=None, workers=0)
     with open_results(folder) as results:

@@ -8,24 +8,23 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_EXPORTS = {
-    "run": "interp_lab.api",
-    "open_results": "interp_lab.store.results",
-    "AttentionVisualizer": "interp_lab.attention_visualizer",
-    "TokenSimilarityAnalyzer": "interp_lab.api",
-    "SimilarityVisualizer": "interp_lab.visualization.maps",
-    "track_gates": "interp_lab.gate_tracking",
-    "load_traced": "interp_lab.gate_tracking",
-    "GateAnalyzer": "interp_lab.gate_tracking",
-}
+_EXPORTS = {"run": "interp_lab.api", "open_results": "interp_lab.store.results"}
 
-__all__ = ["__version__", *_EXPORTS]
+# What the studies offer is found where the studies are.
+_OF_STUDIES = "interp_lab.studies"
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is asked for (PEP 562)."""
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'interp_lab' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_EXPORTS[name]), name)
+    try:
+        return getattr(import_module(_EXPORTS.get(name, _OF_STUDIES)), name)
+    except AttributeError:
+        raise AttributeError(f"module 'interp_lab' has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    from interp_lab.studies import PUBLIC
+
+    return ["__version__", *_EXPORTS, *PUBLIC]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from result_writer import write_result as write_result
 
 torch.set_num_threads(1)
 
@@ -37,7 +38,7 @@ def command(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., Said]:
     """Run the command line in this process, with outputs below the test's folder."""
-    from interp_lab.cli import run
+    from interp_lab.cli.command import run
 
     def call(*arguments: str) -> Said:
         # The command sets it for its process, which here is that of all tests.

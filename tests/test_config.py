@@ -7,8 +7,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from interp_lab.config import check_arguments, conf_dir, plain, quoted, run_id, target_of
-from interp_lab.runner import style_of
+from interp_lab.config.nodes import check_arguments, conf_dir, plain, quoted, run_id, target_of
+from interp_lab.run.study import style_of
 
 GROUPS = ("task", "model", "dataset", "analysis", "visualization", "experiment")
 OPTIONS = [

@@ -94,8 +94,8 @@ def test_only_one_package_relies_on_the_inside_of_libraries(path: Path) -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "interp_lab.cli",
-        "interp_lab.runner",
+        "interp_lab.cli.command",
+        "interp_lab.run.study",
         "interp_lab.store.merge",
         "interp_lab.visualization.draw",
     ],

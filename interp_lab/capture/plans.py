@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 When = Literal["prefill", "decode", "all"]
+# Generated tokens follow the prompt's; an intervention that is to hold while an answer is written
+# names so many of them too.
+LONGEST_ANSWER = 512
 
 
 class Reducer(Protocol):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from interp_lab.datasets.base import Dataset, Sample
 from interp_lab.errors import SampleError
-from interp_lab.fingerprints import Digests, Stamp, hash_of, stamp_of
+from interp_lab.identity.files import Digests, Stamp, hash_of, stamp_of
 
 log = logging.getLogger(__name__)
 

@@ -1,11 +1,11 @@
-"""What happens before a model is loaded: capture proves itself, if it has not yet on this machine."""
+"""Before a model is loaded: capture proves itself, if it has not yet on this machine."""
 
 import inspect
 from typing import Any
 
 from omegaconf import DictConfig
 
-from interp_lab.config import plain, target_of
+from interp_lab.config.nodes import plain, target_of
 from interp_lab.doctor.kernels import DTYPES
 from interp_lab.doctor.proof import prove_once
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.models.qwen2 import modeling_qwen2
 
-from interp_lab.analyses.reduce import Keep
 from interp_lab.capture.attention import watch_attention
 from interp_lab.capture.generate import generate_watched
 from interp_lab.capture.plans import AttentionPlan
+from interp_lab.capture.reduce import Keep
 from interp_lab.doctor import proof_memory
 from interp_lab.doctor.devices import device_name
 from interp_lab.doctor.exact import exact_pattern, largest_difference, seen_keys

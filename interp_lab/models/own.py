@@ -14,19 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from interp_lab.config import target_of
+from interp_lab.config.nodes import target_of
 from interp_lab.datasets.base import Sample, existing_path
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError, did_you_mean
 from interp_lab.models.base import GateHooks, Prepared, Seen, gate_hooks
 from interp_lab.models.loading import seeded
 from interp_lab.models.moment_tokens import moment_tokens
-from interp_lab.models.qd_detr import PreparedMoments, prediction, truth_of
-from interp_lab.models.qd_detr_checkpoint import (
+from interp_lab.models.qd_detr.checkpoint import (
     load_plain,
     load_safetensors,
     load_strictly,
     weights_of,
 )
+from interp_lab.models.qd_detr.model import PreparedMoments, prediction, truth_of
 from interp_lab.models.weights import Weights
 from interp_lab.tokens import TokenMap
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from interp_lab.checkpoints import fetched_commit, local_place
 from interp_lab.errors import (
     ConfigError,
     MissingInputError,
     UnsupportedModelError,
     did_you_mean,
 )
+from interp_lab.identity.weights import fetched_commit, local_place
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 ZOO = "zoo:"

@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 
 from interp_lab.errors import StoreError
-from interp_lab.locks import NamedLock, alive, named
+from interp_lab.store.locks import NamedLock, alive, named
 from interp_lab.store.parts import list_parts
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp_lab.zoo.events import Video, draw_videos
-from interp_lab.zoo.tiny_avigate_model import record
+from interp_lab.zoo.tiny_avigate.model import record
 
 DATA = Path(__file__).parent / "data" / "avigate"
 DEMO_STREAM = (2, 0)  # trainings draw from stream 0, held-out measures from stream 1

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from interp_lab.analyses.reduce import Keep
 from interp_lab.capture.plans import AttentionPlan
+from interp_lab.capture.reduce import Keep
 
 
 def keep_all(tower: str = "language", **options: Any) -> AttentionPlan:

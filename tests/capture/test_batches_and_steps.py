@@ -6,10 +6,10 @@ import torch
 from pattern_helpers import eager_patterns, gap, keep_all, left_pad
 from transformers import DynamicCache, StaticCache
 
-from interp_lab.analyses.reduce import Keep, Max, Mean
 from interp_lab.capture.attention import watch_attention
 from interp_lab.capture.generate import generate_watched
 from interp_lab.capture.plans import AttentionPlan
+from interp_lab.capture.reduce import Keep, Max, Mean
 from interp_lab.errors import ConfigError
 
 MODELS = [tiny.llama, tiny.mistral, tiny.gpt2, tiny.gemma2, tiny.gemma3_text]

@@ -5,9 +5,9 @@ import tiny_models as tiny
 import torch
 from pattern_helpers import eager_patterns, gap, keep_all, logits
 
-from interp_lab.analyses.reduce import Keep
 from interp_lab.capture.attention import watch_attention
 from interp_lab.capture.plans import AttentionPlan
+from interp_lab.capture.reduce import Keep
 
 LANGUAGE = [
     tiny.llama, tiny.qwen2, tiny.mistral, tiny.gpt2, tiny.gemma2, tiny.gemma3_text, tiny.gpt_oss,

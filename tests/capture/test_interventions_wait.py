@@ -13,9 +13,9 @@ import torch
 from pattern_helpers import gap, keep_all
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from interp_lab.analyses.reduce import Max
 from interp_lab.capture.attention import watch_attention
 from interp_lab.capture.plans import AttentionPlan, BlockAttention, ScaleAttention, ZeroHeads
+from interp_lab.capture.reduce import Max
 from interp_lab.errors import ConfigError
 
 # Tensor -> Python, tensors whose size depends on numbers, and Python lists -> tensor.

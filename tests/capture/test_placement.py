@@ -7,10 +7,10 @@ from pattern_helpers import eager_patterns, gap, keep_all, left_pad
 from torch import nn
 from transformers import DynamicCache, StaticCache
 
-from interp_lab.analyses.reduce import Keep
 from interp_lab.capture.attention import watch_attention
 from interp_lab.capture.generate import generate_watched
 from interp_lab.capture.plans import AttentionPlan
+from interp_lab.capture.reduce import Keep
 from interp_lab.errors import UnsupportedModelError
 
 LAST = [{"row": AttentionPlan("last", None, Keep())}]

@@ -8,12 +8,12 @@ import torch
 import transformers as tf
 from pattern_helpers import left_pad
 
-from interp_lab.analyses.reduce import ArgMax, Entropy, Keep, Max, Mean, Sum
 from interp_lab.capture import blocks, fused, observer
 from interp_lab.capture.attention import watch_attention
 from interp_lab.capture.blocks import KeyPick
 from interp_lab.capture.forwards import Forwards
 from interp_lab.capture.plans import AttentionPlan
+from interp_lab.capture.reduce import ArgMax, Entropy, Keep, Max, Mean, Sum
 from interp_lab.capture.reference import Reference
 from interp_lab.capture.reference_rows import ReferenceCall
 

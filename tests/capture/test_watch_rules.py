@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from pattern_helpers import eager_patterns, gap, keep_all
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from interp_lab.analyses.reduce import ArgMax, Keep, Max, Sum
 from interp_lab.capture.attention import watch_attention
 from interp_lab.capture.checks import eager_difference, live_check
 from interp_lab.capture.plans import AttentionPlan, BlockAttention, ScaleAttention, ZeroHeads
+from interp_lab.capture.reduce import ArgMax, Keep, Max, Sum
 from interp_lab.errors import ConfigError, UnsupportedModelError
 
 LOWEST = torch.finfo(torch.float32).min

@@ -123,7 +123,7 @@ def test_a_missing_package_is_one_line_that_names_the_extra() -> None:
 
 def test_data_sets_of_words_import_no_torch() -> None:
     code = (
-        "import sys, interp_lab.datasets.semdim, interp_lab.analyses.semdim_statistics\n"
+        "import sys, interp_lab.datasets.semdim, interp_lab.studies.semdim.shares\n"
         "print([m for m in ('torch', 'transformers', 'soundfile') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

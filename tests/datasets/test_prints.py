@@ -18,7 +18,7 @@ from interp_lab.datasets.scienceqa import ScienceQA
 from interp_lab.datasets.semdim import SemanticDimensions
 from interp_lab.datasets.trajectory import TrajectoryFile
 from interp_lab.errors import SampleError
-from interp_lab.fingerprints import Digests
+from interp_lab.identity.files import Digests
 
 DATA = Path(__file__).parents[2] / "interp_lab" / "zoo" / "data"
 

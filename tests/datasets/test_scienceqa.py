@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from interp_lab.config import PACKAGE, build
+from interp_lab.config.nodes import PACKAGE, build
 from interp_lab.datasets.scienceqa import INSTRUCTION, ScienceQA
 from interp_lab.errors import ConfigError, InterpLabError, MissingInputError, SampleError
 
@@ -240,7 +240,7 @@ def test_the_embedded_files_load_as_their_truth_says(
 def test_the_configurations_compose(tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
 
-    from interp_lab.config import conf_dir
+    from interp_lab.config.nodes import conf_dir
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         tiny = compose("config", overrides=["dataset=scienceqa_tiny", "dataset.ids=[2,11]"])

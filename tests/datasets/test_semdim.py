@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from hydra import compose, initialize_config_dir
 
-from interp_lab.config import check_arguments, conf_dir, plain
+from interp_lab.config.nodes import check_arguments, conf_dir, plain
 from interp_lab.datasets.semdim import SemanticDimensions
 from interp_lab.errors import ConfigError, InterpLabError, MissingInputError, SampleError
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 import transformers
 
-from interp_lab.analyses.reduce import Keep, Max
 from interp_lab.capture.attention import watch_attention
 from interp_lab.capture.generate import generate_watched
 from interp_lab.capture.plans import AttentionPlan
+from interp_lab.capture.reduce import Keep, Max
 from interp_lab.doctor.kernels import CASES, DTYPES, KERNELS, kernel_cases
 from interp_lab.doctor.proof import prove
 

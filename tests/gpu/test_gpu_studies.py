@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from interp_lab.analyses.clip_similarity import ClipSimilarity
 from interp_lab.datasets.images import ImageFiles
-from interp_lab.locks import DeviceLock
-from interp_lab.measure import Measurement
 from interp_lab.models.base import Prepared
 from interp_lab.models.clip import ClipVision
-from interp_lab.models.kept import accelerators
-from interp_lab.progress import Progress
+from interp_lab.run.kept import accelerators
+from interp_lab.run.measure import Measurement
+from interp_lab.run.progress import Progress
+from interp_lab.store.locks import DeviceLock
 from interp_lab.store.parts import PartWriter, finished_samples, list_parts
 from interp_lab.store.results import open_results
+from interp_lab.studies.clip_similarity.analysis import ClipSimilarity
 
 pytestmark = pytest.mark.gpu
 TASKS = ("clip_similarity", "scienceqa", "semdim", "trajectory", "avigate")
@@ -28,7 +28,7 @@ SAMPLE = 256 * MIB
 PATIENCE = 300.0
 HOLD = """
 import sys
-from interp_lab.locks import DeviceLock
+from interp_lab.store.locks import DeviceLock
 lock = DeviceLock(sys.argv[1])
 lock.wait()
 print("held", flush=True)

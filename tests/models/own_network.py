@@ -8,8 +8,8 @@ from qd_detr_cases import SMALL
 from torch import Tensor, nn
 
 from interp_lab.datasets.base import Sample
-from interp_lab.models.qd_detr import Truth
-from interp_lab.models.qd_detr_network import QdDetrNetwork
+from interp_lab.models.qd_detr.model import Truth
+from interp_lab.models.qd_detr.network import QdDetrNetwork
 
 
 class TwoStreams(nn.Module):

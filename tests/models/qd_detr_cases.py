@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp_lab.models.qd_detr_network import Architecture, QdDetrNetwork
+from interp_lab.models.qd_detr.network import Architecture, QdDetrNetwork
 
 SMALL = Architecture(
     t_feat_dim=12,

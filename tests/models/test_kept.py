@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from interp_lab.models.kept import KeptModels, accelerators, visible_card
+from interp_lab.run.kept import KeptModels, accelerators, visible_card
 
 WAIT = """
 import sys, tempfile
 tempfile.tempdir = sys.argv[1]
-from interp_lab.locks import DeviceLock
+from interp_lab.store.locks import DeviceLock
 lock = DeviceLock("card")
 lock.wait()
 print("got it", flush=True)

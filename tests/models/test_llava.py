@@ -20,15 +20,15 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from interp_lab.analyses.scienceqa import ScienceQAHeads
 from interp_lab.capture.session import watch
 from interp_lab.capture.towers import find_sites
-from interp_lab.config import conf_dir, plain
+from interp_lab.config.nodes import conf_dir, plain
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import SampleError, UnsupportedModelError
 from interp_lab.models.llava import Llava
 from interp_lab.models.llava_original import mapped_name, mapped_weights
 from interp_lab.models.tokenmaps import llava_map
+from interp_lab.studies.scienceqa.analysis import ScienceQAHeads
 
 CPU = torch.device("cpu")
 CAT = Image.open(Path(__file__).parents[2] / "interp_lab" / "zoo" / "photos" / "cat.jpg")

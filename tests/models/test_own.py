@@ -22,7 +22,7 @@ from interp_lab.errors import (
 )
 from interp_lab.models.base import GatedModel
 from interp_lab.models.own import OwnModule
-from interp_lab.models.qd_detr import PreparedMoments
+from interp_lab.models.qd_detr.model import PreparedMoments
 
 CPU = torch.device("cpu")
 MINE = {"_target_": "own_network.TwoStreams", "width": 5, "audio_width": 3}

@@ -20,10 +20,10 @@ from interp_lab.datasets.base import Sample
 from interp_lab.errors import InterpLabError, MissingInputError, SampleError, UnsupportedModelError
 from interp_lab.models.base import GatedModel
 from interp_lab.models.moments import Moments
-from interp_lab.models.qd_detr import QdDetr
-from interp_lab.models.qd_detr_checkpoint import load_network, read_checkpoint
-from interp_lab.models.qd_detr_network import Architecture, QdDetrNetwork
-from interp_lab.models.qd_detr_positions import clip_positions, reference_positions
+from interp_lab.models.qd_detr.checkpoint import load_network, read_checkpoint
+from interp_lab.models.qd_detr.model import QdDetr
+from interp_lab.models.qd_detr.network import Architecture, QdDetrNetwork
+from interp_lab.models.qd_detr.positions import clip_positions, reference_positions
 
 CPU = torch.device("cpu")
 GATES = {"attention": {"hookpoints": ["*.mlp_mha"], "nonlinearity": "tanh"}}

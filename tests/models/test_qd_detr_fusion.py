@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from interp_lab.capture.gates import watch_gates
 from interp_lab.capture.plans import GatePlan
-from interp_lab.models.qd_detr_fusion import Fusion, GatedBlock, PaperBlock
+from interp_lab.models.qd_detr.fusion import Fusion, GatedBlock, PaperBlock
 
 Array = np.ndarray
 TOLERANCE = 1e-6

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from interp_lab.capture.towers import find_sites
-from interp_lab.config import conf_dir, plain
+from interp_lab.config.nodes import conf_dir, plain
 from interp_lab.datasets.base import Sample
 from interp_lab.datasets.semdim_prompts import read_template
 from interp_lab.errors import MissingInputError, SampleError

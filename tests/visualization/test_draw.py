@@ -13,28 +13,28 @@ import pytest
 import yaml
 from PIL import Image
 
-from interp_lab.config import conf_dir
+from interp_lab.config.nodes import conf_dir
 from interp_lab.errors import ConfigError
 from interp_lab.store.places import safe_name
+from interp_lab.studies.clip_similarity.figures.maps import MapStyle
 from interp_lab.visualization.base import FigureError
 from interp_lab.visualization.draw import check_figures, draw_all
-from interp_lab.visualization.maps import MapStyle
 
 Write = Callable[..., Path]
 STYLE = MapStyle(figsize=(5, 4), dpi=30, workers=0)
 COMBINED = {
-    "_target_": "interp_lab.visualization.maps.combined",
+    "_target_": "interp_lab.studies.clip_similarity.figures.maps.combined",
     "file": "similarity_analysis_combined",
     "per": "sample",
 }
 CLS = {
-    "_target_": "interp_lab.visualization.maps.individual",
+    "_target_": "interp_lab.studies.clip_similarity.figures.maps.individual",
     "file": "individual/cls_similarity",
     "per": "sample",
     "field": "cls_similarity",
 }
 MEANS = {
-    "_target_": "interp_lab.visualization.run_maps.mean_maps",
+    "_target_": "interp_lab.studies.clip_similarity.figures.run_maps.mean_maps",
     "file": "mean_similarity_maps",
     "per": "run",
 }
@@ -112,7 +112,7 @@ def test_a_script_without_a_guard_is_not_run_again(write_result: Write, tmp_path
     script.write_text(
         "print('started')\n"
         "from interp_lab.visualization.draw import draw_all\n"
-        "from interp_lab.visualization.maps import MapStyle\n"
+        "from interp_lab.studies.clip_similarity.figures.maps import MapStyle\n"
         "style = MapStyle(figsize=(5, 4), dpi=30, workers=1)\n"
         f"print(len(draw_all({str(write_result())!r}, { ({'c': CLS})!r}, style, "
         f"{str(tmp_path / 'f')!r})))\n"
@@ -172,7 +172,10 @@ def test_an_absent_field_is_left_out_and_said_once(
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"_target_": "interp_lab.visualization.maps.combind"}, "has no function 'combind'.*comb"),
+        (
+            {"_target_": "interp_lab.studies.clip_similarity.figures.maps.combind"},
+            "has no function 'combind'.*comb",
+        ),
         ({"_target_": "interp_lab.no_such.combined"}, "cannot import interp_lab.no_such"),
         ({"_target_": "combined"}, "give a dotted path"),
         ({"fields_": ["a"]}, r"fields_: combined takes no such option. Did you mean 'fields'"),
@@ -203,13 +206,14 @@ def test_the_configuration_that_ships_is_right() -> None:
     for figure in figures.values():
         figure.pop("enabled", None)  # an interpolation
     check_figures(figures)
-    assert node.pop("_target_") == "interp_lab.visualization.maps.MapStyle"
+    assert node.pop("_target_") == "interp_lab.studies.clip_similarity.figures.maps.MapStyle"
     MapStyle(**node)
 
 
 def test_drawing_needs_neither_torch_nor_pyplot() -> None:
     code = (
-        "import sys, interp_lab.visualization.draw, interp_lab.visualization.run_maps\n"
+        "import sys, interp_lab.visualization.draw\n"
+        "import interp_lab.studies.clip_similarity.figures.run_maps\n"
         "heavy = {'torch', 'transformers', 'matplotlib.pyplot', 'koreanize_matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

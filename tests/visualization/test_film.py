@@ -14,9 +14,20 @@ from known_trajectories import decoded
 from PIL import Image
 
 from interp_lab.errors import ConfigError, InterpLabError, MissingInputError
+from interp_lab.studies.trajectory.figures.film_colors import (
+    color_function,
+    mixed,
+    red_green,
+    scaled,
+)
+from interp_lab.studies.trajectory.figures.film_images import (
+    CellImage,
+    Marker,
+    Slot,
+    arranged,
+    cell_edges,
+)
 from interp_lab.visualization.film import Film, FilmError, find_ffmpeg, save_film
-from interp_lab.visualization.film_colors import color_function, mixed, red_green, scaled
-from interp_lab.visualization.film_images import CellImage, Marker, Slot, arranged, cell_edges
 
 SIDES = (64, 96)
 
@@ -196,7 +207,10 @@ def test_colors_by_name_by_colormap_and_by_dotted_path() -> None:
     [
         ("virids", "Did you mean 'viridis'"),
         ("no_such_module.colors", "cannot import no_such_module"),
-        ("interp_lab.visualization.film_colors.red_gren", "no function 'red_gren'. Did you mean"),
+        (
+            "interp_lab.studies.trajectory.figures.film_colors.red_gren",
+            "no function 'red_gren'. Did you mean",
+        ),
     ],
 )
 def test_colors_that_there_are_not(colors: str, why: str) -> None:
@@ -276,8 +290,8 @@ def test_find_ffmpeg_finds_the_one_that_comes_with_the_package() -> None:
 
 def test_films_need_neither_torch_nor_pyplot() -> None:
     code = (
-        "import sys, json, interp_lab.visualization.trajectory_film,"
-        "interp_lab.visualization.trajectory_strip, interp_lab.visualization.trajectory_curves;"
+        "import sys, json, interp_lab.studies.trajectory.figures.film,"
+        "interp_lab.studies.trajectory.figures.strip, interp_lab.studies.trajectory.figures.curves;"
         "print(json.dumps([m for m in ('torch', 'transformers', 'matplotlib.pyplot')"
         " if m in sys.modules]))"
     )

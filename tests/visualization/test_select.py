@@ -10,11 +10,11 @@ from known_words import APPLE, BUTTERFLY, CAFE, NABI, asked, written
 
 from interp_lab.errors import ConfigError
 from interp_lab.store.results import Results
+from interp_lab.studies.semdim.figures.words import WordStyle
 from interp_lab.visualization.base import Style
 from interp_lab.visualization.draw import check_figures, draw_all
 from interp_lab.visualization.figure_files import apart, figure_path
 from interp_lab.visualization.select import chosen_samples, groups, restyled
-from interp_lab.visualization.words import WordStyle
 
 HEAT = {
     "_target_": "known_maps.blank",

@@ -4,8 +4,8 @@ import matplotlib
 import pytest
 
 from interp_lab.errors import ConfigError
+from interp_lab.studies.clip_similarity.figures.maps import MapStyle
 from interp_lab.visualization.base import FORMATS, NATURAL_POINTS, Page, Style
-from interp_lab.visualization.maps import MapStyle
 
 
 @pytest.mark.parametrize(

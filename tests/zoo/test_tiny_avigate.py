@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from interp_lab.datasets.qvhighlights import QVHighlights
-from interp_lab.models.qd_detr import QdDetr
-from interp_lab.models.qd_detr_network import QdDetrNetwork
+from interp_lab.models.qd_detr.model import QdDetr
+from interp_lab.models.qd_detr.network import QdDetrNetwork
 from interp_lab.zoo import weights_path
 from interp_lab.zoo.events import EVENTS, Video, draw_videos, world
 from interp_lab.zoo.events_qvhighlights import DATA, DEMO_COUNT, DEMO_STREAM, write_videos
-from interp_lab.zoo.tiny_avigate import GATING_TYPES, load, save, train
-from interp_lab.zoo.tiny_avigate_checks import evaluate, forced, held_out_videos, hits, watch
-from interp_lab.zoo.tiny_avigate_model import build_network, features, to_inputs, to_target
+from interp_lab.zoo.tiny_avigate.checks import evaluate, forced, held_out_videos, hits, watch
+from interp_lab.zoo.tiny_avigate.make import GATING_TYPES, load, save, train
+from interp_lab.zoo.tiny_avigate.model import build_network, features, to_inputs, to_target
 from interp_lab.zoo.training import MAX_WEIGHT_BYTES
 
 WIDTHS = {"video_widths": [16, 16], "text_width": 16, "audio_width": 16}

@@ -16,15 +16,15 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPProcessor
 
 from interp_lab.zoo import scenes, weights_path
-from interp_lab.zoo.tiny_clip import train
-from interp_lab.zoo.tiny_clip_checks import (
+from interp_lab.zoo.tiny_clip.checks import (
     cls_object_factor,
     evaluate,
     held_out_scenes,
     neighbour_auc,
     watch_vision,
 )
-from interp_lab.zoo.tiny_clip_model import PATCH, build_model, build_processor, load, to_pixels
+from interp_lab.zoo.tiny_clip.make import train
+from interp_lab.zoo.tiny_clip.model import PATCH, build_model, build_processor, load, to_pixels
 from interp_lab.zoo.training import MAX_WEIGHT_BYTES, save_half
 
 PHOTOS = Path(scenes.__file__).parent / "photos"

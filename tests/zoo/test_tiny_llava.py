@@ -11,8 +11,7 @@ from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from interp_lab.zoo import boards, boards_scienceqa, weights_path
-from interp_lab.zoo.tiny_llava import load
-from interp_lab.zoo.tiny_llava_checks import (
+from interp_lab.zoo.tiny_llava.checks import (
     answers,
     attention_checks,
     causal_checks,
@@ -20,7 +19,7 @@ from interp_lab.zoo.tiny_llava_checks import (
     painted,
     pointing,
 )
-from interp_lab.zoo.tiny_llava_lessons import (
+from interp_lab.zoo.tiny_llava.lessons import (
     Lesson,
     choice_lesson,
     colour_drill,
@@ -28,8 +27,9 @@ from interp_lab.zoo.tiny_llava_lessons import (
     open_drill,
     told_lesson,
 )
-from interp_lab.zoo.tiny_llava_model import build_model, build_processor, chat_prompt, instructed
-from interp_lab.zoo.tiny_llava_train import Stage, pixels, token_ids, train
+from interp_lab.zoo.tiny_llava.make import load
+from interp_lab.zoo.tiny_llava.model import build_model, build_processor, chat_prompt, instructed
+from interp_lab.zoo.tiny_llava.train import Stage, pixels, token_ids, train
 from interp_lab.zoo.training import MAX_WEIGHT_BYTES
 
 N_BOARDS = 300

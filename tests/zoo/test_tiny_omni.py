@@ -16,8 +16,7 @@ from transformers import (
 from interp_lab.datasets.semdim_prompts import read_template
 from interp_lab.zoo import speech, speech_semdim, weights_path
 from interp_lab.zoo.speech import EDGE, HELD_OUT, LANGUAGES, PAIRS, SIZE, WORDS
-from interp_lab.zoo.tiny_omni import load
-from interp_lab.zoo.tiny_omni_checks import (
+from interp_lab.zoo.tiny_omni.checks import (
     Heard,
     Listening,
     answers,
@@ -29,9 +28,10 @@ from interp_lab.zoo.tiny_omni_checks import (
     pointing,
     reading_checks,
 )
-from interp_lab.zoo.tiny_omni_model import build_model, build_processor
-from interp_lab.zoo.tiny_omni_prompts import DATA_TYPES, Question, chat_prompt, prompt_words
-from interp_lab.zoo.tiny_omni_train import (
+from interp_lab.zoo.tiny_omni.make import load
+from interp_lab.zoo.tiny_omni.model import build_model, build_processor
+from interp_lab.zoo.tiny_omni.prompts import DATA_TYPES, Question, chat_prompt, prompt_words
+from interp_lab.zoo.tiny_omni.train import (
     DIMENSION_AT,
     FULL_STOP_AT,
     OPTIONS_AT,
@@ -333,7 +333,7 @@ def test_training_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"N_CLIPS": 40, "N_HALF_CLIPS": 10}
     sizes |= {f"{kind}_BATCH": 6 for kind in ("AUDIO", "TEXT", "DRILL")}
     for name, size in sizes.items():
-        monkeypatch.setattr(f"interp_lab.zoo.tiny_omni_train.{name}", size)
+        monkeypatch.setattr(f"interp_lab.zoo.tiny_omni.train.{name}", size)
     states = []
     for _ in range(2):
         model = build_model(3)

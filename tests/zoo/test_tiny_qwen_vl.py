@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
-from interp_lab.analyses.reduce import Keep
 from interp_lab.capture.generate import Generated, generate_watched
 from interp_lab.capture.plans import AttentionPlan, BlockAttention
+from interp_lab.capture.reduce import Keep
 from interp_lab.zoo import paths_trajectory, weights_path
 from interp_lab.zoo.paths import (
     CELL_NAMES,
@@ -24,9 +24,8 @@ from interp_lab.zoo.paths import (
     draw_questions,
     render,
 )
-from interp_lab.zoo.tiny_llava_checks import pointing
-from interp_lab.zoo.tiny_qwen_vl import load
-from interp_lab.zoo.tiny_qwen_vl_checks import (
+from interp_lab.zoo.tiny_llava.checks import pointing
+from interp_lab.zoo.tiny_qwen_vl.checks import (
     Step,
     attention_checks,
     causal_checks,
@@ -35,7 +34,8 @@ from interp_lab.zoo.tiny_qwen_vl_checks import (
     step_attention,
     step_inputs,
 )
-from interp_lab.zoo.tiny_qwen_vl_model import (
+from interp_lab.zoo.tiny_qwen_vl.make import load
+from interp_lab.zoo.tiny_qwen_vl.model import (
     END,
     PAD,
     build_model,
@@ -43,7 +43,7 @@ from interp_lab.zoo.tiny_qwen_vl_model import (
     chat_prompt,
     model_inputs,
 )
-from interp_lab.zoo.tiny_qwen_vl_train import (
+from interp_lab.zoo.tiny_qwen_vl.train import (
     DRILLED,
     Stage,
     asked_mask,

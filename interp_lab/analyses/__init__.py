@@ -1,1 +1,0 @@
-"""Analyses: what to watch for an input, and which numbers to make of it."""

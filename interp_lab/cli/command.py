@@ -1,0 +1,221 @@
+"""The command line: argument order, Hydra's entry, one-line errors, exit codes.
+
+Exit codes: 0 all well, 1 an error, 3 finished with failed samples, 130 stopped by the user.
+"""
+
+import contextlib
+import itertools
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from omegaconf import DictConfig
+
+from interp_lab.config.nodes import conf_dir, quoted
+from interp_lab.errors import (
+    FAILED_SAMPLES,
+    STOPPED,
+    ConfigError,
+    FinishedWithFailuresError,
+    StoppedByUserError,
+)
+from interp_lab.libraries.hydra_inside import VERSION_BASE, in_sweep, own_settings, typed_overrides
+from interp_lab.run.sweep.record import interruptible, started
+
+# Hydra's flags that take a value in the next argument.
+FLAGS_WITH_VALUE = frozenset(
+    ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn")
+    + ("--config-dir", "-cd", "--experimental-rerun", "--info", "-i")
+)
+
+
+def flags_first(arguments: list[str]) -> list[str]:
+    """Return the arguments with the flags before the overrides; argparse wants them so."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if not argument.startswith("-"):
+            overrides.append(quoted(argument))
+            continue
+        flags.append(argument)
+        if argument in FLAGS_WITH_VALUE:
+            value = next(waiting, None)
+            # `--info` alone is allowed, so an override after it is not its value.
+            if value is not None and argument in ("--info", "-i") and "=" in value:
+                overrides.append(value)
+            elif value is not None:
+                flags.append(value)
+    return flags + overrides
+
+
+def with_json(arguments: list[str]) -> list[str]:
+    """Return the arguments with our own flag `--json` as the key that it stands for.
+
+    Raises:
+        ConfigError: if the command is none that prints JSON.
+    """
+    if "--json" not in arguments:
+        return arguments
+    if "mode=doctor" not in arguments:
+        raise ConfigError("--json: mode=doctor alone prints JSON; leave it out or add mode=doctor")
+    return [*(a for a in arguments if a != "--json"), "doctor.json=true"]
+
+
+def config_folders(arguments: list[str]) -> list[Path]:
+    """Return the folders of the user's own configs."""
+    folders = [b for a, b in itertools.pairwise(arguments) if a in ("--config-dir", "-cd")]
+    folders += [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
+    return [Path(folder).expanduser() for folder in folders]
+
+
+def with_task_of_result(arguments: list[str]) -> list[str]:
+    """Choose the task of the result that is to be drawn, unless the user chose one.
+
+    Its options are then known to the configuration, whatever the default task is.
+    """
+    values = dict(a.split("=", 1) for a in arguments if "=" in a and not a.startswith("-"))
+    redrawing = values.get("mode") in ("render", "summary")
+    if not redrawing or "results" not in values or "task" in values:
+        return arguments
+    from interp_lab.store.results import open_results
+
+    if Path(values["results"]).suffix not in ("", ".h5"):
+        return arguments  # a file of another tool: the user names the task that can read it
+    with open_results(values["results"]) as results:
+        task = results.attributes["task_name"]
+    known = (conf_dir() / "task" / f"{task}.yaml").is_file()
+    return [*arguments, f"task={task}"] if known else arguments
+
+
+# What a single job raised. Hydra would announce it in lines of its own before handing it on.
+_problems: list[Exception] = []
+
+
+@hydra.main(version_base=VERSION_BASE, config_path=None, config_name="config")
+def job(cfg: DictConfig) -> None:
+    """Do one job; Hydra composes the configuration and calls this, in a worker if need be."""
+    logging.captureWarnings(True)
+    # A log that cannot be written (a full disk) must not bury the error under tracebacks.
+    logging.raiseExceptions = False
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    settings = own_settings()
+    if in_sweep(settings):
+        from interp_lab.run.sweep.jobs import run_in_sweep
+
+        run_in_sweep(cfg, settings)
+        return
+    try:
+        do(cfg, typed_overrides(settings))
+    except Exception as error:
+        _problems.append(error)
+
+
+def do(cfg: DictConfig, overrides: list[str]) -> None:
+    """Run the study and print where its result lies.
+
+    Raises:
+        FinishedWithFailuresError: if the result is complete but for failed samples.
+    """
+    # `--help` and `--cfg job` must be quick, so what a job needs is imported in the job.
+    from interp_lab.run.study import run_study
+
+    outcome = run_study(cfg, overrides)
+    for path in outcome.figures[:8]:
+        print(f"figure: {path}")
+    if len(outcome.figures) > 8:
+        print(f"figures: {len(outcome.figures)} in {outcome.figures[0].parent}")
+    if outcome.results is not None:
+        print(f"results: {outcome.results}", flush=True)
+    outcome.complain()
+
+
+def sweep_or_job(verbose: bool) -> int:
+    """Let Hydra run the jobs; return the exit code of a sweep, whose errors are then printed.
+
+    Raises:
+        Exception: what went wrong before the first job of a sweep, or in a job by itself.
+    """
+    started(forget=True)
+    raised: BaseException | None = None
+    with interruptible():
+        try:
+            job()
+        except (Exception, KeyboardInterrupt) as error:
+            raised = error
+    folder = started(forget=True)
+    if folder is not None:
+        from interp_lab.run.sweep.jobs import report
+
+        code = report(folder, raised)
+        if code is not None and not (verbose and raised):
+            return code
+    for error in [raised, *_problems]:
+        if error is not None:
+            raise error
+    return 0
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with a code."""
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has read enough; Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    close_logs()
+    sys.exit(code)
+
+
+def close_logs() -> None:
+    """Close the log files here: on a full disk Python would complain at exit, after the error."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            with contextlib.suppress(OSError):
+                handler.close()
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line on these arguments and return the exit code."""
+    verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # Hydra prints errors in its own way and exits; with this it raises them to us.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        arguments = flags_first(with_task_of_result(with_json(arguments)))
+        if "--help" in arguments or "-h" in arguments:
+            from interp_lab.cli.help import help_text
+
+            overrides = [a for a in arguments if not a.startswith("-") and "=" in a]
+            print(help_text(config_folders(arguments), overrides))
+            return 0
+        if not any(a in ("--config-path", "-cp") for a in arguments):
+            arguments = [f"--config-path={conf_dir()}", *arguments]
+        sys.argv = [sys.argv[0], *arguments]
+        _problems.clear()
+        if "mode=plan" not in arguments and "mode=doctor" not in arguments:
+            return sweep_or_job(verbose)
+        from interp_lab.run.plan import plan_arguments
+
+        with tempfile.TemporaryDirectory() as folder:
+            sys.argv = [sys.argv[0], *plan_arguments(arguments, folder)]
+            return sweep_or_job(verbose)
+    except FinishedWithFailuresError as error:
+        print(f"finished with failures: {error}", file=sys.stderr)
+        return FAILED_SAMPLES
+    except (StoppedByUserError, KeyboardInterrupt) as error:
+        print(str(error) or "stopped; the same command goes on", file=sys.stderr)
+        return STOPPED
+    except Exception as error:
+        from interp_lab.config.complaints import explain
+
+        line = explain(error, arguments, config_folders(arguments))
+        if verbose or line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return 1

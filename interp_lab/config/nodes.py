@@ -1,0 +1,246 @@
+"""The configuration: where it lies, what a run is called, and the checks before any model.
+
+Two kinds of nodes. The root and its small sections are the dataclasses of `schema`.
+The nodes `model`, `dataset`, `analysis` and `visualization` name a class in `_target_`; the
+signature of that class is their schema, so a new study brings its own and edits nothing here.
+"""
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from interp_lab.config.schema import Config, Mode
+from interp_lab.errors import ConfigError, did_you_mean
+from interp_lab.identity.run import (
+    NOT_IN_RUN_ID,
+    adoptable,
+    identity_of_run,
+    run_id_before,
+    run_id_of,
+)
+
+PACKAGE = Path(__file__).parents[1]
+# Keys that every node may hold beside its class's own arguments.
+NODE_KEYS = ("_target_", "name")
+# Arguments that the runner gives, not the configuration.
+GIVEN_BY_RUNNER = ("device", "seed", "batch_size")
+
+
+def quoted(override: str) -> str:
+    """Return an override with words of other scripts in quotes, which Hydra's grammar asks for.
+
+    A value that has quotes of its own is left as it is.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or value.isascii() or "'" in value or '"' in value:
+        return override
+    word = r"[^\s,\[\]{}:=]*[^\x00-\x7f][^\s,\[\]{}:=]*"
+    return f"{key}={re.sub(word, lambda m: repr(m[0]), value)}"
+
+
+def conf_dir() -> Path:
+    """Return the folder of the YAML files: inside an installed package, else beside it."""
+    installed = PACKAGE / "conf"
+    return installed if installed.is_dir() else PACKAGE.parent / "conf"
+
+
+def node_name(cfg: DictConfig, node: str) -> str:
+    """Return the name that a node goes by in paths and figures."""
+    values = cfg[node]
+    name = values.get("name") or values.get("checkpoint") or values["_target_"].rsplit(".")[-1]
+    return str(name).rstrip("/").rsplit("/")[-1]
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """Return a node as a dict, its interpolations resolved."""
+    return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+
+
+def identity_nodes(cfg: DictConfig) -> dict[str, Any]:
+    """Return the plain values that a run's identity is made from."""
+    nodes: dict[str, Any] = {key: cfg[key] for key in ("task_name", "seed")}
+    nodes |= {key: plain(cfg[key]) for key in NOT_IN_RUN_ID}
+    interventions = OmegaConf.to_container(cfg.capture.interventions, resolve=True)
+    return nodes | {"capture": {"method": cfg.capture.method, "interventions": interventions}}
+
+
+def run_id(cfg: DictConfig) -> str:
+    """Return a hash of everything that changes the numbers: not device, workers or style."""
+    return run_id_of(identity_of_run(identity_nodes(cfg)))
+
+
+def run_dir(cfg: DictConfig) -> str:
+    """Return the run's stable directory: outputs/<task>/<model>-<dataset>-<run_id>.
+
+    For `mode=render | summary` with `results=` it is the directory of that result; for a run that
+    an earlier version began under another id, it is that directory.
+    """
+    if cfg.mode in (Mode.render, Mode.summary) and cfg.results:
+        path = Path(cfg.results)
+        return str(path if path.is_dir() else path.parent)
+    place = _place(cfg, run_id(cfg))
+    before = place_before(cfg)
+    if not place.exists() and before.is_dir() and adoptable(before, identity_nodes(cfg)):
+        return str(before)
+    return str(place)
+
+
+def place_before(cfg: DictConfig) -> Path:
+    """Return where schema version 1 had the run with these settings."""
+    return _place(cfg, run_id_before(identity_nodes(cfg)))
+
+
+def _place(cfg: DictConfig, name: str) -> Path:
+    place = f"{node_name(cfg, 'model')}-{node_name(cfg, 'dataset')}-{name}"
+    return Path(cfg.output.root) / cfg.task_name / place
+
+
+def register() -> None:
+    """Make the schema and the resolvers known to Hydra; called when this module is imported."""
+    ConfigStore.instance().store(name="base_config", node=Config)
+    OmegaConf.register_new_resolver("run_dir", lambda *, _root_: run_dir(_root_), replace=True)
+    OmegaConf.register_new_resolver("embedded", lambda path: str(PACKAGE / path), replace=True)
+    # A run keeps the configuration it was made with; drawing it again must not overwrite that.
+    OmegaConf.register_new_resolver(
+        "run_only", lambda value, *, _root_: value if _root_.mode == Mode.run else None,
+        replace=True,
+    )  # fmt: skip
+
+
+def check_root(cfg: DictConfig) -> None:
+    """Check what OmegaConf's types leave open: added keys, ranges, words out of few.
+
+    Raises:
+        ConfigError: names the key and, where it can, the nearest valid one.
+    """
+    _check_keys(cfg, Config, "")
+    for key, low in (("batch_size", 1), ("output.part_size", 1), ("keep_models", 0)):
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value < low:
+            raise ConfigError(f"{key}={OmegaConf.select(cfg, key)}: give at least {low}")
+    if not 0 <= cfg.max_failed_share <= 1:
+        raise ConfigError(f"max_failed_share={cfg.max_failed_share}: give a share from 0 to 1")
+    for key, known in (
+        ("capture.method", ("auto", "eager")),
+        ("capture.verify", ("first", "all", "off")),
+    ):
+        value = OmegaConf.select(cfg, key)
+        if value not in known:
+            near = did_you_mean(str(value), known)
+            raise ConfigError(f"{key}={value!r}: give one of {', '.join(known)}.{near}")
+
+
+def _check_keys(cfg: DictConfig, schema: type, prefix: str) -> None:
+    known = {f.name: f for f in fields(schema)}
+    for key in cfg:
+        if key not in known:
+            raise ConfigError(
+                f"{prefix}{key}: no such key.{did_you_mean(str(key), known)} "
+                f"Known here: {', '.join(known)}"
+            )
+        section = known[key].type
+        if isinstance(section, type) and is_dataclass(section):
+            _check_keys(cfg[key], section, f"{prefix}{key}.")
+
+
+def target_of(node: Mapping[str, Any], key: str) -> Any:
+    """Import and return what a node's `_target_` names.
+
+    Raises:
+        ConfigError: if there is no `_target_` or it cannot be imported.
+    """
+    if "_target_" not in node:
+        raise ConfigError(f"{key}: has no _target_ (the dotted path of its class)")
+    path = str(node["_target_"])
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except ValueError as error:
+        raise ConfigError(f"{key}._target_={path!r}: give a dotted path") from error
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{key}._target_={path}: module {error.name!r} is not installed or not on the path"
+        ) from error
+    except AttributeError as error:
+        near = did_you_mean(name, dir(import_module(module)))
+        raise ConfigError(f"{key}._target_={path}: {module} has no {name!r}.{near}") from error
+
+
+def build(cfg: DictConfig, key: str, **given: Any) -> Any:
+    """Make the object that the node `key` describes, its values checked against the signature.
+
+    Args:
+        cfg: the root.
+        key: the node.
+        given: arguments that the runner gives; those that the class does not take are left out.
+
+    Raises:
+        ConfigError: for an unknown key, a wrong type or a missing value; names key and file.
+    """
+    values = plain(cfg[key])
+    target = target_of(values, key)
+    arguments = check_arguments(target, values, key)
+    parameters = inspect.signature(target).parameters
+    return target(**arguments, **{k: v for k, v in given.items() if k in parameters})
+
+
+def check_arguments(target: Any, values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return the node's values as the types that `target`'s signature asks for.
+
+    Raises:
+        ConfigError: for an unknown key, a wrong type or a missing value.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    parameters = inspect.signature(target, eval_str=True).parameters
+    known = [p for p in parameters if p not in GIVEN_BY_RUNNER]
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in NODE_KEYS and name not in parameters:
+            continue
+        if name not in known:
+            raise ConfigError(
+                f"{key}.{name}: {target.__qualname__} takes no such option."
+                f"{did_you_mean(name, known)} Known: {', '.join(known)}"
+            )
+        annotation = parameters[name].annotation
+        if value == MISSING:
+            raise ConfigError(f"{key}.{name} has no value yet: give {key}.{name}=...")
+        if annotation is inspect.Parameter.empty:
+            checked[name] = value
+            continue
+        try:
+            adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        except Exception:  # a dataclass or model brings its own configuration
+            adapter = TypeAdapter(annotation)
+        try:
+            checked[name] = adapter.validate_python(value)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            expected = problem["msg"].removeprefix("Input should be ")
+            near = did_you_mean(str(value), _words(problem))
+            raise ConfigError(f"{key}.{name}={value!r}: should be {expected}.{near}") from error
+    for name in known:
+        if name not in checked and parameters[name].default is inspect.Parameter.empty:
+            raise ConfigError(f"{key}.{name} is not given: {target.__qualname__} needs it")
+    return checked
+
+
+def _words(problem: Mapping[str, Any]) -> list[str]:
+    """Return the words out of which one was expected, from a literal error's message."""
+    return (
+        str(problem.get("ctx", {}).get("expected", ""))
+        .replace("'", "")
+        .replace(" or ", ", ")
+        .split(", ")
+    )
+
+
+register()

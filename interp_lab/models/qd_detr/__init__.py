@@ -1,0 +1,1 @@
+"""QD-DETR with audio-visual fusion: moment retrieval in a video, its network and checkpoints."""

@@ -1,0 +1,298 @@
+"""The loop over samples: load, prepare, run under capture, reduce, hand to the store.
+
+A sample that fails is recorded with its reason and the rest goes on; a batch that does not fit in
+memory is halved; Ctrl-C and SIGTERM stop after the batch at hand.
+"""
+
+import itertools
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+
+from interp_lab.capture.plans import Intervention, Plan
+from interp_lab.capture.reference import Reference
+from interp_lab.capture.roles import interventions_for
+from interp_lab.capture.session import Capture, watch
+from interp_lab.datasets.base import Dataset, Sample
+from interp_lab.datasets.prints import SamplePrints, loaded_with_print
+from interp_lab.errors import InterpLabError, SampleError, TooManyFailuresError
+from interp_lab.identity.files import Digests
+from interp_lab.models.base import LoadedModel, Prepared, Seen
+from interp_lab.run.contract import Analysis
+from interp_lab.run.progress import Progress
+from interp_lab.store.parts import Failure, PartWriter
+
+log = logging.getLogger(__name__)
+# So many failures are needed before their share can stop a run.
+FEWEST_FAILURES = 10
+
+Loaded = list[tuple[int, Sample]]
+# Place, the sample or what loading it raised, and its fingerprint.
+Attempt = tuple[int, Sample | Exception, str]
+
+
+class Check(Protocol):
+    """What looks at measured batches; `selfcheck.SelfCheck` is the one of a run."""
+
+    def reference(
+        self, prepared: Prepared, plans: Sequence[Mapping[str, Plan]], changed: bool, method: str
+    ) -> Reference | None:
+        """Return what is to watch the batch beside the capture, or None."""
+        ...
+
+    def __call__(
+        self,
+        prepared: Prepared,
+        plans: Sequence[Mapping[str, Plan]],
+        capture: Capture,
+        reference: Reference | None,
+    ) -> None:
+        """Look at a batch that was measured."""
+        ...
+
+
+class Measurement:
+    """Measures samples one batch after the other.
+
+    Args:
+        model, dataset, analysis: the parts of the study.
+        writer: takes finished and failed samples.
+        progress: counts them.
+        batch_size: samples a forward; halved when memory runs out. Batches are cut from the whole
+            data set, not from what is left of it: the same samples meet whatever was done before.
+        max_failed_share: share of failed samples that stops the run.
+        check: is called with each measured batch; the run's checks of itself.
+        method: how attention is captured, `auto` or `eager`.
+        interventions: what to change in every sample, as `capture.roles` reads it.
+        seed: of what a model draws while it runs; each batch starts from it and from its place. A
+            language model's answers start from the seed and their prompt instead.
+        stop: is asked after every batch whether to stop.
+        prints: makes the samples' fingerprints, which are written with the parts.
+
+    Attributes:
+        paths: how captured numbers were made ("lse", "rows", "eager"), by which kernels, and notes.
+        failed: samples that failed.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        dataset: Dataset,
+        analysis: Analysis,
+        writer: PartWriter,
+        progress: Progress,
+        batch_size: int,
+        max_failed_share: float,
+        check: Check | None = None,
+        method: str = "auto",
+        interventions: Sequence[Mapping[str, Any]] = (),
+        seed: int = 0,
+        stop: Callable[[], bool] = lambda: False,
+        prints: SamplePrints | None = None,
+    ) -> None:
+        self.model = model
+        self.dataset = dataset
+        self.analysis = analysis
+        self.writer = writer
+        self.progress = progress
+        self.batch_size = batch_size
+        self.max_failed_share = max_failed_share
+        self.check = check
+        self.method = method
+        self.interventions = interventions
+        self.seed = seed
+        self.stop = stop
+        self.failed = 0
+        self.paths: dict[str, list[str]] = {"paths": [], "kernels": [], "notes": []}
+        self._prints = prints or SamplePrints(dataset, Digests())
+        self._ids = dataset.ids()
+        self._seen = 0
+
+    def run(self, todo: Sequence[int]) -> bool:
+        """Measure the samples at these places, in order; return False if it was stopped.
+
+        Raises:
+            TooManyFailuresError: if too large a share has failed.
+        """
+        with stop_flag() as stopped:
+            try:
+                for loaded in self._loaded_batches(todo):
+                    self._attempt_all(loaded)
+                    if stopped.is_set() or self.stop():
+                        return False
+            finally:
+                self.writer.flush()
+        return True
+
+    def _loaded_batches(self, todo: Sequence[int]) -> Iterator[Loaded]:
+        """Yield loaded samples; the next batch is read while the model works on this one."""
+        size = self.batch_size
+        chunks = [list(places) for _, places in itertools.groupby(todo, lambda i: i // size)]
+        with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
+            following = pool.submit(self._load, chunks[0]) if chunks else None
+            for chunk in [*chunks[1:], None]:
+                if following is None:
+                    return
+                loaded = following.result()
+                following = pool.submit(self._load, chunk) if chunk is not None else None
+                yield self._without_failures(loaded)
+
+    def _load(self, indices: Sequence[int]) -> list[Attempt]:
+        return [(i, *loaded_with_print(self.dataset, self._prints, i)) for i in indices]
+
+    def _without_failures(self, loaded: Sequence[Attempt]) -> Loaded:
+        good: Loaded = []
+        for index, sample, printed in loaded:
+            self.writer.note(self._ids[index], printed)
+            if isinstance(sample, Exception):
+                self._fail(index, "load", sample)
+            else:
+                good.append((index, sample))
+        return good
+
+    def _attempt_all(self, batch: Loaded) -> None:
+        """Measure what was loaded, in batches that fit; the size shrinks when memory runs out."""
+        while batch:
+            now, batch = batch[: self.batch_size], batch[self.batch_size :]
+            self._attempt(now)
+
+    def _attempt(self, batch: Loaded) -> None:
+        """Measure a batch; if it fails, less of it; a single sample that fails is recorded."""
+        try:
+            self._measure(batch)
+            return
+        except SampleError as error:
+            problem: Exception = error
+        except InterpLabError:
+            raise
+        except Exception as error:  # one odd input must not end a run of thousands
+            problem = error
+        out_of_memory = should_reduce_batch_size(problem)
+        if out_of_memory and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            self._fail(batch[0][0], "memory" if out_of_memory else "model", problem)
+            return
+        # The traceback holds the batch's tensors; without this less would not fit either.
+        problem.__traceback__ = None
+        if out_of_memory:
+            self.batch_size = len(batch) // 2
+            log.warning("out of memory with %d samples; trying %d", len(batch), self.batch_size)
+            self._attempt_all(batch)
+            return
+        middle = len(batch) // 2
+        self._attempt(batch[:middle])
+        self._attempt(batch[middle:])
+
+    def _measure(self, batch: Loaded) -> None:
+        samples = [sample for _, sample in batch]
+        torch.manual_seed(self.seed * 1_000_003 + batch[0][0])
+        with torch.inference_mode():
+            prepared = self.model.prepare(samples)
+            plans = [self.analysis.plans(seen.tokens) for seen in prepared.seen]
+            changes = [interventions_for(self.interventions, s.tokens) for s in prepared.seen]
+            reference = None
+            if self.check is not None:
+                changed = any(changes)
+                reference = self.check.reference(prepared, plans, changed, self.method)
+            with watch(self.model, prepared, plans, changes, self.method, reference) as capture:
+                outputs = [{"plain": output} for output in self.model.run(prepared)]
+            rows = list(zip(samples, prepared.seen, capture.rows, strict=True))
+            for name, more in self._variants(prepared, rows, changes).items():
+                for row, output in zip(outputs, more, strict=True):
+                    row[name] = output
+            values = [
+                self.analysis.update(*row, output)
+                for row, output in zip(rows, outputs, strict=True)
+            ]
+            if self.check is not None:
+                self.check(prepared, plans, capture, reference)
+        for key, known in self.paths.items():
+            known += [name for name in capture.how.get(key, ()) if name not in known]
+        finished = zip(batch, values, strict=True)
+        self.writer.add_batch([(index, sample.id, value) for (index, sample), value in finished])
+        for _ in batch:
+            self._seen += 1
+            self.progress.step()
+
+    def _variants(
+        self,
+        prepared: Prepared,
+        rows: Sequence[tuple[Sample, Seen, Mapping[str, Any]]],
+        configured: Sequence[Sequence[Intervention]],
+    ) -> dict[str, Sequence[Any]]:
+        """Run the batch again under each intervention that the analysis asks for.
+
+        What the configuration changes in every sample (`configured`, one entry a row) stays, so
+        that a variant differs from the plain run in its own change alone.
+        """
+        changes = [self.analysis.variants(*row) for row in rows]
+        names = dict.fromkeys(name for change in changes for name in change)
+        outputs: dict[str, Sequence[Any]] = {}
+        for name in names:
+            # A row without this variant runs unchanged beside the others.
+            of_rows = [
+                (*always, *change.get(name, ()))
+                for always, change in zip(configured, changes, strict=True)
+            ]
+            with watch(self.model, prepared, [{} for _ in rows], of_rows):
+                outputs[name] = self.model.run(prepared)
+        return outputs
+
+    def _fail(self, index: int, stage: str, problem: Exception) -> None:
+        expected = isinstance(problem, SampleError)
+        reason = str(problem) if expected else f"{type(problem).__name__}: {problem}"
+        reason = " ".join(reason.split())[:500]
+        sample_id = self._ids[index]
+        log.warning(
+            "sample %s failed (%s): %s", sample_id, stage, reason,
+            exc_info=None if expected else problem,
+        )  # fmt: skip
+        self.writer.fail(Failure(index, sample_id, stage, reason))
+        self._seen += 1
+        self.failed += 1
+        self.progress.step(failed=True)
+        share = self.failed / self._seen
+        if self.failed >= FEWEST_FAILURES and share > self.max_failed_share:
+            raise TooManyFailuresError(
+                f"{self.failed} of {self._seen} samples failed, more than max_failed_share="
+                f"{self.max_failed_share} allows; the last: {sample_id}: {reason}"
+            )
+
+
+@contextmanager
+def stop_flag() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C, or a polite end, into a flag, the second Ctrl-C into an interrupt.
+
+    SIGTERM and SIGUSR2 are left to whoever handles them already: under Slurm, submitit queues the
+    job again and ends it by an exception, after which the finished samples are written as ever.
+    Main thread only.
+    """
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+
+    def stop(number: int, frame: object) -> None:
+        if flag.is_set():
+            raise KeyboardInterrupt
+        flag.set()
+        log.warning("stopping after the batch at hand; Ctrl-C again to stop at once")
+
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, stop)}
+    for name in ("SIGTERM", "SIGUSR2"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            before[number] = signal.signal(number, stop)
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

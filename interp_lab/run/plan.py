@@ -1,0 +1,300 @@
+"""`mode=plan`: what a command would do and need, before a model is loaded.
+
+Counts are exact. Memory is an estimate and says from what: the model's from the shapes of its
+weights, which take no memory for that; the result's from the parts that are finished, or from the
+shapes that the analysis declares. A plan warns and refuses nothing.
+"""
+
+import math
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+from omegaconf import DictConfig
+
+from interp_lab.config.nodes import build, plain, target_of
+from interp_lab.errors import DeviceError, MissingInputError, UnsupportedModelError
+from interp_lab.run.going_on import finished_now
+from interp_lab.run.sweep.record import SweepJob, at_once, swept_jobs
+from interp_lab.run.sweep.sharding import Share, share_of
+from interp_lab.store.rundir import RunDirectory
+from interp_lab.store.sizes import declared_bytes, measured_bytes, readable
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to do.
+
+    Args:
+        place: the run directory.
+        total: samples of the data set.
+        finished: measured already.
+        failed: failed before.
+        jobs: how many samples each job of this command would measure.
+        shares: into how many shares the samples are divided, in this command or another.
+        sources: parts, and the result that would be continued.
+    """
+
+    place: Path
+    total: int
+    finished: int
+    failed: int
+    jobs: Sequence[int]
+    shares: int = 1
+    sources: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model by the shapes of its weights.
+
+    Args:
+        parameters: how many.
+        size: bytes of parameters and buffers; weights that are used twice count once.
+        lengths: how long the axes are that its configuration tells: layer, head, row, col, y, x.
+    """
+
+    parameters: int
+    size: int
+    lengths: Mapping[str, int] = field(default_factory=dict)
+
+
+def plan(cfg: DictConfig, job: SweepJob | None = None) -> str:
+    """Return the plan of a command as text; empty for a job whose sibling tells it.
+
+    Args:
+        cfg: the composed configuration.
+        job: its place in a sweep; jobs that share a run have one plan, which the first gives.
+
+    Raises:
+        InterpLabError: for a mistake in the configuration, or a data set that is not there.
+    """
+    shares = shares_of(cfg, job)
+    if not shares:
+        return ""
+    given = [f"command     {' '.join(job.overrides)}"] if job else []
+    together = at_once(swept_jobs(job.folder)) if job else 1
+    return "\n".join([*given, text_of(cfg, work_of(cfg, shares), together)])
+
+
+def plan_arguments(arguments: Sequence[str], folder: str) -> list[str]:
+    """Return a command line that plans (or looks) where it is typed and leaves nothing behind.
+
+    Whatever launcher was chosen, it starts no jobs elsewhere; what Hydra writes goes to
+    `folder`.
+    """
+    kept = [
+        a
+        for a in arguments
+        if not re.match(r"[+~]*hydra[./]", a) or a.startswith("hydra.searchpath")
+    ]
+    return [
+        *kept,
+        "hydra/launcher=basic",
+        "hydra/job_logging=disabled",
+        "hydra/hydra_logging=disabled",
+        f"hydra.run.dir={folder}",
+        f"hydra.sweep.dir={folder}",
+    ]
+
+
+def shares_of(cfg: DictConfig, job: SweepJob | None) -> list[Share]:
+    """Return the shares of all jobs that share this job's run; none if it is not their first."""
+    own = share_of(cfg, job)
+    if job is None or cfg.shard.index is None:
+        # By the sweep's axis, every share is a job of this command.
+        every = [replace(own, index=i) for i in range(own.count)]
+        return [own] if job is None else every if own.index == 0 else []
+    swept = swept_jobs(job.folder)
+    if "shard.index" not in swept.keys:
+        return [own]
+    place = swept.keys.index("shard.index")
+    rest = [(*o[:place], *o[place + 1 :]) for o in swept.jobs]
+    siblings = [n for n, other in enumerate(rest) if other == rest[job.number]]
+    indices = [int(swept.jobs[n][place].partition("=")[2]) for n in siblings]
+    return [replace(own, index=i) for i in indices] if siblings[0] == job.number else []
+
+
+def work_of(cfg: DictConfig, shares: Sequence[Share]) -> Work:
+    """Return what the jobs with these shares would find to do."""
+    dataset, place = build(cfg, "dataset"), RunDirectory(cfg.output.dir)
+    ids = list(dataset.ids())
+    sources = place.sources() if cfg.resume else []
+    done = finished_now(cfg, place, dataset, sources)
+    failed = {name for name in ids if done.get(name) is False}
+    left = [name not in done or (cfg.retry_failed and name in failed) for name in ids]
+    jobs = [sum(left[i] for i in s.places(len(ids), cfg.batch_size)) for s in shares]
+    finished = sum(bool(done.get(name)) for name in ids)
+    return Work(place.path, len(ids), finished, len(failed), jobs, shares[0].count, sources)
+
+
+def text_of(cfg: DictConfig, work: Work, together: int) -> str:
+    """Return the plan of this work as text, with so many jobs at a time."""
+    lines = [f"plan        {work.place}", *_counts(cfg, work)]
+    warnings: list[str] = []
+    network: Network | None = None
+    try:
+        network = network_of(cfg)
+        lines.append(_model_line(cfg, network))
+    except (MissingInputError, UnsupportedModelError) as error:
+        lines.append(f"model       not estimated: {str(error).partition(' Cause:')[0]}")
+    lines += _device(cfg, network, together, warnings)
+    lines += _results(cfg, network, work, warnings)
+    return "\n".join([*lines, *(f"warning: {warning}" for warning in warnings)])
+
+
+def _counts(cfg: DictConfig, work: Work) -> Iterator[str]:
+    left_out = "" if cfg.retry_failed else " (retry_failed=true tries them again)"
+    failed = f", {work.failed} failed before{left_out}" if work.failed else ""
+    todo = sum(work.jobs)
+    yield f"samples     {work.total}: {work.finished} finished{failed}, {todo} to measure"
+    shares = f" of {work.shares} that share them" if work.shares > 1 else ""
+    yield f"jobs        {len(work.jobs)}{shares}: {_listed(work.jobs)} samples"
+    parts = sum(math.ceil(n / cfg.output.part_size) for n in work.jobs)
+    yield (
+        f"parts       {parts} of up to {cfg.output.part_size} samples; more if these take longer "
+        f"than {cfg.output.part_seconds:g} s"
+    )
+
+
+def _listed(counts: Sequence[int]) -> str:
+    if len(counts) <= 8:
+        return ", ".join(map(str, counts))
+    return f"{min(counts)} to {max(counts)}"
+
+
+def network_of(cfg: DictConfig) -> Network:
+    """Return the model that the configuration describes, by the shapes of its weights.
+
+    The model's class makes it, in `skeleton(weights, values)`: a module on the meta device.
+
+    Raises:
+        MissingInputError: if the checkpoint's configuration is not to be had.
+        UnsupportedModelError: if the class has no `skeleton`.
+    """
+    from interp_lab.models.weights import Weights
+
+    values = plain(cfg.model)
+    target = target_of(values, "model")
+    if not hasattr(target, "skeleton"):
+        raise UnsupportedModelError(f"{target.__qualname__} has no `skeleton`, which would tell")
+    known = {f.name for f in fields(Weights)}
+    weights = Weights(**{k: v for k, v in values.items() if k in known and v is not None})
+    module = target.skeleton(weights, values)
+    parameters = list(module.parameters())
+    size = sum(t.numel() * t.element_size() for t in [*parameters, *module.buffers()])
+    return Network(sum(p.numel() for p in parameters), size, axis_lengths(module.config))
+
+
+def axis_lengths(config: Any) -> dict[str, int]:
+    """Return the lengths of axes that a transformers configuration tells."""
+    text = config.get_text_config()
+    vision = getattr(config, "vision_config", config)
+    lengths = {
+        "layer": getattr(text, "num_hidden_layers", None),
+        "head": getattr(text, "num_attention_heads", None),
+    }
+    side, patch = getattr(vision, "image_size", None), getattr(vision, "patch_size", None)
+    if isinstance(side, int) and isinstance(patch, int):
+        cells = side // patch
+        lengths |= {"row": cells, "col": cells, "row_edge": cells - 1, "col_edge": cells - 1}
+        lengths |= {"y": side, "x": side, "channel": 3}
+    return {axis: n for axis, n in lengths.items() if n is not None}
+
+
+def _model_line(cfg: DictConfig, network: Network) -> str:
+    dtype = cfg.model.get("dtype", "float32")
+    return (
+        f"model       {network.parameters:,} parameters in {dtype}: {readable(network.size)}; "
+        "what a forward needs comes on top"
+    )
+
+
+def _device(
+    cfg: DictConfig, network: Network | None, together: int, warnings: list[str]
+) -> Iterator[str]:
+    from interp_lab.models.base import resolve_device
+
+    try:
+        device = resolve_device(cfg.device)
+    except DeviceError as error:
+        yield f"device      {error}"
+        return
+    name, free = str(device), free_memory(device)
+    if free is None:
+        yield f"device      {name}: its free memory is not known"
+        return
+    if cfg.model.get("device_map"):
+        name, free = "all devices", free_everywhere()
+    yield f"device      {name}: {readable(free)} free"
+    if network is None:
+        return
+    together = together if device.type == "cpu" else 1  # jobs of one accelerator take turns
+    if network.size > free:
+        warnings.append(
+            f"the weights alone need {readable(network.size)} and {name} has {readable(free)} "
+            "free; take a smaller model.dtype, device_map=auto or another device"
+        )
+    elif network.size * together > free:
+        warnings.append(
+            f"{together} jobs at once on {name} need {readable(network.size * together)} for "
+            f"weights and it has {readable(free)} free; run fewer (hydra.launcher.n_jobs)"
+        )
+
+
+def free_memory(device: Any) -> int | None:
+    """Return the bytes that are free on a torch device, or None if it does not tell."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "cpu":
+        return psutil.virtual_memory().available
+    return None
+
+
+def free_everywhere() -> int:
+    """Return the bytes that are free on all accelerators and the CPU, where `auto` may place."""
+    import torch
+
+    cards = range(torch.cuda.device_count())
+    return psutil.virtual_memory().available + sum(torch.cuda.mem_get_info(i)[0] for i in cards)
+
+
+def _results(
+    cfg: DictConfig, network: Network | None, work: Work, warnings: list[str]
+) -> Iterator[str]:
+    measured, samples = measured_bytes(work.sources)
+    at_least = ""
+    if samples:
+        each, how = measured, f"measured on {samples} finished samples"
+    else:
+        analysis = build(cfg, "analysis", seed=cfg.seed, batch_size=cfg.batch_size)
+        lengths = network.lengths if network else {}
+        each, known, unknown = declared_bytes(analysis.fields, lengths)
+        how = f"from the shapes of {len(known)} declared fields"
+        if not analysis.fields:
+            at_least, how = "at least ", "the model decides on the fields; unknown as yet"
+        if unknown:
+            at_least = "at least "
+            how += f"; unknown until the first part: {', '.join(unknown)}"
+    held = each * min(cfg.output.part_size, max(work.jobs, default=0))
+    todo = sum(work.jobs)
+    result = each * (work.finished + todo)
+    yield f"fields      {at_least}{readable(each)} a sample ({how})"
+    yield f"            {at_least}{readable(held)} wait in memory for their part"
+    yield f"result      {at_least}{readable(result)}"
+    folder = next(p for p in (work.place, *work.place.parents) if p.exists())
+    free = shutil.disk_usage(folder).free
+    yield f"disk        {readable(free)} free at {folder}"
+    # While they are merged, parts and the new result lie side by side.
+    needed = each * todo + result
+    if needed > free:
+        warnings.append(
+            f"parts and result need {at_least}{readable(needed)} and {folder} has {readable(free)} "
+            "free; choose another output.root"
+        )

@@ -1,0 +1,206 @@
+"""The pipeline, in reading order: compose, load, measure, merge, export, draw.
+
+The wing with torch is imported inside `work.measure` alone, so that drawing a result again or
+listing it needs neither torch nor transformers; matplotlib is imported where it draws, because
+listing and planning should be quick.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from interp_lab.capture.roles import check_interventions
+from interp_lab.config.nodes import build, check_arguments, check_root, plain, target_of
+from interp_lab.config.schema import Mode
+from interp_lab.errors import ConfigError, FinishedWithFailuresError, StoreError
+from interp_lab.identity.names import each_target, target_of_name
+from interp_lab.identity.run import NOT_IN_RUN_ID
+from interp_lab.libraries.hydra_inside import parsed
+from interp_lab.run.merging import merge_by_hand
+from interp_lab.run.sweep.record import SweepJob
+from interp_lab.run.work import command_of, work_on
+from interp_lab.store.places import safe_name
+from interp_lab.store.results import open_results
+from interp_lab.store.rundir import RunDirectory
+from interp_lab.store.summary import summary
+
+# The nodes that a stored number depends on.
+MEASURED = ("model", "dataset", "analysis")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did.
+
+    Args:
+        results: path of the result; None if another job makes it.
+        measured: samples in it, or those that this job measured.
+        failed: samples that could not be measured.
+        figures: the files that were drawn.
+        missing: samples that nobody has measured yet.
+    """
+
+    results: Path | None
+    measured: int
+    failed: int
+    figures: tuple[Path, ...] = ()
+    missing: int = 0
+
+    def complain(self) -> None:
+        """Raise for samples that failed or are missing.
+
+        Raises:
+            FinishedWithFailuresError: with how many, and what lists them.
+        """
+        if self.missing:
+            raise FinishedWithFailuresError(
+                f"{self.measured} samples merged, {self.missing} not measured yet; the command of "
+                "the run goes on with them"
+            )
+        if self.failed:
+            place = self.results or "..., once the last job has merged,"
+            raise FinishedWithFailuresError(
+                f"{self.measured} samples measured, {self.failed} failed; "
+                f"mode=summary results={place} lists them"
+            )
+
+
+def run_study(
+    cfg: DictConfig, overrides: list[str] | None = None, job: SweepJob | None = None
+) -> Outcome:
+    """Do what the configuration says: measure, plan, merge, draw again, list, or look around.
+
+    Args:
+        cfg: the composed configuration.
+        job: what this is in a sweep; None outside of one.
+        overrides: what the user typed; `mode=render` applies it to the style that is stored.
+
+    Raises:
+        InterpLabError: one line that says what is wrong, where, and what to do.
+    """
+    check_root(cfg)
+    if cfg.mode == Mode.run:
+        return measure_study(cfg, job)
+    if cfg.mode == Mode.plan:
+        # A plan needs what the machine has free, which nothing else here does.
+        from interp_lab.run.plan import plan
+
+        text = plan(cfg, job)
+        print(text) if text else None
+        return Outcome(None, 0, 0)
+    if cfg.mode == Mode.doctor:
+        from interp_lab.doctor.checkup import report
+
+        report(Path(cfg.output.root), as_json=cfg.doctor.json)
+        return Outcome(None, 0, 0)
+    if cfg.mode == Mode.merge:
+        return merge_study(cfg, job)
+    path = Path(cfg.results) if cfg.results else RunDirectory(cfg.output.dir).results
+    if path.suffix.lstrip(".") in cfg.importers:
+        return draw_study(cfg, imported(cfg, path))
+    with open_results(path) as results:
+        if cfg.mode == Mode.summary:
+            print(summary(results))
+            return Outcome(results.path, len(results), len(results.failures))
+        stored = stored_config(results.attributes["config"])
+        path = results.path
+    return draw_study(restyled(stored, cfg, overrides or []), path)
+
+
+def stored_config(text: str) -> DictConfig:
+    """Return a result's configuration, its classes and figures by today's dotted paths.
+
+    Raises:
+        StoreError: if one of them is not known to this version.
+    """
+    found = plain(cast(DictConfig, OmegaConf.create(text)))
+    return cast(DictConfig, OmegaConf.create(each_target(found, target_of_name)))
+
+
+def measure_study(cfg: DictConfig, job: SweepJob | None) -> Outcome:
+    """Measure what is left of this job's share; draw the result, if this job made it."""
+    style_of(cfg)
+    check_interventions(plain(cfg.capture)["interventions"])
+    done = work_on(cfg, job)
+    if done.last:
+        return draw_study(cfg, done.place.results)
+    return Outcome(None, done.measured, done.failed)
+
+
+def merge_study(cfg: DictConfig, job: SweepJob | None) -> Outcome:
+    """Merge by hand what is finished, and draw it."""
+    if cfg.results:
+        raise ConfigError("results: mode=merge takes the command of the run instead, with its keys")
+    style_of(cfg)
+    place = RunDirectory(cfg.output.dir)
+    with place.held():
+        missing = merge_by_hand(cfg, place, build(cfg, "dataset"), command_of(job))
+    return replace(draw_study(cfg, place.results), missing=missing)
+
+
+def draw_study(cfg: DictConfig, path: Path) -> Outcome:
+    """Draw a result as the visualization node says."""
+    from interp_lab.visualization.draw import draw_all
+
+    style, figures = style_of(cfg)
+    drawn = draw_all(path, figures, style, path.parent / "figures", plain(cfg.select))
+    with open_results(path) as results:
+        return Outcome(path, len(results), len(results.failures), tuple(drawn))
+
+
+def style_of(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
+    """Return the style and the figures of the visualization node, every value checked.
+
+    Raises:
+        ConfigError: for a value that could only fail later.
+    """
+    from interp_lab.visualization.draw import check_figures
+
+    values = plain(cfg.visualization)
+    figures = values.pop("figures", None) or {}
+    target = target_of(values, "visualization")
+    style = target(**check_arguments(target, values, "visualization"))
+    check_figures(figures)
+    return style, figures
+
+
+def imported(cfg: DictConfig, path: Path) -> Path:
+    """Make a result of a file of another tool, as the task's `importers` say; return its path."""
+    if not path.is_file():
+        raise StoreError(f"results={path}: no such file")
+    suffix = path.suffix.lstrip(".")
+    importer = target_of({"_target_": cfg.importers[suffix]}, f"importers.{suffix}")
+    # Files of one name from several folders stay apart by the hash of their path.
+    place = safe_name(f"{path.absolute()}")[-6:]
+    folder = Path(cfg.output.root) / cfg.task_name / f"imported-{path.stem}-{place}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return importer(path, folder)
+
+
+def restyled(stored: DictConfig, composed: DictConfig, overrides: list[str]) -> DictConfig:
+    """Return the configuration that a result is drawn with again.
+
+    It is the one that is stored with the result, changed by what the user typed below
+    `visualization` and `select`; a whole `visualization=` or `experiment=` replaces it.
+    """
+    typed = parsed(overrides)
+    if any(o.key in ("visualization", "experiment") for o in typed):
+        stored.visualization = composed.visualization
+        return stored
+    for override in typed:
+        key = override.key
+        node, _, option = key.partition(".")
+        # Without `results` these keys say which run is meant; what they cannot do is change it.
+        if option and node in MEASURED and (composed.results or option in NOT_IN_RUN_ID[node]):
+            raise ConfigError(
+                f"{override.text}: mode=render draws numbers that are stored; give "
+                "visualization.KEY or select.KEY, or measure anew with mode=run"
+            )
+        if not key.startswith(("visualization.", "select.")):
+            continue
+        if override.deletes:
+            raise ConfigError(f"{override.text}: set {key}=null instead of deleting it")
+        OmegaConf.update(stored, key, override.value, force_add=True)
+    return stored

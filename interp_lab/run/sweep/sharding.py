@@ -1,0 +1,114 @@
+"""Which samples a job measures: the jobs of a sweep that differ in the device alone share them.
+
+A share is made of whole batches of the data set's order, dealt out like cards. So it is known
+before any job begins, workers that start late or come back overlap with nobody, and a batch holds
+the same samples however many jobs there are: to the last bit, the numbers are those of one job.
+"""
+
+from dataclasses import dataclass
+
+from omegaconf import DictConfig, OmegaConf
+
+from interp_lab.config.nodes import run_dir
+from interp_lab.errors import ConfigError, did_you_mean
+from interp_lab.libraries.hydra_inside import parsed
+from interp_lab.run.sweep.record import SweepJob, SweptJobs, record_of, swept_jobs
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of the samples; by default all of them.
+
+    Args:
+        index: of the share, from 0 on.
+        count: shares that there are.
+        why: where this follows from, for the log.
+    """
+
+    index: int = 0
+    count: int = 1
+    why: str = ""
+
+    def places(self, n: int, batch_size: int) -> list[int]:
+        """Return the places of this share's samples among `n`, in order."""
+        return [i for i in range(n) if (i // batch_size) % self.count == self.index]
+
+    def __str__(self) -> str:
+        return f"samples {self.index + 1} of {self.count} ({self.why})"
+
+
+def share_of(cfg: DictConfig, job: SweepJob | None) -> Share:
+    """Return the share of a job.
+
+    Args:
+        cfg: the job's configuration.
+        job: its place in a sweep; None outside of one.
+
+    Raises:
+        ConfigError: if `shard` contradicts itself, or its axis changes the numbers.
+    """
+    shard = cfg.shard
+    if shard.index is not None or shard.count is not None:
+        return _by_hand(shard.index, shard.count, job)
+    if shard.axis is None:
+        return Share()
+    _check_axis(cfg)
+    if job is None:
+        return Share()
+    swept = swept_jobs(job.folder)
+    if shard.axis not in swept.keys:
+        return Share()
+    return _among_siblings(cfg, job, swept)
+
+
+def _by_hand(index: int | None, count: int | None, job: SweepJob | None) -> Share:
+    if index is None or count is None:
+        given, other = ("count", "index") if index is None else ("index", "count")
+        raise ConfigError(f"shard.{given} is given without shard.{other}: give both or neither")
+    if count < 1 or not 0 <= index < count:
+        raise ConfigError(f"shard.index={index}: give 0 to shard.count - 1, which is {count - 1}")
+    return Share(index, count, f"shard.index {index} of {count}")
+
+
+def _check_axis(cfg: DictConfig) -> None:
+    axis = cfg.shard.axis
+    missing = object()
+    value = OmegaConf.select(cfg, axis, default=missing)
+    if value is missing:
+        raise ConfigError(f"shard.axis={axis}: no such key.{did_you_mean(axis, map(str, cfg))}")
+    if isinstance(value, DictConfig):
+        raise ConfigError(f"shard.axis={axis}: {_CHANGES}")
+
+
+_CHANGES = (
+    "jobs that differ in it do not measure the same numbers, so they cannot share the samples; "
+    "use a key such as device"
+)
+
+
+def _among_siblings(cfg: DictConfig, job: SweepJob, swept: SweptJobs) -> Share:
+    place = swept.keys.index(cfg.shard.axis)
+    if job.number >= len(swept.jobs) or swept.jobs[job.number] != job.overrides:
+        raise ConfigError(
+            f"shard.axis={cfg.shard.axis}: job {job.number} of this sweep is not the one that "
+            f"{record_of(job.folder)} tells of; give shard.index and "
+            "shard.count, or shard.axis=null"
+        )
+
+    def rest(overrides: tuple[str, ...]) -> tuple[str, ...]:
+        return overrides[:place] + overrides[place + 1 :]
+
+    # A value may stand twice, so a job is known by its number, not by its value.
+    siblings = [n for n, o in enumerate(swept.jobs) if rest(o) == rest(job.overrides)]
+    overrides = parsed([swept.jobs[n][place] for n in siblings])
+    here = run_dir(cfg)
+    for override in overrides:
+        other = cfg.copy()
+        OmegaConf.update(other, cfg.shard.axis, override.value)
+        if run_dir(other) != here:
+            raise ConfigError(f"shard.axis={cfg.shard.axis}: {_CHANGES}")
+    values = [override.values[0] for override in overrides]
+    index = siblings.index(job.number)
+    if len(siblings) == 1:
+        return Share()
+    return Share(index, len(siblings), f"{cfg.shard.axis} {values[index]} of {','.join(values)}")

@@ -1,0 +1,275 @@
+"""A job's work: claim a share, measure what is left of it, merge if it was the last.
+
+The wing with torch is imported where a model is needed, which is not the case when all samples are
+finished.
+"""
+
+import json
+import logging
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+
+from interp_lab.config.nodes import build, node_name, plain
+from interp_lab.datasets.prints import SamplePrints
+from interp_lab.errors import ConfigError, StoppedByUserError, StoreError
+from interp_lab.identity.weights import weights_identity
+from interp_lab.run.going_on import (
+    check_identity,
+    count,
+    keep_digests,
+    known_digests,
+    listed,
+    say_which_run,
+    standing_of,
+)
+from interp_lab.run.merging import conclude
+from interp_lab.run.progress import Progress
+from interp_lab.run.sweep.record import SweepJob
+from interp_lab.run.sweep.sharding import Share, share_of
+from interp_lab.store.parts import PartWriter, list_parts, stored_samples
+from interp_lab.store.provenance import now
+from interp_lab.store.rundir import Claim, RunDirectory
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a job did.
+
+    Args:
+        place: the run's directory.
+        last: this job made the result, or is the one to draw it.
+        measured, failed: samples of this job.
+    """
+
+    place: RunDirectory
+    last: bool
+    measured: int
+    failed: int
+
+
+def command_of(job: SweepJob | None) -> str:
+    """Return the identity of the sweep that a job works for, or a new one for a job by itself."""
+    return job.sweep if job else uuid.uuid4().hex[:12]
+
+
+def work_on(cfg: DictConfig, job: SweepJob | None) -> Done:
+    """Measure what is left of this job's share; merge, if all samples are finished then.
+
+    Raises:
+        StoreError: if another process works on the same samples.
+    """
+    share = share_of(cfg, job)
+    if share.count > 1 and job is None and not cfg.resume:
+        raise ConfigError(
+            "resume=false: shares of separate commands cannot know what another began anew; sweep "
+            f"shard.index={','.join(map(str, range(share.count)))} in one command"
+        )
+    dataset = build(cfg, "dataset")
+    place = RunDirectory(cfg.output.dir)
+    command = command_of(job)
+    claim = Claim(share.index, share.count, cfg.batch_size, command, job.command if job else None)
+    failed = 0
+    prints = SamplePrints(dataset, known_digests(place))
+    with place.claimed(claim) as lock:
+        with place.held():
+            say_which_run(cfg, place)
+        todo, open_shares = left_to_do(cfg, place, prints, list(dataset.ids()), share, command)
+        if todo:
+            failed = measure(cfg, place, dataset, prints, todo, job)
+        elif open_shares:
+            check_device(cfg)
+        with place.held():
+            lock.release()
+            last = finish(cfg, place, dataset, prints, share, command, in_sweep=job is not None)
+            keep_digests(place, prints.digests)
+    return Done(place, last, len(todo) - failed, failed)
+
+
+def left_to_do(
+    cfg: DictConfig,
+    place: RunDirectory,
+    prints: SamplePrints,
+    ids: list[str],
+    share: Share,
+    command: str,
+) -> tuple[list[int], bool]:
+    """Return the places of this share's samples to measure, and whether any share has some."""
+    with place.held():
+        if not cfg.resume and place.begin_anew(command):
+            log.info("resume=false: beginning anew; an old result stays until the new is whole")
+        stored = stored_samples(place.sources())
+    mine = share.places(len(ids), cfg.batch_size)
+    standing = standing_of(cfg, stored, ids, prints, mine)
+    standing.say()
+    done = standing.done
+    todo = [i for i in mine if ids[i] not in done or (cfg.retry_failed and not done[ids[i]])]
+    if share.count > 1:
+        log.info("%s: %d of %d, %d to do", share, len(mine), len(ids), len(todo))
+    elif done:
+        log.info("%d of %d samples were measured before; going on", len(mine) - len(todo), len(ids))
+    failed = {n for n, held in stored.items() if not any(one.measured for one in held)}
+    others = (n not in stored or (cfg.retry_failed and n in failed) for n in ids)
+    return todo, bool(todo) or any(others)
+
+
+def check_device(cfg: DictConfig) -> None:
+    """Refuse a device that is not there, also for a job that has nothing to measure on it."""
+    from interp_lab.models.base import resolve_device
+
+    resolve_device(cfg.device)
+
+
+def measure(
+    cfg: DictConfig,
+    place: RunDirectory,
+    dataset: Any,
+    prints: SamplePrints,
+    todo: list[int],
+    job: SweepJob | None,
+) -> int:
+    """Measure the samples in `todo` with the model; return how many failed."""
+    from interp_lab.doctor.first import prove_capture
+    from interp_lab.models.base import resolve_device
+    from interp_lab.models.loading import load_on, make_current
+    from interp_lab.run.kept import KEPT, accelerators
+
+    device = resolve_device(cfg.device)
+    node = plain(cfg.model)
+
+    def load() -> Any:
+        prove_capture(cfg, device)
+        log.info("loading %s on %s", node_name(cfg, "model"), device)
+        model = load_on(
+            device, node_name(cfg, "model"),
+            lambda: build(cfg, "model", device=device, seed=cfg.seed),
+        )  # fmt: skip
+        check_identity(cfg, place)
+        return model
+
+    def work(model: Any) -> int:
+        # A kept model may have waited while another device was current.
+        make_current(device)
+        return measure_with(cfg, place, dataset, prints, todo, job, model)
+
+    kept_by = {"model": node, "weights": weights_identity(node)}
+    return KEPT.use(
+        kept_by | {"device": str(device), "seed": cfg.seed},
+        accelerators(device, node.get("device_map")),
+        load,
+        work,
+        models_to_keep(cfg, job),
+    )
+
+
+def models_to_keep(cfg: DictConfig, job: SweepJob | None) -> int:
+    """Return how many models this process keeps for its next jobs."""
+    if cfg.keep_models is not None:
+        return cfg.keep_models
+    return 1 if job else 0
+
+
+def measure_with(
+    cfg: DictConfig,
+    place: RunDirectory,
+    dataset: Any,
+    prints: SamplePrints,
+    todo: list[int],
+    job: SweepJob | None,
+    model: Any,
+) -> int:
+    """Measure the samples in `todo` and write their parts; return how many failed."""
+    from interp_lab.doctor.versions import untested
+    from interp_lab.run.measure import Measurement
+    from interp_lab.run.selfcheck import SelfCheck
+
+    started = now()
+    analysis = build(cfg, "analysis", seed=cfg.seed, batch_size=cfg.batch_size)
+    notes = [*untested(), *model.notes, *analysis.check(model)]
+    for note in notes:
+        log.warning(note)
+    settings = plain(cfg.capture)
+    check = SelfCheck(model, settings["live_check"], settings["verify"])
+
+    def about() -> dict[str, str]:
+        return {
+            "notes": json.dumps(notes),
+            "device": str(model.device),
+            "capture": json.dumps(measurement.paths),
+            "checks": json.dumps(check.found),
+            "started": started,
+        }
+
+    output = cfg.output
+    writer = PartWriter(place.parts, analysis.fields, output.part_size, output.part_seconds, about)
+    with Progress(len(todo), position=job.number if job else 0) as progress:
+        measurement = Measurement(
+            model,
+            dataset,
+            analysis,
+            writer,
+            progress,
+            cfg.batch_size,
+            cfg.max_failed_share,
+            check,
+            settings["method"],
+            settings["interventions"],
+            cfg.seed,
+            job.stopped if job else lambda: False,
+            prints,
+        )
+        if not measurement.run(todo):
+            raise StoppedByUserError(
+                f"stopped with {progress.done} of {len(todo)} samples finished; "
+                "the same command goes on"
+            )
+    return measurement.failed
+
+
+def finish(
+    cfg: DictConfig,
+    place: RunDirectory,
+    dataset: Any,
+    prints: SamplePrints,
+    share: Share,
+    command: str,
+    in_sweep: bool,
+) -> bool:
+    """Merge if this was the last job; return whether the result is this job's to draw.
+
+    The directory is held, and the job has let go of its share.
+    """
+    # A sample that failed before counts as finished, so it takes a note that it was tried again.
+    waits = cfg.retry_failed and in_sweep and share.count > 1
+    if waits:
+        place.note_retried(command, share.index)
+    workers = place.workers()
+    if workers:
+        log.info("share finished; %d jobs are at work, the last one merges", len(workers))
+        return False
+    ids = list(dataset.ids())
+    stored = stored_samples(place.sources())
+    standing = standing_of(cfg, stored, ids, prints, range(len(ids)))
+    missing = [name for name in ids if name not in standing.done]
+    own = {ids[i] for i in share.places(len(ids), cfg.batch_size)}
+    changed = [name for name in missing if name in own]
+    if changed:
+        raise StoreError(
+            f"{place.path}: {count(len(changed))} changed while the others were measured "
+            f"({listed(changed)}); run the same command again, which measures them again"
+        )
+    if missing or (waits and place.retried(command) < share.count):
+        log.info(
+            "share finished; the last job merges (%d samples of other shares left)", len(missing)
+        )
+        return False
+    if list_parts(place.parts) or not place.result_counts() or standing.gone:
+        conclude(cfg, place, dataset, standing, command)
+        return True
+    place.clear_parts()
+    # Nothing was left to do, for none of the jobs: one of them draws.
+    return share.count == 1 or (share.index == 0 and place.merged_by() != command)

@@ -1,0 +1,1 @@
+"""Figures of avigate, from a result alone."""

@@ -1,0 +1,176 @@
+"""clip_similarity: how alike are a vision tower's patch tokens to their neighbours and to CLS?
+
+Tokens are the hidden states of one layer, by default the last before the final layer norm.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from interp_lab.capture.plans import HiddenPlan, Intervention
+from interp_lab.datasets.base import Sample
+from interp_lab.errors import ConfigError, UnsupportedModelError
+from interp_lab.fields import CellMap, DownEdgeMap, Field, Picture, RightEdgeMap, Scalar
+from interp_lab.models.base import LoadedModel, Seen
+from interp_lab.statistics.streaming import RunningMoments, histogram
+from interp_lab.store.results import Results
+from interp_lab.tokens import TokenMap
+
+Metric = Literal["cosine", "dot_product"]
+MAPS: dict[str, tuple[type[Field], str]] = {
+    "horizontal_right": (RightEdgeMap, "similarity to the right neighbour"),
+    "vertical_down": (DownEdgeMap, "similarity to the neighbour below"),
+    "cls_similarity": (CellMap, "similarity to CLS"),
+}
+
+
+def similarity(a: torch.Tensor, b: torch.Tensor, metric: Metric) -> torch.Tensor:
+    """Return the similarity of vectors, in float32.
+
+    Args:
+        a, b: (..., d_model); they broadcast.
+        metric: `cosine` (a.b / |a||b|) or `dot_product` (a.b, in squared activation units).
+
+    Returns:
+        (...)
+    """
+    a, b = a.float(), b.float()
+    return F.cosine_similarity(a, b, dim=-1) if metric == "cosine" else (a * b).sum(-1)
+
+
+def neighbour_maps(cells: torch.Tensor, metric: Metric) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return every cell's similarity to its right neighbour and to the one below.
+
+    Args:
+        cells: (rows, cols, d_model).
+        metric: see `similarity`.
+
+    Returns:
+        (rows, cols - 1) and (rows - 1, cols).
+    """
+    right = similarity(cells[:, :-1], cells[:, 1:], metric)
+    down = similarity(cells[:-1], cells[1:], metric)
+    return right, down
+
+
+class ClipSimilarity:
+    """Neighbour and CLS similarity maps of one hidden layer.
+
+    Args:
+        metric: `cosine` or `dot_product`.
+        layer: hidden state; 0 = what the first layer reads, n = after layer n, -1 = the last.
+        keep_picture: store the crop that the model saw (uint8, compressed).
+    """
+
+    def __init__(
+        self, metric: Metric = "cosine", layer: int = -1, keep_picture: bool = True
+    ) -> None:
+        self.metric: Metric = metric
+        self.layer = layer
+        self.keep_picture = keep_picture
+        self.definitions = {name: f"clip_similarity.{name}/1 ({metric})" for name in MAPS}
+        maps = [
+            kind(name, about, definition=self.definitions[name])
+            for name, (kind, about) in MAPS.items()
+        ]
+        means = [
+            Scalar(f"mean_{name}", f"mean {about}", definition=self.definitions[name])
+            for name, (_, about) in MAPS.items()
+        ]
+        self.fields: Sequence[Field] = [*maps, *means, Picture("picture", "as the model saw it")]
+        self._hookpoint = ""
+
+    def check(self, model: LoadedModel) -> list[str]:
+        """Settle the layer; return a note if the model has no CLS token.
+
+        Raises:
+            ConfigError: if the model has no such layer.
+            UnsupportedModelError: if its hidden states cannot be watched.
+        """
+        layers = [name for name in model.hookpoints if name.startswith("hidden.")]
+        if not layers:
+            raise UnsupportedModelError(
+                f"task=clip_similarity: {type(model).__name__} names no hidden states; choose a "
+                "vision tower such as model=clip_vit_large_patch14"
+            )
+        if not -len(layers) <= self.layer < len(layers):
+            raise ConfigError(
+                f"analysis.layer={self.layer}: this model has hidden states 0 to "
+                f"{len(layers) - 1} (or -1 to -{len(layers)} from the end)"
+            )
+        self._hookpoint = f"hidden.{self.layer % len(layers)}"
+        if not getattr(model, "has_cls", True):
+            return ["this tower has no CLS token: cls_similarity is not given"]
+        return []
+
+    def plans(self, tokens: TokenMap) -> dict[str, HiddenPlan]:
+        """Watch one hidden state and reduce it to the maps on the device."""
+        rows, cols = tokens.grids[0]
+        cells, cls = list(tokens.where(role="image")), tokens.where(role="cls")
+
+        def reduce(hidden: torch.Tensor) -> dict[str, torch.Tensor]:
+            grid = hidden[cells].view(rows, cols, -1)
+            right, down = neighbour_maps(grid, self.metric)
+            maps = {"horizontal_right": right, "vertical_down": down}
+            if cls:
+                maps["cls_similarity"] = similarity(grid, hidden[cls[0]], self.metric)
+            return maps
+
+        return {"maps": HiddenPlan(self._hookpoint, reduce)}
+
+    def variants(
+        self, sample: Sample, seen: Seen, captured: Mapping[str, Any]
+    ) -> dict[str, tuple[Intervention, ...]]:
+        """Nothing is changed in this study."""
+        return {}
+
+    def update(
+        self, sample: Sample, seen: Seen, captured: Mapping[str, Any], outputs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the maps, their means, and the picture."""
+        values: dict[str, Any] = {k: v.cpu().numpy() for k, v in captured["maps"].items()}
+        values |= {f"mean_{name}": array.mean() for name, array in values.items()}
+        if self.keep_picture:
+            values["picture"] = seen.pictures[0]
+        return values
+
+    def compute(self, results: Results) -> list[tuple[Field, Any]]:
+        """Return mean and standard deviation maps over the samples, and pooled histograms."""
+        names = [name for name in MAPS if name in results.fields]
+        moments = {name: RunningMoments() for name in names}
+        for block in results.stream(names):
+            for name, values in block.items():
+                moments[name].update(values)
+        aggregates: list[tuple[Field, Any]] = []
+        for name in names:
+            kind, about = MAPS[name]
+            definition = self.definitions[name]
+            aggregates += [
+                (kind(f"mean_{name}", f"mean {about}", definition=definition), moments[name].mean),
+                (kind(f"std_{name}", f"std of {about}", definition=definition), moments[name].std),
+                histogram(results, name, moments[name].lowest, moments[name].highest),
+            ]
+        return aggregates
+
+    def export(self, results: Results, folder: Path) -> None:
+        """Write `similarities.npz` of each sample, with the names that earlier scripts read."""
+        from interp_lab.store.places import sample_folder
+
+        for row, sample_id in enumerate(results.sample_ids):
+            maps = {name: results.read(name, row) for name in MAPS if name in results.fields}
+            right, down = maps["horizontal_right"], maps["vertical_down"]
+            grid = len(right)
+            place = sample_folder(folder, results, sample_id)
+            place.mkdir(parents=True, exist_ok=True)
+            np.savez(
+                place / "similarities.npz",
+                horizontal_left=right,
+                vertical_up=down,
+                grid_size=grid,
+                num_patches=grid * grid,
+                **maps,
+            )

@@ -1,0 +1,1 @@
+"""Figures of clip_similarity, from a result alone."""

@@ -1,0 +1,195 @@
+"""scienceqa: which head of each layer looks hardest at the image, over a data set of questions.
+
+Attention is read on the prompt alone; n_layers x n_heads numbers of a sample leave the device. How
+hard a head looks is one of the named definitions below. Looking is not using: `knockout` blocks
+the image from heads and measures what that does to the answer.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from interp_lab.capture.plans import AttentionPlan, Intervention
+from interp_lab.capture.reduce import Max, Sum
+from interp_lab.datasets.answers import parse_letter
+from interp_lab.datasets.base import Sample
+from interp_lab.errors import ConfigError, UnsupportedModelError
+from interp_lab.fields import Category, Field, HeadIndex, HeadScores, LayerCurve, Scalar
+from interp_lab.models.base import AnsweringModel, LoadedModel, Seen
+from interp_lab.statistics.heads import head_margins, winners
+from interp_lab.store.results import Results
+from interp_lab.studies.scienceqa.exports import export
+from interp_lab.studies.scienceqa.knockout import Knockout, image_block
+from interp_lab.studies.scienceqa.numbers import aggregates
+from interp_lab.tokens import TokenMap
+
+Definition = Literal[
+    "max_text_to_image", "last_token_image_mass", "text_to_image_mean", "image_to_text_mean"
+]
+# T: the positions outside the image span, I: the image span, A: the pattern on the prompt.
+ABOUT: dict[str, str] = {
+    "max_text_to_image": "largest attention from a text token to an image token",
+    "last_token_image_mass": "attention of the last prompt token on the image",
+    "text_to_image_mean": "mean attention of a text token after the image on the image",
+    "image_to_text_mean": "mean attention of an image token on the text",
+}
+NO_WINNER = -1
+
+
+def head_plan(definition: Definition, tokens: TokenMap) -> AttentionPlan | None:
+    """Return what to watch for a definition, or None if this input has no image.
+
+    Definitions, per layer l and head h:
+        max_text_to_image: max over q in T, k in I of A[l, h, q, k]; T empty -> all positions.
+        last_token_image_mass: sum over k in I of A[l, h, last, k].
+        text_to_image_mean: mean over q in T after the image of the sum over k in I.
+        image_to_text_mean: mean over q in I of the sum over k in T.
+    The two means are sums here; `scores_of` divides them by the number of queries.
+    """
+    image = tokens.where(modality="image")
+    if not image:
+        return None
+    text = tokens.others(image)
+    if definition == "max_text_to_image":
+        return AttentionPlan(text or image, image, Max(over=("query", "key")))
+    if definition == "last_token_image_mass":
+        return AttentionPlan((len(tokens) - 1,), image, Sum(over=("query", "key")))
+    if definition == "text_to_image_mean":
+        after = tuple(q for q in text if q > image[-1])
+        return AttentionPlan(after or image, image, Sum(over=("query", "key")))
+    return AttentionPlan(image, text or image, Sum(over=("query", "key")))
+
+
+def scores_of(definition: Definition, plan: AttentionPlan, reduced: np.ndarray) -> np.ndarray:
+    """Return the scores (layer, head) of what the plan's reducer gave."""
+    if definition in ("text_to_image_mean", "image_to_text_mean"):
+        assert isinstance(plan.queries, tuple)
+        return reduced / len(plan.queries)
+    return reduced
+
+
+class ScienceQAHeads:
+    """Head statistics of a vision-language model on multiple-choice questions.
+
+    Args:
+        definition: how hard a head looks at the image.
+        top_k: heads a layer that the text report and the figures name.
+        near_tie: a layer's winner is a near-tie if (first - second) / first is below this.
+        knockout: block the image from the `winners` of each sample, from as many `random` heads of
+            the same layers, or from named [layer, head] pairs; null = measure only.
+        knockout_heads: how many winning heads are blocked.
+        bootstrap: resamples of the intervals.
+        seed: of random heads, resamples and splits.
+    """
+
+    def __init__(
+        self,
+        definition: Definition = "max_text_to_image",
+        top_k: int = 5,
+        near_tie: float = 0.01,
+        knockout: Literal["winners", "random"] | list[tuple[int, int]] | None = None,
+        knockout_heads: int = 4,
+        bootstrap: int = 2000,
+        seed: int = 0,
+    ) -> None:
+        if top_k < 1 or knockout_heads < 1 or bootstrap < 100:
+            raise ConfigError("analysis: top_k and knockout_heads from 1 on, bootstrap from 100 on")
+        self.definition: Definition = definition
+        self.top_k = top_k
+        self.near_tie = near_tie
+        self.bootstrap = bootstrap
+        self.seed = seed
+        self.knockout = Knockout(knockout, knockout_heads, seed) if knockout else None
+        named = f"scienceqa.{definition}/1"
+        self.definitions = {
+            "scores": named,
+            "max_head_per_layer": f"argmax of {named}, first on ties",
+        }
+        self.fields: Sequence[Field] = [
+            HeadScores("scores", ABOUT[definition], definition=named),
+            HeadIndex("max_head_per_layer", "head that looks hardest at the image"),
+            LayerCurve("margin", "lead of the first head over the second", definition=named),
+            Scalar("image_token_start", "first image token", dtype="int64"),
+            Scalar("image_token_end", "end of the image tokens", dtype="int64"),
+            Category("image_file", "image file"),
+            Category("answer", "right answer"),
+            Category("predicted", "model's answer"),
+            Category("output", "what the model wrote"),
+            Scalar("correct", "answered correctly", dtype="int64"),
+            *(self.knockout.fields if self.knockout else ()),
+        ]
+
+    def check(self, model: LoadedModel) -> list[str]:
+        """Accept models that answer in words.
+
+        Raises:
+            UnsupportedModelError: for a model without a language part.
+        """
+        if not isinstance(model, AnsweringModel):
+            raise UnsupportedModelError(
+                f"task=scienceqa: {type(model).__name__} does not answer; choose a model such as "
+                "model=llava_1_5_7b or model=tiny_llava"
+            )
+        self._token_of = model.token_of
+        self._shape = (model.n_layers, model.n_heads)
+        return []
+
+    def plans(self, tokens: TokenMap) -> dict[str, AttentionPlan]:
+        """Watch one block of the prompt, reduced to a number a head."""
+        plan = head_plan(self.definition, tokens)
+        return {"heads": plan} if plan else {}
+
+    def variants(
+        self, sample: Sample, seen: Seen, captured: Mapping[str, Any]
+    ) -> dict[str, tuple[Intervention, ...]]:
+        """Return the knock-outs that the sample is answered again under."""
+        if not self.knockout or "heads" not in captured:
+            return {}
+        scores = self._scores(seen.tokens, captured)
+        chosen = self.knockout.heads(sample.id, scores, winners(scores))
+        return {name: image_block(seen.tokens, heads) for name, heads in chosen.items()}
+
+    def update(
+        self, sample: Sample, seen: Seen, captured: Mapping[str, Any], outputs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return scores, winners and the answer of one sample.
+
+        A sample without an image has scores 0 (no attention falls on an empty span) and no winner.
+        """
+        letters = list(sample.facts.get("options", {})) or list("ABCDE")
+        predicted = {name: parse_letter(out.text, letters) for name, out in outputs.items()}
+        image = seen.tokens.where(modality="image")
+        scores = self._scores(seen.tokens, captured) if image else np.zeros(self._shape)
+        values: dict[str, Any] = {
+            "scores": scores,
+            "max_head_per_layer": winners(scores) if image else np.full(len(scores), NO_WINNER),
+            "margin": head_margins(scores),
+            "image_token_start": image[0] if image else NO_WINNER,
+            "image_token_end": image[-1] + 1 if image else NO_WINNER,
+            "image_file": sample.facts.get("image_file", ""),
+            "answer": sample.answer or "",
+            "predicted": predicted["plain"] or "",
+            "output": outputs["plain"].text,
+            "correct": int(sample.answer is not None and predicted["plain"] == sample.answer),
+        }
+        if self.knockout:
+            tokens = {letter: self._token_of(letter) for letter in letters}
+            values |= self.knockout.values(sample.answer, letters, tokens, outputs, predicted)
+        return values
+
+    def compute(self, results: Results) -> list[tuple[Field, Any]]:
+        """Return winner counts, shares with intervals, agreement, diversity, accuracy."""
+        return aggregates(
+            results, self.definitions["scores"], self.near_tie, self.bootstrap, self.seed
+        )
+
+    def export(self, results: Results, folder: Path) -> None:
+        """Write records, statistics and the text report under the names that scripts know."""
+        export(results, folder, self.top_k)
+
+    def _scores(self, tokens: TokenMap, captured: Mapping[str, Any]) -> np.ndarray:
+        plan = head_plan(self.definition, tokens)
+        assert plan is not None
+        return scores_of(self.definition, plan, captured["heads"].values.float().cpu().numpy())

@@ -1,0 +1,54 @@
+"""The files of scienceqa that earlier scripts read, under their names and in their formats."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from interp_lab.store.results import Results
+from interp_lab.studies.scienceqa.report import report
+
+
+def export(results: Results, folder: Path, top_k: int) -> None:
+    """Write attention_head_records.pt, statistics.json and analysis_report.txt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(records(results), folder / "attention_head_records.pt")
+    text = json.dumps(statistics(results), indent=2)
+    (folder / "statistics.json").write_text(text, encoding="utf-8")
+    (folder / "analysis_report.txt").write_text(report(results, top_k), encoding="utf-8")
+
+
+def records(results: Results) -> list[dict[str, Any]]:
+    """Return one record a sample with an image: id, file, winning heads, image span."""
+    names = ["max_head_per_layer", "image_file", "image_token_start", "image_token_end"]
+    found: list[dict[str, Any]] = []
+    for block in results.stream(names):
+        for winners, file, start, end in zip(*(block[n] for n in names), strict=True):
+            found.append(
+                {
+                    "sample_id": results.sample_ids[len(found)],
+                    "image_file": str(file),
+                    "max_head_per_layer": winners.tolist(),
+                    "image_token_start": int(start),
+                    "image_token_end": int(end),
+                }
+            )
+    return [record for record in found if record["image_token_start"] >= 0]
+
+
+def statistics(results: Results) -> dict[str, Any]:
+    """Return the counts: num_samples, num_layers, num_heads, layer_head_counts (non-zero only)."""
+    if "layer_head_counts" not in results.aggregates:
+        return {"num_samples": 0, "num_layers": 0, "num_heads": 0, "layer_head_counts": {}}
+    counts: np.ndarray = results.aggregate("layer_head_counts")
+    return {
+        "num_samples": int(counts[0].sum()),
+        "num_layers": counts.shape[0],
+        "num_heads": counts.shape[1],
+        "layer_head_counts": {
+            str(layer): {str(head): int(row[head]) for head in np.flatnonzero(row)}
+            for layer, row in enumerate(counts)
+        },
+    }

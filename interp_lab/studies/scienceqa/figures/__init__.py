@@ -1,0 +1,1 @@
+"""Figures of scienceqa, from a result alone."""

@@ -1,0 +1,1 @@
+"""semdim: what a word's sound makes a model attend to, between two features."""

@@ -1,0 +1,262 @@
+"""semdim: what a word's sound makes a model attend to, between two features that it must choose.
+
+Queries are the tokens of the two dimension words, keys the tokens of the word, read or heard.
+Attention is read on the prompt, in the language part unless `layer_type` says otherwise.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from interp_lab.capture.plans import AttentionPlan, Intervention, Reducer
+from interp_lab.capture.reduce import Keep, Mean
+from interp_lab.datasets.answers import parse_letter
+from interp_lab.datasets.base import Sample
+from interp_lab.errors import ConfigError, UnsupportedModelError
+from interp_lab.fields import Category, Document, Field, Pattern, Scalar, Spectrogram, UnitScores
+from interp_lab.models.base import AnsweringModel, LoadedModel, Seen
+from interp_lab.store.results import Results
+from interp_lab.studies.semdim.knockout import knockout_fields, knockout_values, word_blocks
+from interp_lab.studies.semdim.numbers import Aggregation, aggregates
+from interp_lab.studies.semdim.shares import fraction, masses
+from interp_lab.studies.semdim.spans import WordSpans, word_spans
+from interp_lab.tokens import TokenMap
+
+LayerType = Literal["self", "encoder", "output", "cross"]
+# The audio tower's own tokens, before they are averaged in pairs: two mel frames of 10 ms.
+ENCODER_SECONDS = 0.02
+LABELS = ("language", "word", "data_type", "word_group", "dimension1", "dimension2", "pair")
+
+
+class SemanticDimensionAttention:
+    """Attention of dimension words on a word, and the answer.
+
+    Args:
+        normalize: `sum` or `mean` over a dimension's own tokens; both are stored, this one is
+            aggregated.
+        dimension_scope: the dimension words in the `options` or in the `dimension` block.
+        layers, heads: which are stored in the matrices and averaged in the fractions; null = all.
+        matrix_heads: `mean` over heads, or `all` of them, in `attention_matrix`.
+        layer_type: `self` (the language model), `encoder` (the audio tower on itself), `output`
+            (the answer position's row); `cross` exists in encoder-decoder models only.
+        flip: both option orders are run; they are averaged in the aggregates.
+        correct_only: aggregate only what the model answers correctly.
+        knockout: block the word from the options by layer band and answer again.
+        bootstrap: resamples of the intervals, and permutations of the baseline.
+        seed: of both.
+    """
+
+    def __init__(
+        self,
+        normalize: Literal["sum", "mean"] = "sum",
+        dimension_scope: Literal["options", "dimension"] = "options",
+        layers: list[int] | None = None,
+        heads: list[int] | None = None,
+        matrix_heads: Literal["mean", "all"] = "mean",
+        layer_type: LayerType = "self",
+        flip: bool = True,
+        correct_only: bool = False,
+        knockout: bool = False,
+        bootstrap: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        if layer_type == "cross":
+            raise ConfigError(
+                "analysis.layer_type=cross: cross attention exists in encoder-decoder models only; "
+                "these models are decoders, whose text attends to the audio by self attention"
+            )
+        self.normalize = normalize
+        self.dimension_role = "option" if dimension_scope == "options" else "dimension"
+        self.layers = tuple(layers) if layers is not None else None
+        self.heads = tuple(heads) if heads is not None else None
+        self.matrix_heads = matrix_heads
+        self.layer_type: LayerType = layer_type
+        self.knockout = knockout
+        self.definitions = {
+            "fraction": f"semdim.fraction/1 ({dimension_scope})",
+            "attention_matrix": f"semdim.attention_matrix/1 ({layer_type})",
+            "aggregated": f"normalize={normalize}, flip={flip}, correct_only={correct_only}",
+        }
+        share = self.definitions["fraction"]
+        self.aggregation = Aggregation(
+            normalize,
+            correct_only,
+            bootstrap,
+            seed,
+            f"{share} {normalize}",
+            self.layers,
+            self.heads,
+        )
+        self.fields: Sequence[Field] = _fields(self.definitions, knockout)
+
+    def check(self, model: LoadedModel) -> list[str]:
+        """Accept models that answer in words; settle the number of layers.
+
+        Raises:
+            UnsupportedModelError: for a model without a language part, or without an audio tower.
+            ConfigError: if a layer or head is not there.
+        """
+        if not isinstance(model, AnsweringModel):
+            raise UnsupportedModelError(
+                f"task=semdim: {type(model).__name__} does not answer; choose a model such as "
+                "model=qwen_omni_7b or model=tiny_omni"
+            )
+        self._n_layers = int(model.n_layers)
+        for name, chosen, count in (
+            ("layers", self.layers, model.n_layers),
+            ("heads", self.heads, model.n_heads),
+        ):
+            if chosen and self.layer_type != "encoder" and max(chosen) >= count:
+                raise ConfigError(
+                    f"analysis.{name}={list(chosen)}: the model has {count} {name}, from 0 on"
+                )
+        return []
+
+    def plans(self, tokens: TokenMap) -> dict[str, AttentionPlan]:
+        """Watch the square block, the dimension rows and the flow to the answer."""
+        heads = Mean(over=("head",)) if self.matrix_heads == "mean" else Keep()
+        if self.layer_type == "encoder":
+            return {"matrix": self._plan(None, None, heads, tower="audio")}
+        spans = word_spans(tokens, self.dimension_role)
+        matrix, flow = tuple(sorted(spans.matrix)), tuple(sorted(spans.flow))
+        rows = (spans.answer,) if self.layer_type == "output" else matrix
+        return {
+            "matrix": self._plan(rows, matrix, heads),
+            "fraction": self._plan(spans.dimensions, spans.word, Keep()),
+            "flow": self._plan(flow, flow, Mean(over=("head",))),
+        }
+
+    def variants(
+        self, sample: Sample, seen: Seen, captured: Mapping[str, Any]
+    ) -> dict[str, tuple[Intervention, ...]]:
+        """Hide the word from the options by layer band, and from everything as the control."""
+        if not self.knockout:
+            return {}
+        spans = word_spans(seen.tokens, self.dimension_role)
+        readers = (*spans.options, spans.answer)
+        return word_blocks(spans.word, readers, len(seen.tokens), self._n_layers)
+
+    def update(
+        self, sample: Sample, seen: Seen, captured: Mapping[str, Any], outputs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return matrices, fractions, labels and the answer of one sample."""
+        spans = word_spans(seen.tokens, self.dimension_role)
+        predicted = {n: parse_letter(out.text, ["1", "2"]) for n, out in outputs.items()}
+        values: dict[str, Any] = {name: str(sample.facts.get(name) or "") for name in LABELS}
+        values |= {
+            "tokens": seen.tokens.to_json(),
+            "answer": sample.answer or "",
+            "predicted": predicted["plain"] or "",
+            "correct": int(predicted["plain"] is not None and predicted["plain"] == sample.answer),
+            "flipped": int(bool(sample.facts.get("flipped"))),
+            "n_word_tokens": len(spans.word),
+            "n_dim1_tokens": len(spans.dim1),
+            "n_dim2_tokens": len(spans.dim2),
+        }
+        values |= self._matrices(seen.tokens, spans, captured)
+        if "fraction" in captured:
+            values |= self._fractions(sample, seen.tokens, spans, captured)
+        if seen.spectrogram is not None:
+            values["spectrogram"] = seen.spectrogram
+        if self.knockout:
+            values |= knockout_values(sample.answer, predicted)
+        return values
+
+    def compute(self, results: Results) -> list[tuple[Field, Any]]:
+        """Return phone and dimension means, layer curves with intervals, accuracy, knock-out."""
+        return aggregates(results, self.aggregation)
+
+    def export(self, results: Results, folder: Path) -> None:
+        """Write the text report; what the original tool pickled is in the HDF5 file."""
+        from interp_lab.studies.semdim.report import report
+
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "semdim_report.txt").write_text(report(results), encoding="utf-8")
+
+    def _plan(
+        self,
+        queries: tuple[int, ...] | None,
+        keys: tuple[int, ...] | None,
+        reduce: Reducer,
+        tower: str = "language",
+    ) -> AttentionPlan:
+        return AttentionPlan(queries, keys, reduce, self.layers, self.heads, tower)
+
+    def _matrices(
+        self, tokens: TokenMap, spans: WordSpans, captured: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        matrix = _with_heads(captured["matrix"].values, self.matrix_heads == "mean")
+        if self.layer_type == "encoder":
+            listed = [
+                {"text": str(i), "group": "word", "seconds": [start, start + ENCODER_SECONDS]}
+                for i in range(matrix.shape[-1])
+                for start in (i * ENCODER_SECONDS,)
+            ]
+            return {"attention_matrix": matrix, "matrix_tokens": json.dumps(listed)}
+        order = np.argsort(np.argsort(spans.matrix))
+        matrix = matrix[..., order]
+        matrix = matrix if self.layer_type == "output" else matrix[..., order, :]
+        flow_order = np.argsort(np.argsort(spans.flow))
+        flow = _with_heads(captured["flow"].values, True)[..., flow_order, :][..., flow_order]
+        return {
+            "attention_matrix": matrix,
+            "matrix_tokens": spans.described(tokens, "matrix"),
+            "flow_matrix": flow,
+            "flow_tokens": spans.described(tokens, "flow"),
+        }
+
+    def _fractions(
+        self, sample: Sample, tokens: TokenMap, spans: WordSpans, captured: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        units = spans.units(tokens, sample.facts.get("phones", ()), sample.facts.get("phone_unit"))
+        block = captured["fraction"].values.float().cpu().numpy()
+        place = {token: i for i, token in enumerate(spans.dimensions)}
+        dim1, dim2 = ([place[t] for t in side] for side in (spans.dim1, spans.dim2))
+        keys = [unit["keys"] for unit in units]
+        first, second = masses(block, keys, dim1, dim2)
+        return {
+            "mass": first + second,
+            "units": json.dumps(units, ensure_ascii=False),
+            "fraction_sum": fraction(block, keys, dim1, dim2, normalize="sum"),
+            "fraction_mean": fraction(block, keys, dim1, dim2, normalize="mean"),
+        }
+
+
+_COUNTS = {
+    "correct": "answered correctly",
+    "flipped": "options in the other order",
+    "n_word_tokens": "tokens of the word",
+    "n_dim1_tokens": "tokens of dimension 1",
+    "n_dim2_tokens": "tokens of dimension 2",
+}
+
+
+def _fields(definitions: Mapping[str, str], knockout: bool) -> list[Field]:
+    """Return what a sample may hold."""
+    share = definitions["fraction"]
+    return [
+        Pattern("attention_matrix", "attention", definition=definitions["attention_matrix"]),
+        Document("matrix_tokens", "tokens of attention_matrix"),
+        Pattern("flow_matrix", "attention, mean over heads", definition="semdim.flow/1"),
+        Document("flow_tokens", "tokens of flow_matrix"),
+        UnitScores("fraction_sum", "share toward dimension 1", definition=f"{share} sum"),
+        UnitScores("fraction_mean", "share toward dimension 1", definition=f"{share} mean"),
+        UnitScores("mass", "attention of both dimensions on the unit, summed"),
+        Document("units", "phones or tokens of the word"),
+        Spectrogram("spectrogram", "log mel spectrogram"),
+        Document("tokens", "every token of the prompt"),
+        *(Category(name, name.replace("_", " ")) for name in LABELS),
+        Category("answer", "right answer"),
+        Category("predicted", "model's answer"),
+        *(Scalar(name, about, dtype="int64") for name, about in _COUNTS.items()),
+        *(knockout_fields() if knockout else ()),
+    ]
+
+
+def _with_heads(values: Any, averaged: bool) -> np.ndarray:
+    """Return (layer, head, query, key); a mean over heads gets a head axis of length 1."""
+    array = values.float().cpu().numpy()
+    return array[:, None] if averaged else array

@@ -1,0 +1,1 @@
+"""Figures of semdim, from a result alone."""

@@ -1,0 +1,83 @@
+"""Toward which dimension each phone of a word is attended to, layer by layer."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from interp_lab.fields import UnitScores
+from interp_lab.store.results import Results
+from interp_lab.studies.semdim.figures.phones import even_norm
+from interp_lab.studies.semdim.figures.words import (
+    WordStyle,
+    facts_of,
+    heads_of,
+    numbers_of,
+    read_units,
+    word_heading,
+)
+from interp_lab.visualization.base import NothingToDrawError
+from interp_lab.visualization.reading import read_field
+from interp_lab.visualization.sheets import sheet
+from interp_lab.visualization.toolbox import index_ticks
+
+
+def fraction_by_unit(
+    results: Results,
+    style: WordStyle,
+    sample: str,
+    *,
+    fraction: str = "fraction_sum",
+    title: str = "{word}: {dimension1} or {dimension2}?",
+    cmap: str = "RdBu_r",
+) -> Figure:
+    """Draw layers (down) by phones or tokens (across), in colours whose middle is 0.5.
+
+    Args:
+        results: an open result.
+        style: how; its head is shown, else the mean over heads.
+        sample: its id.
+        fraction: UnitScores (layer, head, unit), the share toward the first dimension.
+        title: with names of fields in braces.
+        cmap: a diverging colormap.
+
+    Raises:
+        NothingToDrawError: if the sample does not hold it, or its units.
+        ConfigError: if it does not hold the chosen head.
+    """
+    field, values = read_field(results, sample, fraction, UnitScores)
+    units = read_units(results, sample)
+    if len(units) != values.shape[-1]:
+        raise NothingToDrawError(f"{len(units)} units have labels, {values.shape[-1]} have shares")
+    heads, words = heads_of(results, values.shape[1], style)
+    mean = np.ma.masked_array(values[:, heads].mean(axis=1))
+    facts = facts_of(results, sample)
+    sides = [facts.get(key, key) for key in ("dimension1", "dimension2")]
+    foot = f"Above 0.5 a unit is attended to more from {sides[0]}, below 0.5 from {sides[1]}."
+    head = word_heading(results, sample, title, [field], [words], foot)
+    n_layers, n_units = mean.shape
+    page = style.page((max(6.0, n_units * 0.4 + 2.0), max(2.0, n_layers * 0.13) + 2.4), fill=True)
+    norm = even_norm([mean])
+    with style.context(page.points):
+        figure = sheet(style, page, head)
+        axes = figure.add_subplot()
+        axes.imshow(mean, cmap=cmap, norm=norm, aspect="auto")
+        axes.set_xticks(np.arange(n_units), [unit.label for unit in units])
+        index_ticks(axes.yaxis, n_layers, 16)
+        numbers = numbers_of(results, "layer", n_layers)
+        axes.set_yticks(ticks := axes.get_yticks(), [str(numbers[int(tick)]) for tick in ticks])
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        is_token = units[0].unit == "token"
+        axes.set(xlabel="token of the word" if is_token else "phone", ylabel="layer")
+        _bar(axes, ScalarMappable(norm, cmap), sides[0])
+    return figure
+
+
+def _bar(axes: Axes, mappable: ScalarMappable, side: str) -> None:
+    assert axes.figure is not None
+    bar = axes.figure.colorbar(mappable, cax=axes.inset_axes((1.03, 0.0, 0.04, 1.0)))
+    bar.outline.set_visible(False)
+    bar.locator = MaxNLocator(6)
+    bar.set_label(f"share toward {side}")

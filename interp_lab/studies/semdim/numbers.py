@@ -1,0 +1,218 @@
+"""The numbers of semdim over all words: phone and dimension means, curves, accuracy, knock-out.
+
+Option orders of one word and pair are averaged first; heads are averaged within a word. What a
+phone or dimension is given is the share of the pair's canonical first feature.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from interp_lab.fields import DimensionCurve, Document, Field, PhoneMap, Scalar
+from interp_lab.statistics.heads import bootstrap_mean
+from interp_lab.store.results import Results
+from interp_lab.studies.semdim import shares as statistics
+from interp_lab.studies.semdim.knockout import CONDITIONS
+
+Named = tuple[Field, Any]
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """How words are put together.
+
+    Args:
+        normalize: which fraction: `sum` or `mean` over a feature's tokens.
+        correct_only: leave out what was answered wrongly.
+        resamples: of the bootstrap, and permutations of the baseline.
+        seed: of both.
+        definition: of the fraction, with its scope and normalisation.
+        layers, heads: which are stored; null = all.
+    """
+
+    normalize: str
+    correct_only: bool
+    resamples: int
+    seed: int
+    definition: str
+    layers: tuple[int, ...] | None
+    heads: tuple[int, ...] | None
+
+
+@dataclass
+class _Word:
+    """One word and pair, its option orders combined: values (layer, unit)."""
+
+    word: str
+    pair: str
+    labels: list[str]
+    values: np.ndarray
+
+
+@dataclass
+class _Rows:
+    """Everything that the statistics need of all words, a few numbers each."""
+
+    words: list[str] = field(default_factory=list)
+    pairs: list[str] = field(default_factory=list)
+    means: list[np.ndarray] = field(default_factory=list)
+    units: dict[str, list[tuple[str, str, np.ndarray]]] = field(default_factory=dict)
+
+    def add(self, word: _Word) -> None:
+        self.words.append(word.word)
+        self.pairs.append(word.pair)
+        self.means.append(word.values.mean(axis=1))
+        of_pair = self.units.setdefault(word.pair, [])
+        of_pair += [(label, word.word, word.values[:, i]) for i, label in enumerate(word.labels)]
+
+
+def aggregates(results: Results, how: Aggregation) -> list[Named]:
+    """Return the fields over the run."""
+    found = _answers(results, how) + _knockout(results, how) + _chosen(how)
+    if f"fraction_{how.normalize}" not in results.fields:
+        return found
+    rows = _Rows()
+    for word in _words(results, how):
+        rows.add(word)
+    if not rows.words:
+        return found
+    dimensions = sorted(set(rows.pairs))
+    totals = statistics.PhoneTotals(len(rows.means[0]), dimensions)
+    for word in _words(results, how):
+        totals.update(word.pair, word.labels, word.values)
+    means = totals.compute()
+    found += [
+        (
+            Document("dimensions", "dimensions, the canonical first feature first"),
+            _list(dimensions),
+        ),
+        (Document("phones", "phones or tokens"), _list(means.phones)),
+        *_phone_maps(means, rows, dimensions, how),
+        *_curves(rows, dimensions, how),
+    ]
+    return found
+
+
+def _words(results: Results, how: Aggregation) -> Iterator[_Word]:
+    """Yield words in the data set's order; the orders of one word and pair follow each other.
+
+    With `correct_only` a pair counts if every order of it was answered correctly.
+    """
+    for key, rows in _pairs(results):
+        if how.correct_only and not all(results.read("correct", row) for row in rows):
+            continue
+        orders = [_canonical(results, row, how.normalize) for row in rows]
+        labels = [unit["label"] for unit in json.loads(results.read("units", rows[0]))]
+        pair = str(results.read("pair", rows[0]))
+        yield _Word(key.rpartition("/")[0], pair, labels, statistics.combine_orders(orders))
+
+
+def _pairs(results: Results) -> Iterator[tuple[str, list[int]]]:
+    """Yield the id of each word and pair, without the order, and the rows of its orders."""
+    numbered = enumerate(results.sample_ids)
+    for key, group in groupby(numbered, key=lambda item: item[1].rpartition("/")[0]):
+        yield key, [row for row, _ in group]
+
+
+def _canonical(results: Results, row: int, normalize: str) -> np.ndarray:
+    """Return the canonical first feature's fraction of one sample, (layer, unit)."""
+    shown = results.read(f"fraction_{normalize}", row)
+    attended = results.read("mass", row) > 0
+    flipped = bool(results.read("flipped", row))
+    return statistics.canonical_fraction(shown, flipped, attended).mean(axis=1)
+
+
+def _phone_maps(
+    means: statistics.PhoneMeans, rows: _Rows, dimensions: list[str], how: Aggregation
+) -> list[Named]:
+    share = "share of the first feature"
+    low = np.zeros(means.mean.shape)
+    high = np.ones(means.mean.shape)
+    place = {phone: i for i, phone in enumerate(means.phones)}
+    for column, pair in enumerate(dimensions):
+        units = rows.units[pair]
+        labels, estimate = statistics.permutation_baseline(
+            np.stack([values for _, _, values in units]),
+            [label for label, _, _ in units],
+            [word for _, word, _ in units],
+            seed=how.seed,
+            n_permutations=min(how.resamples, 200),
+        )
+        columns = [place[label] for label in labels]
+        low[:, columns, column], high[:, columns, column] = estimate.low, estimate.high
+    count = np.broadcast_to(means.n_words, means.mean.shape)
+    # Never seen together: 0 words, and a value that the count says to leave blank.
+    mean = np.where(count > 0, means.mean, 0.0)
+    about = f"{share}, phones shuffled between words"
+    return [
+        (PhoneMap("phone_dimension", share, definition=how.definition), mean),
+        (PhoneMap("phone_dimension_count", "words", dtype="int64"), count),
+        (PhoneMap("phone_permutation_low", f"{about}, lower 95 % bound"), low),
+        (PhoneMap("phone_permutation_high", f"{about}, upper 95 % bound"), high),
+    ]
+
+
+def _curves(rows: _Rows, dimensions: list[str], how: Aggregation) -> list[Named]:
+    curves = statistics.dimension_curves(
+        np.stack(rows.means),
+        rows.words,
+        rows.pairs,
+        dimensions,
+        seed=how.seed,
+        n_resamples=how.resamples,
+    )
+    names = ("dimension_curve", "dimension_curve_low", "dimension_curve_high")
+    about = "share of the first feature"
+    bounds = ("", ", lower 95 % bound", ", upper 95 % bound")
+    return [
+        (DimensionCurve(name, about + bound, definition=how.definition), value)
+        for name, bound, value in zip(names, bounds, curves, strict=True)
+    ]
+
+
+def _chosen(how: Aggregation) -> list[Named]:
+    """Name the layers and heads that the stored axes count, if they are not all."""
+    return [
+        (Document(name, f"{name} that are stored"), json.dumps(list(chosen)))
+        for name, chosen in (("layers", how.layers), ("heads", how.heads))
+        if chosen is not None
+    ]
+
+
+def _answers(results: Results, how: Aggregation) -> list[Named]:
+    correct = np.concatenate([b["correct"] for b in results.stream(["correct"])])
+    found = _estimates("accuracy", "answered correctly", correct, how)
+    wrong = [rows for _, rows in _pairs(results) if not correct[rows].all()]
+    dropped = len(wrong) if how.correct_only else 0
+    about = "words and pairs left out as answered wrongly"
+    found.append((Scalar("n_dropped", about, dtype="int64"), dropped))
+    return found
+
+
+def _knockout(results: Results, how: Aggregation) -> list[Named]:
+    found: list[Named] = []
+    for band in ("baseline", *CONDITIONS):
+        for stored, measure in (("correct", "accuracy"), ("answer_change", "answer_change")):
+            name = f"knockout_{band}_{stored}"
+            if name in results.fields:
+                values = np.concatenate([b[name] for b in results.stream([name])])
+                about = f"{measure.replace('_', ' ')}, {band}"
+                found += _estimates(f"knockout_{band}_{measure}", about, values, how)
+    return found
+
+
+def _estimates(name: str, about: str, values: np.ndarray, how: Aggregation) -> list[Named]:
+    estimate = bootstrap_mean(values, seed=how.seed, n_resamples=how.resamples)
+    bounds = {"": "", "_low": ", lower 95 % bound", "_high": ", upper 95 % bound"}
+    return [
+        (Scalar(f"{name}{suffix}", about + bound), value)
+        for (suffix, bound), value in zip(bounds.items(), estimate, strict=True)
+    ]
+
+
+def _list(labels: list[str] | tuple[str, ...]) -> str:
+    return json.dumps(list(labels), ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""trajectory: what a model attends to, in text and image, while it writes its answer."""

@@ -1,0 +1,241 @@
+"""trajectory: what a model attends to, in text and image, while it writes its answer.
+
+One row of attention is kept for each chosen layer and generated token: the row of the query that
+predicts the token. Of all layers the shares on image, prompt text and generated text are kept,
+three numbers a token. No pattern of the whole sequence is ever made.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from interp_lab.capture.plans import AttentionPlan, Intervention, When
+from interp_lab.capture.reduce import Keep, Mean, Sum
+from interp_lab.datasets.base import Sample
+from interp_lab.datasets.points import parse_point
+from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
+from interp_lab.fields import (
+    Category,
+    Document,
+    Field,
+    LayerIndex,
+    Picture,
+    Point,
+    Scalar,
+    StepCurve,
+    StepPattern,
+)
+from interp_lab.models.answers import Answer
+from interp_lab.models.base import AnsweringModel, LoadedModel, Seen
+from interp_lab.models.tokenmaps import with_generated
+from interp_lab.store.results import Results
+from interp_lab.studies.trajectory.exports import export
+from interp_lab.studies.trajectory.numbers import CENTRE, CURVES, SHARE, aggregates
+from interp_lab.studies.trajectory.points import centres, distances
+from interp_lab.studies.trajectory.rows import ENDS, ended_by, final_answer, rows_of, shares_of
+from interp_lab.tokens import TokenMap
+
+log = logging.getLogger(__name__)
+# Layer 20 of 28, where the model of the original study was looked at; the same depth elsewhere.
+DEPTH = 20 / 28
+# Pictures that a result has places for, and the longest side of one that is stored.
+MOST_PICTURES = 8
+LONGEST_SIDE = 1280
+ROWS = "trajectory.predicting_row/1"
+
+
+class Trajectory:
+    """Attention of the token that is being written, token by token.
+
+    Definitions, for layer l, generated token t of T and a prompt of N tokens; A is the pattern, and
+    the query that predicts token t stands at N + t - 1 (for t = 0 it is the prompt's last token):
+        row: A[l, h, N + t - 1, k] for k < N + t, of each head kept, or its mean over `heads`.
+        share: the row's sum over image tokens, over the prompt's other tokens, over generated
+            ones, mean over `heads`; the three add up to 1.
+        centre: mean of the cells' centres of one image, weighted by the row on its cells.
+        distance: of that centre to a point, in diagonals of the picture.
+
+    Args:
+        layers: layers whose rows are kept; negative from the end; `all`; null = layer 20 of 28 or
+            the same depth in a model of another size.
+        heads: `mean` over all heads, `all` kept apart, or the heads [3, 7] kept apart.
+        start_phrase: figures start at its last occurrence in prompt and answer; null = at the
+            prompt's start. No number depends on it.
+        point_image: the picture that coordinates in an answer refer to, from 0.
+    """
+
+    def __init__(
+        self,
+        layers: int | list[int] | Literal["all"] | None = None,
+        heads: Literal["mean", "all"] | list[int] = "mean",
+        start_phrase: str | None = None,
+        point_image: int = 0,
+    ) -> None:
+        if layers == [] or heads == []:
+            raise ConfigError("analysis.layers, analysis.heads: an empty list shows nothing")
+        if not 0 <= point_image < MOST_PICTURES:
+            raise ConfigError(f"analysis.point_image={point_image}: from 0 to {MOST_PICTURES - 1}")
+        self._layers = layers
+        self._heads = heads
+        self._start_phrase = start_phrase
+        self._point_image = point_image
+        self.definitions = {"rows": ROWS, "shares": SHARE, "centre": CENTRE}
+        self.fields: Sequence[Field] = [
+            StepPattern("rows", "attention while writing", definition=ROWS),
+            LayerIndex("layers", "layers of the rows"),
+            Document("heads", "heads of the rows"),
+            Document("tokens", "tokens of prompt and answer"),
+            Document("output", "what the model wrote"),
+            Category("answer", "right answer"),
+            Category("predicted", "model's final answer"),
+            Category("ended", "what ended the answer"),
+            Scalar("n_prompt", "prompt tokens", dtype="int64"),
+            Scalar("n_generated", "generated tokens", dtype="int64"),
+            Point("predicted_point", "predicted point"),
+            Point("reference_point", "reference point"),
+            *(StepCurve(name, about, unit, definition) for name, about, unit, definition in CURVES),
+            *(Picture(f"image_{i}", f"picture {i}", ragged=True) for i in range(MOST_PICTURES)),
+        ]
+
+    def check(self, model: LoadedModel) -> list[str]:
+        """Accept models that answer in words and have the layers and heads that are asked for.
+
+        Raises:
+            UnsupportedModelError: for a model without a language part.
+            ConfigError: for a layer or head that the model does not have.
+        """
+        if not isinstance(model, AnsweringModel):
+            raise UnsupportedModelError(
+                f"task=trajectory: {type(model).__name__} does not write; choose a model such as "
+                "model=qwen2_vl_2b or model=tiny_qwen_vl"
+            )
+        self._chosen = chosen_layers(self._layers, model.n_layers)
+        for head in self._heads if isinstance(self._heads, list) else ():
+            if not 0 <= head < model.n_heads:
+                raise ConfigError(
+                    f"analysis.heads: no head {head}; this model has {model.n_heads}, 0 to "
+                    f"{model.n_heads - 1}"
+                )
+        return []
+
+    def plans(self, tokens: TokenMap) -> dict[str, AttentionPlan]:
+        """Watch the prompt's last row and every decode step's, whole and summed by region."""
+        heads = tuple(sorted(set(self._heads))) if isinstance(self._heads, list) else None
+        row = Mean(over=("head",)) if self._heads == "mean" else Keep()
+        image = tokens.where(modality="image")
+        regions = {"image": image, "prompt": tokens.others(image)}
+        regions = {name: keys for name, keys in regions.items() if keys}
+        moments: tuple[tuple[When, tuple[int, ...] | Literal["last"]], ...] = (
+            ("prefill", (len(tokens) - 1,)),
+            ("decode", "last"),
+        )
+        plans = {}
+        for when, queries in moments:
+            plans[f"row/{when}"] = AttentionPlan(queries, None, row, self._chosen, heads, when=when)
+            for name, keys in regions.items():
+                plans[f"{name}/{when}"] = AttentionPlan(
+                    queries, keys, Sum(over=("key",)), heads=heads, when=when
+                )
+        return plans
+
+    def variants(
+        self, sample: Sample, seen: Seen, captured: Mapping[str, Any]
+    ) -> dict[str, tuple[Intervention, ...]]:
+        """Ask for nothing beyond the plain run."""
+        return {}
+
+    def update(
+        self, sample: Sample, seen: Seen, captured: Mapping[str, Any], outputs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return one sample's rows, shares, points, pictures and tokens."""
+        answer: Answer = outputs["plain"]
+        if len(seen.pictures) > MOST_PICTURES:
+            raise SampleError(f"{len(seen.pictures)} pictures; a result holds {MOST_PICTURES}")
+        n_prompt, n_new = len(seen.tokens), len(answer.tokens)
+        ended = ended_by(answer)
+        if ended != "end_token":
+            log.warning("sample %s: %s", sample.id, ENDS[ended])
+        self._check_phrase(sample.id, seen.tokens.prompt + "".join(answer.pieces))
+        rows = rows_of(captured, n_prompt, n_new)
+        predicted = parse_point(answer.text)
+        values: dict[str, Any] = {
+            "rows": rows,
+            "layers": captured["row/prefill"].layers,
+            "heads": str(self._heads) if isinstance(self._heads, str) else str(list(self._heads)),
+            "tokens": with_generated(seen.tokens, answer.pieces).to_json(),
+            "output": answer.text,
+            "answer": sample.answer or "",
+            "predicted": final_answer(answer.text),
+            "ended": ended,
+            "n_prompt": n_prompt,
+            "n_generated": n_new,
+            **shares_of(captured, n_new),
+            **{f"image_{i}": _bounded(p) for i, p in enumerate(seen.pictures)},
+        }
+        points = {"predicted": predicted, "reference": sample.facts.get("reference_point")}
+        return values | self._places(rows, seen, points)
+
+    def compute(self, results: Results) -> list[tuple[Field, Any]]:
+        """Return the mean curves over samples, step by step."""
+        return aggregates(results)
+
+    def export(self, results: Results, folder: Path) -> None:
+        """Write one record a sample: output, points, what ended it."""
+        export(results, folder)
+
+    def _places(
+        self, rows: np.ndarray, seen: Seen, points: Mapping[str, tuple[float, float] | None]
+    ) -> dict[str, Any]:
+        """Return the attended centre, the points and the distances, where there is a picture."""
+        image = self._point_image
+        if image >= len(seen.tokens.grids):
+            return {}
+        cells = seen.tokens.where(image=image)
+        x, y = centres(rows.mean(1)[:, :, list(cells)], seen.tokens.grids[image])
+        values: dict[str, Any] = {"centre_x": x, "centre_y": y}
+        size = seen.pictures[image].shape[:2] if image < len(seen.pictures) else (1, 1)
+        for name, point in points.items():
+            if point is not None:
+                values[f"{name}_point"] = (image, *point)
+                values[f"distance_{name}"] = distances(x, y, point, (size[1], size[0]))
+        return values
+
+    def _check_phrase(self, sample_id: str, text: str) -> None:
+        if self._start_phrase and self._start_phrase not in text:
+            log.warning(
+                "sample %s: start_phrase %r stands neither in the prompt nor in the answer; its "
+                "figures start at the prompt's start",
+                sample_id,
+                self._start_phrase,
+            )
+
+
+def chosen_layers(layers: int | list[int] | str | None, n_layers: int) -> tuple[int, ...]:
+    """Return layer indices, increasing, for what `analysis.layers` says.
+
+    Raises:
+        ConfigError: for a layer that the model does not have.
+    """
+    if layers == "all":
+        return tuple(range(n_layers))
+    if layers is None:
+        return (min(n_layers - 1, round(DEPTH * n_layers)),)
+    wanted = [layers] if isinstance(layers, int) else layers
+    for layer in wanted:
+        if not isinstance(layer, int) or not -n_layers <= layer < n_layers:
+            raise ConfigError(
+                f"analysis.layers: no layer {layer}; this model has {n_layers}, 0 to {n_layers - 1}"
+            )
+    return tuple(sorted({int(layer) % n_layers for layer in wanted}))
+
+
+def _bounded(picture: np.ndarray) -> np.ndarray:
+    """Return the picture with its longest side at most LONGEST_SIDE pixels."""
+    from PIL import Image
+
+    image = Image.fromarray(picture)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(image)

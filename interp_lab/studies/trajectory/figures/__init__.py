@@ -1,0 +1,1 @@
+"""Figures of trajectory, from a result alone."""

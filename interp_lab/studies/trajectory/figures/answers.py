@@ -1,0 +1,277 @@
+"""What figures of a written answer share: their style, and one sample's tokens, rows and pictures.
+
+Everything here reads a result and returns plain values; drawing is in the modules beside it.
+"""
+
+import json
+import logging
+import math
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from interp_lab.errors import ConfigError, StoreError
+from interp_lab.fields import Document, Picture, Point, StepPattern
+from interp_lab.store.results import Results
+from interp_lab.studies.trajectory.figures.film_colors import (
+    RED_GREEN,
+    ColorFunction,
+    color_function,
+)
+from interp_lab.studies.trajectory.figures.film_images import Marker
+from interp_lab.studies.trajectory.figures.film_text import first_shown
+from interp_lab.tokens import TokenMap
+from interp_lab.visualization.base import NothingToDrawError, Style
+from interp_lab.visualization.reading import read_field, read_ragged
+
+log = logging.getLogger(__name__)
+
+PHRASE = "Based on the following requirements"
+POINTS = ("predicted", "reference")
+# Rows that are read from the file at a time.
+BLOCK = 32
+
+
+@dataclass(frozen=True)
+class TrajectoryStyle(Style):
+    """Style of figures about an answer that is being written (see `Style` for the rest).
+
+    Args:
+        gamma: the power of min-max scaled attention; below 1 it lifts small weights.
+        fps: generated tokens a second in a video.
+        width: of a video in pixels, an even number; its height is 9/16 of it.
+        colors: red_green, a colormap of matplotlib, the dotted path of a function, or a function:
+            weights (n,) from 0 to 1 -> (n, 3) uint8.
+        start_phrase: text is shown from the last place of this phrase on; null = from the
+            beginning of the prompt.
+        overlay_alpha: how much of a picture its cells cover, above 0 to 1.
+        overlay_gray: draw the picture under the cells without its colours, so that every hue is
+            a weight's.
+        frames: whether the configuration asks for every frame as PNG.
+        layer: the one layer that is shown, by its number in the model, or a list of them;
+            null = every layer whose rows are stored.
+        head: the one head that is shown; null = the mean over the heads that are stored.
+    """
+
+    gamma: float = 0.4
+    fps: float = 2.0
+    width: int = 1280
+    colors: str | Callable[[np.ndarray], np.ndarray] = RED_GREEN
+    start_phrase: str | None = PHRASE
+    overlay_alpha: float = 0.5
+    overlay_gray: bool = True
+    frames: bool = False
+    layer: int | list[int] | None = None
+    head: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_number("gamma", 0.01, 100)
+        self._check_number("fps", 0.1, 120)
+        self._check_number("width", 480, 3840, whole=True)
+        if self.width % 2:
+            self.refuse("width", "give an even number: video has its colours at half resolution")
+        self._check_number("overlay_alpha", 0.01, 1)
+        for key in ("frames", "overlay_gray"):
+            if not isinstance(getattr(self, key), bool):
+                self.refuse(key, "give true or false")
+        if self.head is not None:
+            self._check_number("head", 0, 10_000, whole=True)
+        self._check_layers()
+        self._check_colors()
+
+    def _check_layers(self) -> None:
+        several = self.layer if isinstance(self.layer, Sequence) else [self.layer]
+        for number in [] if self.layer is None else several:
+            if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+                self.refuse("layer", "give the number of a layer, or a list of numbers")
+
+    def _check_colors(self) -> None:
+        color_function(self.colors)
+        if isinstance(self.colors, str) or not self.workers:
+            return
+        # A worker imports a function by its name; one of a notebook is not found there.
+        try:
+            is_found = self.colors.__module__ != "__main__" and bool(pickle.dumps(self.colors))
+        except (pickle.PicklingError, AttributeError, TypeError):
+            is_found = False
+        if not is_found:
+            self.refuse("workers", "a colour function that no module holds cannot go to another "
+                                   "process: set workers to 0")  # fmt: skip
+
+    @property
+    def color_of(self) -> ColorFunction:
+        """The function from weights to colours."""
+        return color_function(self.colors)
+
+    @property
+    def color_name(self) -> str:
+        """What the colours are called, for a heading."""
+        return self.colors if isinstance(self.colors, str) else self.colors.__name__
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One sample's written answer, as one layer attends.
+
+    Args:
+        results: the open result.
+        sample: its id.
+        layer: number in the model.
+        tokens: of the prompt, then the generated ones.
+        n_prompt: tokens of the prompt.
+        start: position of the first token that is shown.
+        note: what is to be said of `start`, such as a phrase that does not occur.
+        heads: what is shown of the heads, in words.
+        pictures: (y, x, 3) uint8 of each image, None where it was not kept.
+        markers: the points on them.
+        place: index on the layer axis; rows: indices on the head axis.
+    """
+
+    results: Results
+    sample: str
+    layer: int
+    tokens: TokenMap
+    n_prompt: int
+    start: int
+    note: str
+    heads: str
+    pictures: tuple[np.ndarray | None, ...]
+    markers: tuple[Marker, ...]
+    place: int
+    head_rows: tuple[int, ...]
+
+    @property
+    def n_steps(self) -> int:
+        """How many tokens were generated."""
+        return len(self.tokens) - self.n_prompt
+
+    def row(self, step: int) -> np.ndarray:
+        """Return the attention of the query that predicts a generated token, (n_prompt + step,)."""
+        return next(iter(self.rows(step, step + 1)))
+
+    def rows(self, first: int = 0, last: int | None = None) -> Iterator[np.ndarray]:
+        """Yield the row of each step in turn; a few are read at a time.
+
+        Raises:
+            StoreError: if the stored rows are not of these tokens.
+        """
+        last = self.n_steps if last is None else last
+        for begin in range(first, last, BLOCK):
+            end = min(begin + BLOCK, last)
+            at = (self.place, slice(None), slice(begin, end))
+            block = self.results.read("rows", self.sample, at=at)[list(self.head_rows)].mean(axis=0)
+            for step in range(begin, end):
+                n = self.n_prompt + step
+                if len(block) != end - begin or block.shape[1] < n:
+                    raise StoreError(
+                        f"sample {self.sample!r}: rows has shape {block.shape} for steps {begin} "
+                        f"to {end - 1}, the token map asks for {n} keys at step {step}"
+                    )
+                yield block[step - begin, :n]
+
+    @cached_property
+    def image_keys(self) -> np.ndarray:
+        """Positions of the image tokens: image by image, row by row."""
+        images = range(len(self.tokens.grids))
+        return np.array([p for i in images for p in self.tokens.where(image=i)], dtype=int)
+
+    @cached_property
+    def _text_keys(self) -> np.ndarray:
+        is_text = np.ones(len(self.tokens), dtype=bool)
+        is_text[self.image_keys] = False
+        is_text[: self.start] = False
+        return np.flatnonzero(is_text)
+
+    def shown(self, step: int) -> np.ndarray:
+        """Return the positions of the text tokens that a step's colours compare."""
+        keys = self._text_keys
+        return keys[: np.searchsorted(keys, self.n_prompt + step)]
+
+    def shares(self, row: np.ndarray) -> tuple[float, float, float]:
+        """Return a row's sums over image tokens, the rest of the prompt, and generated text."""
+        prompt = row[: self.n_prompt]
+        image = float(prompt[self.image_keys].sum())
+        return image, float(prompt.sum()) - image, float(row[self.n_prompt :].sum())
+
+
+def read_trajectory(
+    results: Results, style: TrajectoryStyle, sample: str, layer: int
+) -> Trajectory:
+    """Return one sample's written answer.
+
+    Args:
+        results: an open result; it stays open as long as rows are read.
+        style: gives head and start phrase.
+        sample: its id.
+        layer: number in the model.
+
+    Raises:
+        NothingToDrawError: if the result holds no rows, or the sample no generated token.
+        ConfigError: if it does not hold the layer or the head.
+    """
+    if not isinstance(results.fields.get("rows"), StepPattern):
+        raise NothingToDrawError("the result holds no StepPattern rows")
+    tokens = TokenMap.from_json(str(results.read("tokens", sample)))
+    n_prompt = len(tokens) - len(tokens.where(role="generated"))
+    if n_prompt == len(tokens):
+        raise NothingToDrawError(f"sample {sample!r}: no token was generated")
+    layers = [int(number) for number in results.read("layers", sample)]
+    if layer not in layers:
+        listed = ", ".join(map(str, layers))
+        raise ConfigError(f"layer {layer}: the result holds the rows of layers {listed}")
+    head_rows, heads = _heads(results, style, sample)
+    start = first_shown(tokens.tokens, tokens.prompt, style.start_phrase)
+    note = f"from “{style.start_phrase}” on" if style.start_phrase else "from the beginning"
+    if start is None:
+        note = f"from the beginning: “{style.start_phrase}” does not occur"
+        log.warning(
+            "sample %r: visualization.start_phrase=%r does not occur in prompt and output: all "
+            "text is shown", sample, style.start_phrase,
+        )  # fmt: skip
+    return Trajectory(
+        results, sample, layer, tokens, n_prompt, start or 0, note, heads,
+        tuple(_picture(results, sample, i) for i in range(len(tokens.grids))),
+        tuple(_markers(results, sample, len(tokens.grids))), layers.index(layer), head_rows,
+    )  # fmt: skip
+
+
+def _heads(results: Results, style: TrajectoryStyle, sample: str) -> tuple[tuple[int, ...], str]:
+    """Return which rows of the head axis are averaged, and what to call them."""
+    is_told = isinstance(results.fields.get("heads"), Document)
+    kept = str(results.read("heads", sample)).strip('"') if is_told else "all"
+    if kept == "mean":
+        if style.head is not None:
+            raise ConfigError(f"select.head={style.head}: the result holds one mean over the heads")
+        return (0,), "mean over heads"
+    n = results.read("rows", sample, at=(0, slice(None), 0, 0)).shape[0]
+    numbers = list(range(n)) if kept == "all" else [int(number) for number in json.loads(kept)]
+    if style.head is None:
+        listed = f"all {n} heads" if kept == "all" else f"heads {', '.join(map(str, numbers))}"
+        return tuple(range(n)), f"mean over {listed}" if n > 1 else f"head {numbers[0]}"
+    if style.head not in numbers:
+        listed = f"0 to {n - 1}" if kept == "all" else ", ".join(map(str, numbers))
+        raise ConfigError(f"select.head={style.head}: the result holds heads {listed}")
+    return (numbers.index(style.head),), f"head {style.head}"
+
+
+def _picture(results: Results, sample: str, index: int) -> np.ndarray | None:
+    try:
+        return read_field(results, sample, f"image_{index}", Picture)[1]
+    except NothingToDrawError:
+        return None
+
+
+def _markers(results: Results, sample: str, n_images: int) -> Iterator[Marker]:
+    for kind in POINTS:
+        if not isinstance(results.fields.get(f"{kind}_point"), Point):
+            continue
+        try:
+            image, x, y = np.asarray(read_ragged(results, f"{kind}_point", sample), float).tolist()
+        except NothingToDrawError:  # this sample alone has none
+            continue
+        if 0 <= image < n_images and math.isfinite(x) and math.isfinite(y):
+            yield Marker(int(image), x, y, kind)

@@ -1,0 +1,1 @@
+"""tiny_omni: `model` defines it; `make` trains and tests it, run as a module."""

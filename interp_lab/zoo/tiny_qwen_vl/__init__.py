@@ -1,0 +1,1 @@
+"""tiny_qwen_vl: `model` defines it; `make` trains and tests it, run as a module."""

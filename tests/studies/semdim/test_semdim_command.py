@@ -1,0 +1,138 @@
+"""task=semdim from the command line: heard and read words, selection, layer types, knock-out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from interp_lab.store.results import open_results
+
+SMALL = ("task=semdim", "dataset.max_samples=1", "analysis.bootstrap=100", "batch_size=2")
+
+
+def result_path(said) -> Path:
+    assert said.code == 0, said.err
+    return Path(said.out.strip().splitlines()[-1].removeprefix("results: "))
+
+
+def test_heard_words_give_matrices_fractions_times_and_figures(command) -> None:
+    path = result_path(command(*SMALL, "dataset.language=ko", "visualization.max_samples=1"))
+    drawn = {p.name.split("_")[1] for p in (path.parent / "figures").rglob("semdim_*.png")}
+    assert {"heatmap", "flow"} <= drawn
+    with open_results(path) as results:
+        assert len(results) == 4  # two pairs in two orders
+        assert json.loads(results.attributes["checks"])["live_check"]["audio"] > 0
+        row = results.sample_ids[0]
+        tokens = json.loads(results.read("matrix_tokens", row))
+        assert [t["group"] for t in tokens].count("word") == 20
+        assert tokens[1]["seconds"] == [0.04, 0.08]
+        matrix = results.read("attention_matrix", row)
+        assert matrix.shape == (4, 1, len(tokens), len(tokens))
+        sides = results.read("fraction_sum", row)
+        units = json.loads(results.read("units", row))
+        assert sides.shape == (4, 4, len(units)) and ((sides >= 0) & (sides <= 1)).all()
+        assert results.read("spectrogram", row).shape == (128, 80)
+
+
+def test_the_fraction_follows_from_the_stored_matrix(command) -> None:
+    """One layer and head: the fraction is arithmetic on the block that is stored beside it."""
+    one = ("analysis.layers=[2]", "analysis.heads=[1]", "analysis.matrix_heads=all")
+    path = result_path(command(*SMALL, *one, "visualization.max_samples=0"))
+    with open_results(path) as results:
+        row = results.sample_ids[0]
+        matrix = results.read("attention_matrix", row)[0, 0]
+        groups = [t["group"] for t in json.loads(results.read("matrix_tokens", row))]
+        place = {g: [i for i, x in enumerate(groups) if x == g] for g in ("word", "dim1", "dim2")}
+        for unit, got in zip(
+            json.loads(results.read("units", row)),
+            results.read("fraction_sum", row)[0, 0],
+            strict=True,
+        ):
+            keys = [place["word"][k] for k in unit["keys"]]
+            first, second = (matrix[np.ix_(place[d], keys)].sum() for d in ("dim1", "dim2"))
+            assert got == pytest.approx(first / (first + second), abs=1e-5)
+
+
+@pytest.mark.parametrize("data_type", ["original", "romanized", "ipa"])
+def test_read_words_of_every_kind(command, data_type: str) -> None:
+    kind = (f"dataset.data_type={data_type}", "dataset.language=[ko,ja,fr]")
+    path = result_path(command(*SMALL, *kind, "visualization.max_samples=0"))
+    with open_results(path) as results:
+        assert len(results) == 12 and not results.failures
+        assert results.aggregate("accuracy") >= 0.9
+
+
+def test_only_what_is_selected_is_drawn_again(command) -> None:
+    path = result_path(command(*SMALL, "dataset.language=[en,ko]", "visualization.max_samples=0"))
+    with open_results(path) as results:
+        word = results.read("word", results.sample_ids[-1])
+    said = command(
+        "mode=render", f"results={path}", f"select.word={word}", "select.dimensions=[big,small]",
+        "visualization.max_samples=-1",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    names = [p.name for p in (path.parent / "figures").rglob("semdim_heatmap_*.png")]
+    assert len(names) == 2 and all(f"_{word}_" in n and "big" in n for n in names)
+    said = command("mode=render", f"results={path}", "select.word=nonsense")
+    assert said.code == 1 and "nonsense" in said.err
+
+
+def test_summary_lists_language_word_pair_and_data_type(command) -> None:
+    path = result_path(command(*SMALL, "visualization.max_samples=0"))
+    said = command("mode=summary", f"results={path}")
+    for words in ("language: en 4", "pair: big-small 2, sharp-round 2", "data_type: audio 4"):
+        assert words in said.out
+
+
+@pytest.mark.parametrize(("layer_type", "rows"), [("output", 1), ("encoder", 40)])
+def test_other_layer_types(command, layer_type: str, rows: int) -> None:
+    typed = (f"analysis.layer_type={layer_type}", "batch_size=1", "visualization.max_samples=0")
+    path = result_path(command(*SMALL, *typed))
+    with open_results(path) as results:
+        assert results.read("attention_matrix", 0).shape[2] == rows
+
+
+def test_hiding_the_word_from_everything_makes_the_answer_a_guess(command) -> None:
+    path = result_path(
+        command("task=semdim", "dataset.max_samples=6", "analysis.knockout=true",
+                "analysis.bootstrap=100", "visualization.max_samples=0")
+    )  # fmt: skip
+    with open_results(path) as results:
+        assert results.aggregate("knockout_baseline_accuracy") >= 0.95
+        assert results.aggregate("knockout_everywhere_accuracy") <= 0.75
+
+
+def test_a_missing_wav_is_a_recorded_failure_and_never_a_text_prompt(command, tmp_path) -> None:
+    import shutil
+
+    from interp_lab.config.nodes import PACKAGE
+
+    shutil.copytree(PACKAGE / "zoo" / "data" / "semdim", tmp_path / "data")
+    gone = sorted((tmp_path / "data" / "audio" / "en").glob("*.wav"))[0]
+    gone.unlink()
+    said = command(
+        "task=semdim", "dataset.max_samples=20", f"dataset.data_file={tmp_path}/data/words.json",
+        f"dataset.audio_root={tmp_path}/data/audio", "visualization.max_samples=0",
+        f"dataset.alignment_dir={tmp_path}/data/alignment", "analysis.bootstrap=100",
+    )  # fmt: skip
+    assert said.code == 3, said.err
+    path = Path(said.out.strip().splitlines()[-1].removeprefix("results: "))
+    with open_results(path) as results:
+        assert {f.sample_id.split("/")[1] for f in results.failures} == {gone.stem}
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("analysis.layer_type=cross", "encoder-decoder"),
+        ("dataset.language=de", "en"),
+        ("dataset.dimensions=[big-smal]", "'big-small'"),
+        ("analysis.layers=[40]", "4 layers"),
+        ("model=tiny_clip", "does not answer"),
+    ],
+)
+def test_mistakes_are_one_line(command, typed: str, says: str) -> None:
+    said = command(*SMALL, typed)
+    assert said.code == 1
+    assert says in said.err and "Traceback" not in said.err
