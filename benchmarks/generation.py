@@ -16,7 +16,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from interp_lab.capture.generate import generate_watched
-from interp_lab.studies.trajectory.analysis import Trajectory
+from interp_lab.studies.trajectory.analysis import AnswersOfModel, Trajectory
 from interp_lab.tokens import Token, TokenMap
 
 LAYERS, HEADS, KV_HEADS, HEAD_DIM = 28, 12, 2, 32
@@ -36,8 +36,8 @@ def network() -> Qwen2ForCausalLM:
 def work(mode: str, prompt: int, steps: int) -> dict[str, float]:
     """Generate; return seconds, and the growth of the peak memory over the loaded model's."""
     model = network()
-    analysis = Trajectory(layers="all" if mode == "all layers" else None)
-    analysis._chosen = tuple(range(LAYERS)) if mode == "all layers" else (20,)
+    layers = tuple(range(LAYERS)) if mode == "all layers" else (20,)
+    study = AnswersOfModel(Trajectory(), layers)
     ids = torch.randint(1, 1000, (1, prompt), generator=torch.Generator().manual_seed(0))
     image = prompt * 3 // 4
     tokens = TokenMap(
@@ -49,7 +49,7 @@ def work(mode: str, prompt: int, steps: int) -> dict[str, float]:
         ((image // 25, 25),),
     )
     options = {"max_new_tokens": steps, "min_new_tokens": steps, "do_sample": False}
-    plans = analysis.plans(tokens)
+    plans = study.plans(tokens)
     prefill = {n: p for n, p in plans.items() if p.when == "prefill"}
     decode = {n: p for n, p in plans.items() if p.when == "decode"}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -137,21 +137,20 @@ def _of(*shapes: tuple[int, ...]) -> Captured:
     return Captured(tuple(torch.rand(s) / s[-1] for s in shapes), layers, (), ())
 
 
-def steps_of(study: str, model: Reader) -> dict[str, Callable[[], Any]]:
+def steps_of(name: str, model: Reader) -> dict[str, Callable[[], Any]]:
     """Return the parts of one sample's work on the host, in order, by name."""
-    analysis = {
+    study = {
         "scienceqa": lambda: ScienceQAHeads(knockout="winners"),
         "semdim": lambda: SemanticDimensionAttention(knockout=True),
         "trajectory": lambda: Trajectory(),
-    }[study]()
-    analysis.check(model)
+    }[name]().for_model(model)
     phones = [(f"p{i}", i, i + 1) for i in range(4)]
     facts = {"options": {"A": "w1", "B": "w2"}, "phones": phones, "phone_unit": "char"}
     sample = Sample("s", (("text", model.prompt),), answer="A", facts=facts)
     [other] = model.prepare([sample]).seen
-    got = captured(study, other.tokens)
+    got = captured(name, other.tokens)
     answer = Answer("A", tuple(range(WRITTEN)), torch.rand(1000), True, ("w1",) * WRITTEN)
-    made = analysis.variants(sample, other, got)
+    made = study.variants(sample, other, got)
     outputs = dict.fromkeys(["plain", *made], answer)
 
     def places() -> None:
@@ -163,15 +162,15 @@ def steps_of(study: str, model: Reader) -> dict[str, Callable[[], Any]]:
                 query_places(query_columns(plan, row, extent), extent, device)
                 key_places(key_columns(plan, row, extent.end), extent, device)
 
-    plans = analysis.plans(other.tokens)
+    plans = study.plans(other.tokens)
     # A map of its own, of which nothing was asked yet.
     [seen] = model.prepare([sample]).seen
     return {
         "prepare": lambda: model.prepare([sample]),
-        "plans": lambda: analysis.plans(seen.tokens),
+        "plans": lambda: study.plans(seen.tokens),
         "places": places,
-        "variants": lambda: analysis.variants(sample, seen, got),
-        "update": lambda: analysis.update(sample, seen, got, outputs),
+        "variants": lambda: study.variants(sample, seen, got),
+        "update": lambda: study.update(sample, seen, got, outputs),
     }
 
 

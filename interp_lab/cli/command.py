@@ -79,7 +79,7 @@ def with_task_of_result(arguments: list[str]) -> list[str]:
     Its options are then known to the configuration, whatever the default task is.
     """
     values = dict(a.split("=", 1) for a in arguments if "=" in a and not a.startswith("-"))
-    redrawing = values.get("mode") in ("render", "summary")
+    redrawing = values.get("mode") in ("render", "summary", "compute")
     if not redrawing or "results" not in values or "task" in values:
         return arguments
     from interp_lab.store.results import open_results

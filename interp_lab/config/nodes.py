@@ -68,6 +68,8 @@ def identity_nodes(cfg: DictConfig) -> dict[str, Any]:
     nodes: dict[str, Any] = {key: cfg[key] for key in ("task_name", "seed")}
     nodes |= {key: plain(cfg[key]) for key in NOT_IN_RUN_ID}
     interventions = OmegaConf.to_container(cfg.capture.interventions, resolve=True)
+    # Not part of it, but earlier versions called a run by it too.
+    nodes["numbers"] = plain(cfg["numbers"])
     return nodes | {"capture": {"method": cfg.capture.method, "interventions": interventions}}
 
 
@@ -79,10 +81,10 @@ def run_id(cfg: DictConfig) -> str:
 def run_dir(cfg: DictConfig) -> str:
     """Return the run's stable directory: outputs/<task>/<model>-<dataset>-<run_id>.
 
-    For `mode=render | summary` with `results=` it is the directory of that result; for a run that
-    an earlier version began under another id, it is that directory.
+    For `mode=render | summary | compute` with `results=` it is the directory of that result; for a
+    run that an earlier version began under another id, it is that directory.
     """
-    if cfg.mode in (Mode.render, Mode.summary) and cfg.results:
+    if cfg.mode in (Mode.render, Mode.summary, Mode.compute) and cfg.results:
         path = Path(cfg.results)
         return str(path if path.is_dir() else path.parent)
     place = _place(cfg, run_id(cfg))

@@ -13,6 +13,7 @@ class Mode(Enum):
     run = "run"
     plan = "plan"
     merge = "merge"
+    compute = "compute"
     render = "render"
     summary = "summary"
     doctor = "doctor"
@@ -87,6 +88,7 @@ class Config:
     model: Any = MISSING
     dataset: Any = MISSING
     analysis: Any = MISSING
+    numbers: Any = MISSING
     visualization: Any = MISSING
     select: Select = field(default_factory=Select)
     importers: dict[str, str] = field(default_factory=dict)

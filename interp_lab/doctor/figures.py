@@ -60,7 +60,7 @@ def ffmpeg_finding() -> Finding:
         program = find_ffmpeg()
         done = subprocess.run([program, "-version"], capture_output=True, text=True, check=True)
     except (MissingInputError, OSError, subprocess.CalledProcessError) as error:
-        text = f"task=trajectory draws no video: {error}"
+        text = f"no video can be drawn: {error}"
         return Finding(GROUP, "ffmpeg", "warning", text)
     first = done.stdout.splitlines()[0].split(" Copyright")[0]
     return Finding(GROUP, "ffmpeg", "ok", f"{first} ({program})", {"path": program})

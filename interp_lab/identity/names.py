@@ -73,11 +73,14 @@ BEFORE = {
 }
 # Name of schema version 1 -> name of today, where they differ.
 RENAMED: dict[str, str] = {}
+# What only users' own YAML files name.
+OF_USERS = {"OwnModule": "interp_lab.models.own.OwnModule"}
 
 
 def name_of(target: str) -> str:
-    """Return the name of a dotted path: its last part if it is of this package, else itself."""
-    return target.rsplit(".", 1)[-1] if target.startswith(OWN) else target
+    """Return the name of a dotted path: its last part if that is registered, else the path."""
+    last = target.rsplit(".", 1)[-1]
+    return last if target.startswith(OWN) and registered().get(last) == target else target
 
 
 def before(target: str) -> str:
@@ -113,7 +116,8 @@ def registered() -> dict[str, str]:
     installed = PACKAGE / "conf"
     folder = installed if installed.is_dir() else PACKAGE.parent / "conf"
     texts = (path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.yaml")))
-    return {name_of(path): path for text in texts for path in LINE.findall(text)}
+    paths = [path for text in texts for path in LINE.findall(text)]
+    return OF_USERS | {path.rsplit(".", 1)[-1]: path for path in paths}
 
 
 def each_target(value: Any, change: Callable[[str], str]) -> Any:
@@ -137,7 +141,7 @@ def identity_of(target: str) -> str:
     at.
     """
     if target.startswith(OWN):
-        return name_of(target)
+        return target.rsplit(".", 1)[-1]
     module, _, name = target.rpartition(".")
     try:
         found = getattr(import_module(module), name)

@@ -22,7 +22,7 @@ from interp_lab.identity.weights import stamps_of, weights_identity
 NOT_IN_RUN_ID = {
     "model": ("device_map", "name"),
     "dataset": ("name",),
-    "analysis": ("name", "start_phrase"),
+    "analysis": ("name",),
 }
 # Keys of a model that its weights' identity stands for.
 WEIGHTS = ("checkpoint", "processor", "revision")
@@ -37,7 +37,7 @@ def identity_of_run(nodes: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         nodes: plain values of `task_name`, `seed`, `model`, `dataset`, `analysis` and `capture`
-            (its `method` and `interventions`).
+            (its `method` and `interventions`); `numbers` is not part of it.
     """
     model = _without(nodes, "model")
     weights = weights_identity(model)
@@ -69,6 +69,9 @@ def run_id_before(nodes: Mapping[str, Any]) -> str:
     old: dict[str, Any] = {"version": "0.1"}
     old |= {key: nodes[key] for key in ("task_name", "seed")}
     old |= {key: each_target(_without(nodes, key), before) for key in NOT_IN_RUN_ID}
+    # What is made of measured samples stood among the analysis's own options.
+    made = {k: v for k, v in nodes["numbers"].items() if k not in ("_target_", "name")}
+    old["analysis"] = made | old["analysis"]
     old["capture"] = [nodes["capture"]["method"], nodes["capture"]["interventions"]]
     for key, value in old["dataset"].items():
         if isinstance(value, str) and ("/" in value or Path(value).exists()):

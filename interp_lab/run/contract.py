@@ -1,8 +1,13 @@
-"""The contract of an analysis: plans for one input, numbers of one sample, numbers of a run.
+"""What a study gives: an analysis, which measures, and numbers, which need no model.
 
-An analysis is a streaming statistic: `update` sees one sample and returns small arrays, `compute`
-reads them back from the store. It knows neither a concrete model nor a concrete data set.
+An analysis is asked once for the model that is there and returns what measures with it: plans for
+one input, and the small arrays of one sample. Its options change stored numbers. Numbers are made
+of a result alone, streaming, so memory does not grow with the number of samples; their options can
+be changed afterwards, without measuring again (`mode=compute`). Neither knows a concrete model or
+data set. Any class that fits does; nothing is subclassed.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,24 +22,40 @@ from interp_lab.tokens import TokenMap
 
 
 class Analysis(Protocol):
-    """What the runner needs of an analysis.
+    """The options of what is measured.
 
     Attributes:
-        fields: what `update` may return, by declaration; what a model cannot give may be missing
-            in every sample alike.
+        fields: what a sample may hold, as far as it is known before a model is.
         definitions: name -> definition with its version; stored with the numbers.
     """
 
     fields: Sequence[Field]
     definitions: Mapping[str, str]
 
-    def check(self, model: LoadedModel) -> list[str]:
-        """Return notes on what this model cannot give.
+    def for_model(self, model: LoadedModel) -> Measuring:
+        """Return what measures with this model.
 
         Raises:
             UnsupportedModelError: if it can give nothing of this analysis.
+            ConfigError: if an option names what the model does not have.
         """
         ...
+
+
+class Measuring(Protocol):
+    """An analysis of one model, frozen.
+
+    Attributes:
+        fields: what `update` may return, by declaration; what a model cannot give may be missing
+            in every sample alike.
+        notes: what a reader of the numbers must know, such as what this model cannot give.
+    """
+
+    @property
+    def fields(self) -> Sequence[Field]: ...
+
+    @property
+    def notes(self) -> Sequence[str]: ...
 
     def plans(self, tokens: TokenMap) -> Mapping[str, Plan]:
         """Return what to watch while the model works on this input."""
@@ -59,11 +80,21 @@ class Analysis(Protocol):
         """
         ...
 
-    def compute(self, results: Results) -> Sequence[tuple[Field, Any]]:
-        """Return the fields over all samples, streaming from the store.
 
-        Other processes may have measured, so this and `export` work without a `check` before.
-        """
+class Numbers(Protocol):
+    """The options of what is made of measured samples: aggregates, intervals, reports, exports.
+
+    A module of numbers imports no torch.
+
+    Attributes:
+        definitions: name -> what an aggregate is; stored with the numbers.
+    """
+
+    @property
+    def definitions(self) -> Mapping[str, str]: ...
+
+    def compute(self, results: Results) -> Sequence[tuple[Field, Any]]:
+        """Return the fields over all samples, streaming from the store."""
         ...
 
     def export(self, results: Results, folder: Path) -> None:

@@ -25,7 +25,7 @@ from interp_lab.datasets.prints import SamplePrints, loaded_with_print
 from interp_lab.errors import InterpLabError, SampleError, TooManyFailuresError
 from interp_lab.identity.files import Digests
 from interp_lab.models.base import LoadedModel, Prepared, Seen
-from interp_lab.run.contract import Analysis
+from interp_lab.run.contract import Measuring
 from interp_lab.run.progress import Progress
 from interp_lab.store.parts import Failure, PartWriter
 
@@ -62,7 +62,8 @@ class Measurement:
     """Measures samples one batch after the other.
 
     Args:
-        model, dataset, analysis: the parts of the study.
+        model, dataset: what works on what.
+        study: what is measured with this model.
         writer: takes finished and failed samples.
         progress: counts them.
         batch_size: samples a forward; halved when memory runs out. Batches are cut from the whole
@@ -85,7 +86,7 @@ class Measurement:
         self,
         model: LoadedModel,
         dataset: Dataset,
-        analysis: Analysis,
+        study: Measuring,
         writer: PartWriter,
         progress: Progress,
         batch_size: int,
@@ -99,7 +100,7 @@ class Measurement:
     ) -> None:
         self.model = model
         self.dataset = dataset
-        self.analysis = analysis
+        self.study = study
         self.writer = writer
         self.progress = progress
         self.batch_size = batch_size
@@ -196,7 +197,7 @@ class Measurement:
         torch.manual_seed(self.seed * 1_000_003 + batch[0][0])
         with torch.inference_mode():
             prepared = self.model.prepare(samples)
-            plans = [self.analysis.plans(seen.tokens) for seen in prepared.seen]
+            plans = [self.study.plans(seen.tokens) for seen in prepared.seen]
             changes = [interventions_for(self.interventions, s.tokens) for s in prepared.seen]
             reference = None
             if self.check is not None:
@@ -209,8 +210,7 @@ class Measurement:
                 for row, output in zip(outputs, more, strict=True):
                     row[name] = output
             values = [
-                self.analysis.update(*row, output)
-                for row, output in zip(rows, outputs, strict=True)
+                self.study.update(*row, output) for row, output in zip(rows, outputs, strict=True)
             ]
             if self.check is not None:
                 self.check(prepared, plans, capture, reference)
@@ -228,12 +228,12 @@ class Measurement:
         rows: Sequence[tuple[Sample, Seen, Mapping[str, Any]]],
         configured: Sequence[Sequence[Intervention]],
     ) -> dict[str, Sequence[Any]]:
-        """Run the batch again under each intervention that the analysis asks for.
+        """Run the batch again under each intervention that the study asks for.
 
         What the configuration changes in every sample (`configured`, one entry a row) stays, so
         that a variant differs from the plain run in its own change alone.
         """
-        changes = [self.analysis.variants(*row) for row in rows]
+        changes = [self.study.variants(*row) for row in rows]
         names = dict.fromkeys(name for change in changes for name in change)
         outputs: dict[str, Sequence[Any]] = {}
         for name in names:

@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from interp_lab.config.nodes import build, identity_nodes, node_name, plain
 from interp_lab.datasets.prints import SamplePrints
 from interp_lab.errors import StoreError, TooManyFailuresError
-from interp_lab.identity.names import each_target, name_of
 from interp_lab.identity.run import identity_of_run, kept_identity, run_id_of
 from interp_lab.run.going_on import Standing, count, keep_digests, known_digests, standing_of
+from interp_lab.run.numbers import stored_text, write_exports
 from interp_lab.store.merge import merge
 from interp_lab.store.parts import list_parts, stored_samples
 from interp_lab.store.provenance import now, provenance
-from interp_lab.store.results import open_results
 from interp_lab.store.rundir import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -56,6 +55,7 @@ def conclude(
     if not any(done.values()):
         raise TooManyFailuresError(f"none of {len(ids)} samples could be measured; see the log")
     analysis = build(cfg, "analysis", seed=cfg.seed, batch_size=cfg.batch_size)
+    numbers = build(cfg, "numbers", seed=cfg.seed)
     attributes = made_by(sources, plain(cfg.capture)["interventions"])
     missing = sum(name not in done for name in ids)
     notes = [*notes_on(standing, missing, len(ids)), *json.loads(attributes["notes"])]
@@ -64,9 +64,8 @@ def conclude(
         "model": node_name(cfg, "model"),
         "dataset": node_name(cfg, "dataset"),
         "run_id": run_id_of(kept_identity(place.path) or identity_of_run(identity_nodes(cfg))),
-        # Without Python paths: a result outlives the place of a module.
-        "config": OmegaConf.to_yaml(OmegaConf.create(each_target(plain(cfg), name_of))),
-        "definitions": json.dumps(dict(analysis.definitions)),
+        "config": stored_text(cfg),
+        "definitions": json.dumps({**analysis.definitions, **numbers.definitions}),
         "counts": json.dumps(dict(dataset.counts())),
         "notes": json.dumps(notes),
         "finished": now(),
@@ -74,14 +73,10 @@ def conclude(
         "merged_by": command,
     }
     attributes |= provenance()
-    compute = analysis.compute
+    compute = numbers.compute
     merge(sources, ids, place.results, attributes, compute, standing.prints, standing.trusted)
     if cfg.output.exports:
-        place.exports.mkdir(exist_ok=True)
-        config = OmegaConf.to_yaml(cfg, resolve=True)
-        (place.exports / "config.yaml").write_text(config, encoding="utf-8")
-        with open_results(place.results) as results:
-            analysis.export(results, place.exports)
+        write_exports(cfg, numbers, place.results)
     if not partial:
         place.clear_parts()
 

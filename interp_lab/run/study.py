@@ -7,7 +7,7 @@ listing and planning should be quick.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,10 +15,10 @@ from interp_lab.capture.roles import check_interventions
 from interp_lab.config.nodes import build, check_arguments, check_root, plain, target_of
 from interp_lab.config.schema import Mode
 from interp_lab.errors import ConfigError, FinishedWithFailuresError, StoreError
-from interp_lab.identity.names import each_target, target_of_name
 from interp_lab.identity.run import NOT_IN_RUN_ID
 from interp_lab.libraries.hydra_inside import parsed
 from interp_lab.run.merging import merge_by_hand
+from interp_lab.run.numbers import compute_again, differ, stored_config
 from interp_lab.run.sweep.record import SweepJob
 from interp_lab.run.work import command_of, work_on
 from interp_lab.store.places import safe_name
@@ -70,7 +70,7 @@ class Outcome:
 def run_study(
     cfg: DictConfig, overrides: list[str] | None = None, job: SweepJob | None = None
 ) -> Outcome:
-    """Do what the configuration says: measure, plan, merge, draw again, list, or look around.
+    """Do what the configuration says: measure, plan, merge, compute, draw, list, or look around.
 
     Args:
         cfg: the composed configuration.
@@ -98,25 +98,20 @@ def run_study(
     if cfg.mode == Mode.merge:
         return merge_study(cfg, job)
     path = Path(cfg.results) if cfg.results else RunDirectory(cfg.output.dir).results
+    if path.is_dir():
+        path = RunDirectory(path).results
     if path.suffix.lstrip(".") in cfg.importers:
         return draw_study(cfg, imported(cfg, path))
     with open_results(path) as results:
         if cfg.mode == Mode.summary:
             print(summary(results))
             return Outcome(results.path, len(results), len(results.failures))
-        stored = stored_config(results.attributes["config"])
+        stored = stored_config(results.attributes["config"], cfg)
         path = results.path
-    return draw_study(restyled(stored, cfg, overrides or []), path)
-
-
-def stored_config(text: str) -> DictConfig:
-    """Return a result's configuration, its classes and figures by today's dotted paths.
-
-    Raises:
-        StoreError: if one of them is not known to this version.
-    """
-    found = plain(cast(DictConfig, OmegaConf.create(text)))
-    return cast(DictConfig, OmegaConf.create(each_target(found, target_of_name)))
+    wanted = restyled(stored, cfg, overrides or [])
+    if cfg.mode == Mode.compute or differ(wanted, path):
+        compute_again(wanted, path)
+    return draw_study(wanted, path)
 
 
 def measure_study(cfg: DictConfig, job: SweepJob | None) -> Outcome:
@@ -124,9 +119,12 @@ def measure_study(cfg: DictConfig, job: SweepJob | None) -> Outcome:
     style_of(cfg)
     check_interventions(plain(cfg.capture)["interventions"])
     done = work_on(cfg, job)
-    if done.last:
-        return draw_study(cfg, done.place.results)
-    return Outcome(None, done.measured, done.failed)
+    if not done.last:
+        return Outcome(None, done.measured, done.failed)
+    if differ(cfg, done.place.results):
+        with done.place.held():
+            compute_again(cfg, done.place.results)
+    return draw_study(cfg, done.place.results)
 
 
 def merge_study(cfg: DictConfig, job: SweepJob | None) -> Outcome:
@@ -183,7 +181,7 @@ def restyled(stored: DictConfig, composed: DictConfig, overrides: list[str]) -> 
     """Return the configuration that a result is drawn with again.
 
     It is the one that is stored with the result, changed by what the user typed below
-    `visualization` and `select`; a whole `visualization=` or `experiment=` replaces it.
+    `visualization`, `select` and `numbers`; a whole `visualization=` or `experiment=` replaces it.
     """
     typed = parsed(overrides)
     if any(o.key in ("visualization", "experiment") for o in typed):
@@ -195,10 +193,10 @@ def restyled(stored: DictConfig, composed: DictConfig, overrides: list[str]) -> 
         # Without `results` these keys say which run is meant; what they cannot do is change it.
         if option and node in MEASURED and (composed.results or option in NOT_IN_RUN_ID[node]):
             raise ConfigError(
-                f"{override.text}: mode=render draws numbers that are stored; give "
-                "visualization.KEY or select.KEY, or measure anew with mode=run"
+                f"{override.text}: what was measured is stored and cannot be changed here; give "
+                "visualization.KEY, select.KEY or numbers.KEY, or measure anew with mode=run"
             )
-        if not key.startswith(("visualization.", "select.")):
+        if not key.startswith(("visualization.", "select.", "numbers.")):
             continue
         if override.deletes:
             raise ConfigError(f"{override.text}: set {key}=null instead of deleting it")

@@ -189,7 +189,8 @@ def measure_with(
 
     started = now()
     analysis = build(cfg, "analysis", seed=cfg.seed, batch_size=cfg.batch_size)
-    notes = [*untested(), *model.notes, *analysis.check(model)]
+    study = analysis.for_model(model)
+    notes = [*untested(), *model.notes, *study.notes]
     for note in notes:
         log.warning(note)
     settings = plain(cfg.capture)
@@ -205,12 +206,12 @@ def measure_with(
         }
 
     output = cfg.output
-    writer = PartWriter(place.parts, analysis.fields, output.part_size, output.part_seconds, about)
+    writer = PartWriter(place.parts, study.fields, output.part_size, output.part_seconds, about)
     with Progress(len(todo), position=job.number if job else 0) as progress:
         measurement = Measurement(
             model,
             dataset,
-            analysis,
+            study,
             writer,
             progress,
             cfg.batch_size,

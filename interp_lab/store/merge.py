@@ -90,6 +90,38 @@ def merge(
         temporary.unlink(missing_ok=True)
 
 
+def recompute(
+    path: Path, attributes: Mapping[str, Any], compute: Callable[[Results], Aggregates]
+) -> None:
+    """Make the aggregate fields of a result anew; its samples stay as they are.
+
+    Args:
+        path: the result; replaced at the end, not before.
+        attributes: those that change, such as the configuration and definitions.
+        compute: makes the aggregate fields, streaming.
+
+    Raises:
+        StoreError: if the disk has no room for a second copy.
+    """
+    _check_room([path], path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with h5py.File(path, "r") as old, h5py.File(temporary, "w") as file:
+            for name in old:
+                if name != "aggregate":
+                    old.copy(name, file)
+            for key, value in {**dict(old.attrs), **attributes, "complete": False}.items():
+                file.attrs[key] = value
+            aggregate = file.create_group("aggregate")
+            for field, value in compute(Results(file)) if len(Results(file)) else ():
+                create_single(aggregate, field, value)
+            file.flush()
+            file.attrs["complete"] = old.attrs["complete"]
+        sync_and_rename(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _check_room(sources: Sequence[Path], final: Path) -> None:
     """Refuse to begin what the disk has no room for: HDF5 does not survive a full disk."""
     needed = sum(path.stat().st_size for path in sources)

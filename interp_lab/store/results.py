@@ -72,6 +72,11 @@ class Results:
         return json.loads(self._file.attrs.get("notes", "[]"))
 
     @property
+    def definitions(self) -> dict[str, str]:
+        """Name -> definition with its version, of what was measured and what was made of it."""
+        return json.loads(self._file.attrs.get("definitions", "{}"))
+
+    @property
     def failures(self) -> list[Failure]:
         """The samples that could not be measured, with their reasons."""
         return read_failures(self._file)

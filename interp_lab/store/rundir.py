@@ -20,6 +20,8 @@ from interp_lab.errors import StoreError
 from interp_lab.store.locks import NamedLock, alive, named
 from interp_lab.store.parts import list_parts
 
+# Where exports lie, beside the result.
+EXPORTS = "exports"
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_TRIES = 0.2
 # Most waits are over before anybody could read that there was one.
@@ -72,7 +74,7 @@ class RunDirectory:
         self.parts = self.path / "parts"
         self.results = self.path / "results.h5"
         self.figures = self.path / "figures"
-        self.exports = self.path / "exports"
+        self.exports = self.path / EXPORTS
         self._claims = self.path / ".claims"
         self._generation = self.parts / "generation.json"
 

@@ -113,10 +113,9 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
 ) -> None:
     tower = Hungry(family="clip", checkpoint="zoo:tiny_clip", device=card)
     tower.batches = []
-    analysis = ClipSimilarity()
-    analysis.check(tower)
-    writer = PartWriter(tmp_path / "parts", analysis.fields, size=16)
-    work = Measurement(tower, ImageFiles(str(pictures(16))), analysis, writer, Progress(1), 8, 1.0)
+    study = ClipSimilarity().for_model(tower)
+    writer = PartWriter(tmp_path / "parts", study.fields, size=16)
+    work = Measurement(tower, ImageFiles(str(pictures(16))), study, writer, Progress(1), 8, 1.0)
     torch.cuda.empty_cache()
     room = torch.cuda.memory_reserved(card) + 3 * SAMPLE  # for two samples and the tower's own
     total = torch.cuda.get_device_properties(card).total_memory

@@ -69,13 +69,12 @@ def test_roles_options_and_the_image_span(tiny: Llava) -> None:
 
 def test_a_padded_batch_answers_and_scores_like_one_by_one(tiny: Llava) -> None:
     samples = [sample("a"), sample("b", image=False), sample("c", conv_mode="vicuna_v1")]
-    analysis = ScienceQAHeads()
-    analysis.check(tiny)
+    study = ScienceQAHeads().for_model(tiny)
 
     def measured(batch: list[Sample]) -> list[tuple[Any, Any]]:
         with torch.inference_mode():
             prepared = tiny.prepare(batch)
-            plans = [analysis.plans(s.tokens) for s in prepared.seen]
+            plans = [study.plans(s.tokens) for s in prepared.seen]
             with watch(tiny, prepared, plans) as capture:
                 answers = tiny.run(prepared)
         return list(zip(answers, capture.rows, strict=True))
@@ -228,13 +227,12 @@ def test_four_layers_of_the_7b_run_in_memory_that_does_not_grow(tmp_path: Path) 
         checkpoint="4 layers", device=CPU, dtype="float32", init="random", architecture=values,
         processor=save_processor(tmp_path, image_size=336, patch_size=14), max_new_tokens=1,
     )  # fmt: skip
-    analysis = ScienceQAHeads()
-    analysis.check(model)
+    study = ScienceQAHeads().for_model(model)
     memory = []
     for _ in range(4):
         with torch.inference_mode():
             prepared = model.prepare([sample()])
-            plans = [analysis.plans(prepared.seen[0].tokens)]
+            plans = [study.plans(prepared.seen[0].tokens)]
             with watch(model, prepared, plans) as capture:
                 model.run(prepared)
         assert capture.rows[0]["heads"].values.shape == (4, 32)

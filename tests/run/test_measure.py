@@ -65,10 +65,9 @@ def measurement(
     tower = model(family="clip", checkpoint="zoo:tiny_clip", device=torch.device("cpu"))
     if isinstance(tower, SmallMemory):
         tower.batches = []
-    analysis = ClipSimilarity()
-    analysis.check(tower)
-    writer = PartWriter(folder, analysis.fields, size=16)
-    return Measurement(tower, dataset, analysis, writer, Progress(1), batch_size, share)
+    study = ClipSimilarity().for_model(tower)
+    writer = PartWriter(folder, study.fields, size=16)
+    return Measurement(tower, dataset, study, writer, Progress(1), batch_size, share)
 
 
 def test_memory_does_not_grow_with_the_samples(

@@ -8,8 +8,8 @@ import numpy as np
 
 from interp_lab.store.places import safe_name
 from interp_lab.store.results import Results
+from interp_lab.studies.avigate.aggregates import PREFIX, gate_kinds
 from interp_lab.studies.avigate.gate_statistics import STATISTICS
-from interp_lab.studies.avigate.numbers import PREFIX, gate_kinds
 from interp_lab.studies.avigate.report import report
 
 SHORT = {"attention": "att"}

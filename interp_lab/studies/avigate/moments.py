@@ -3,17 +3,21 @@
 What a data set or a model does not give is absent from the sample: no number is made up.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import SampleError
 from interp_lab.fields import Category, ClipCurve, Document, Field, Scalar, Windows, WindowScores
-from interp_lab.models.base import Seen
 from interp_lab.models.moments import Moments
 from interp_lab.studies.avigate.moment_metrics import RECALL_AT, as_windows, moment_values, name_of
+
+if TYPE_CHECKING:
+    from interp_lab.models.base import Seen
 
 PLAIN = "plain"
 # The variant whose loss says what the audio is worth.

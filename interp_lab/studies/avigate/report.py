@@ -8,8 +8,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from interp_lab.store.results import Results
-from interp_lab.studies.avigate.moments import PLAIN
-from interp_lab.studies.avigate.numbers import (
+from interp_lab.studies.avigate.aggregates import (
     ALL,
     HELPS,
     MISLEADS,
@@ -18,6 +17,7 @@ from interp_lab.studies.avigate.numbers import (
     gate_kinds,
     stacked,
 )
+from interp_lab.studies.avigate.moments import PLAIN
 
 READING = """\
 A gate is read after its nonlinearity. A positive gate adds its branch to the video, a negative one

@@ -14,9 +14,9 @@ from interp_lab.store.merge import merge
 from interp_lab.store.parts import PartWriter, list_parts
 from interp_lab.store.provenance import provenance
 from interp_lab.store.results import open_results
+from interp_lab.studies.avigate.aggregates import aggregates
 from interp_lab.studies.avigate.exports import export, export_sample
 from interp_lab.studies.avigate.gates import gate_fields, gate_values
-from interp_lab.studies.avigate.numbers import aggregates
 from interp_lab.visualization.base import Style
 from interp_lab.visualization.draw import draw_all
 
@@ -118,4 +118,6 @@ def _config() -> DictConfig:
     style = cast(DictConfig, OmegaConf.load(conf_dir() / "visualization" / "avigate.yaml"))
     for name in NEED_MOMENTS:
         del style.figures[name]
-    return OmegaConf.create({"task_name": "avigate", "visualization": style, "select": {}})
+    return OmegaConf.create(
+        {"task_name": "avigate", "visualization": style, "select": {}, "numbers": {}}
+    )

@@ -4,28 +4,21 @@ Tokens are the hidden states of one layer, by default the last before the final 
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
 from interp_lab.capture.plans import HiddenPlan, Intervention
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, UnsupportedModelError
-from interp_lab.fields import CellMap, DownEdgeMap, Field, Picture, RightEdgeMap, Scalar
+from interp_lab.fields import Field, Picture, Scalar
 from interp_lab.models.base import LoadedModel, Seen
-from interp_lab.statistics.streaming import RunningMoments, histogram
-from interp_lab.store.results import Results
+from interp_lab.studies.clip_similarity.numbers import MAPS
 from interp_lab.tokens import TokenMap
 
 Metric = Literal["cosine", "dot_product"]
-MAPS: dict[str, tuple[type[Field], str]] = {
-    "horizontal_right": (RightEdgeMap, "similarity to the right neighbour"),
-    "vertical_down": (DownEdgeMap, "similarity to the neighbour below"),
-    "cls_similarity": (CellMap, "similarity to CLS"),
-}
 
 
 def similarity(a: torch.Tensor, b: torch.Tensor, metric: Metric) -> torch.Tensor:
@@ -82,10 +75,9 @@ class ClipSimilarity:
             for name, (_, about) in MAPS.items()
         ]
         self.fields: Sequence[Field] = [*maps, *means, Picture("picture", "as the model saw it")]
-        self._hookpoint = ""
 
-    def check(self, model: LoadedModel) -> list[str]:
-        """Settle the layer; return a note if the model has no CLS token.
+    def for_model(self, model: LoadedModel) -> "SimilarityOfModel":
+        """Return what measures this layer of a model.
 
         Raises:
             ConfigError: if the model has no such layer.
@@ -102,10 +94,30 @@ class ClipSimilarity:
                 f"analysis.layer={self.layer}: this model has hidden states 0 to "
                 f"{len(layers) - 1} (or -1 to -{len(layers)} from the end)"
             )
-        self._hookpoint = f"hidden.{self.layer % len(layers)}"
+        notes: tuple[str, ...] = ()
         if not getattr(model, "has_cls", True):
-            return ["this tower has no CLS token: cls_similarity is not given"]
-        return []
+            notes = ("this tower has no CLS token: cls_similarity is not given",)
+        return SimilarityOfModel(self, f"hidden.{self.layer % len(layers)}", notes)
+
+
+@dataclass(frozen=True)
+class SimilarityOfModel:
+    """Measures one hidden layer of one model.
+
+    Args:
+        options: what to measure.
+        hookpoint: the name of the layer's hidden state.
+        notes: what this model cannot give.
+    """
+
+    options: ClipSimilarity
+    hookpoint: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """What a sample holds."""
+        return self.options.fields
 
     def plans(self, tokens: TokenMap) -> dict[str, HiddenPlan]:
         """Watch one hidden state and reduce it to the maps on the device."""
@@ -114,13 +126,13 @@ class ClipSimilarity:
 
         def reduce(hidden: torch.Tensor) -> dict[str, torch.Tensor]:
             grid = hidden[cells].view(rows, cols, -1)
-            right, down = neighbour_maps(grid, self.metric)
+            right, down = neighbour_maps(grid, self.options.metric)
             maps = {"horizontal_right": right, "vertical_down": down}
             if cls:
-                maps["cls_similarity"] = similarity(grid, hidden[cls[0]], self.metric)
+                maps["cls_similarity"] = similarity(grid, hidden[cls[0]], self.options.metric)
             return maps
 
-        return {"maps": HiddenPlan(self._hookpoint, reduce)}
+        return {"maps": HiddenPlan(self.hookpoint, reduce)}
 
     def variants(
         self, sample: Sample, seen: Seen, captured: Mapping[str, Any]
@@ -134,43 +146,6 @@ class ClipSimilarity:
         """Return the maps, their means, and the picture."""
         values: dict[str, Any] = {k: v.cpu().numpy() for k, v in captured["maps"].items()}
         values |= {f"mean_{name}": array.mean() for name, array in values.items()}
-        if self.keep_picture:
+        if self.options.keep_picture:
             values["picture"] = seen.pictures[0]
         return values
-
-    def compute(self, results: Results) -> list[tuple[Field, Any]]:
-        """Return mean and standard deviation maps over the samples, and pooled histograms."""
-        names = [name for name in MAPS if name in results.fields]
-        moments = {name: RunningMoments() for name in names}
-        for block in results.stream(names):
-            for name, values in block.items():
-                moments[name].update(values)
-        aggregates: list[tuple[Field, Any]] = []
-        for name in names:
-            kind, about = MAPS[name]
-            definition = self.definitions[name]
-            aggregates += [
-                (kind(f"mean_{name}", f"mean {about}", definition=definition), moments[name].mean),
-                (kind(f"std_{name}", f"std of {about}", definition=definition), moments[name].std),
-                histogram(results, name, moments[name].lowest, moments[name].highest),
-            ]
-        return aggregates
-
-    def export(self, results: Results, folder: Path) -> None:
-        """Write `similarities.npz` of each sample, with the names that earlier scripts read."""
-        from interp_lab.store.places import sample_folder
-
-        for row, sample_id in enumerate(results.sample_ids):
-            maps = {name: results.read(name, row) for name in MAPS if name in results.fields}
-            right, down = maps["horizontal_right"], maps["vertical_down"]
-            grid = len(right)
-            place = sample_folder(folder, results, sample_id)
-            place.mkdir(parents=True, exist_ok=True)
-            np.savez(
-                place / "similarities.npz",
-                horizontal_left=right,
-                vertical_up=down,
-                grid_size=grid,
-                num_patches=grid * grid,
-                **maps,
-            )

@@ -52,12 +52,11 @@ class TokenSimilarityAnalyzer:
 
         chosen = [f"model={model_type.replace('-', '_')}", f"analysis.metric={similarity_metric}"]
         cfg = composed(conf_dir(), ["task=clip_similarity", *chosen, *(overrides or [])])
-        self.analysis = build(cfg, "analysis")
         place = resolve_device(device)
         self.model = load_on(
             place, model_type, lambda: build(cfg, "model", device=place, seed=cfg.seed)
         )
-        self.analysis.check(self.model)
+        self.study = build(cfg, "analysis").for_model(self.model)
 
     def analyze(self, path: str | Path) -> TokenSimilarity:
         """Measure one image file.
@@ -73,7 +72,7 @@ class TokenSimilarityAnalyzer:
         sample = ImageFiles(str(path)).load(0)
         with torch.inference_mode():
             prepared = self.model.prepare([sample])
-            plans = [self.analysis.plans(prepared.seen[0].tokens)]
+            plans = [self.study.plans(prepared.seen[0].tokens)]
             with watch(self.model, prepared, plans) as capture:
                 self.model.run(prepared)
             maps = {name: v.cpu().numpy() for name, v in capture.rows[0]["maps"].items()}

@@ -5,8 +5,8 @@ hard a head looks is one of the named definitions below. Looking is not using: `
 the image from heads and measures what that does to the answer.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -19,10 +19,7 @@ from interp_lab.errors import ConfigError, UnsupportedModelError
 from interp_lab.fields import Category, Field, HeadIndex, HeadScores, LayerCurve, Scalar
 from interp_lab.models.base import AnsweringModel, LoadedModel, Seen
 from interp_lab.statistics.heads import head_margins, winners
-from interp_lab.store.results import Results
-from interp_lab.studies.scienceqa.exports import export
 from interp_lab.studies.scienceqa.knockout import Knockout, image_block
-from interp_lab.studies.scienceqa.numbers import aggregates
 from interp_lab.tokens import TokenMap
 
 Definition = Literal[
@@ -71,36 +68,26 @@ def scores_of(definition: Definition, plan: AttentionPlan, reduced: np.ndarray) 
 
 
 class ScienceQAHeads:
-    """Head statistics of a vision-language model on multiple-choice questions.
+    """What is measured of a vision-language model on multiple-choice questions.
 
     Args:
         definition: how hard a head looks at the image.
-        top_k: heads a layer that the text report and the figures name.
-        near_tie: a layer's winner is a near-tie if (first - second) / first is below this.
         knockout: block the image from the `winners` of each sample, from as many `random` heads of
             the same layers, or from named [layer, head] pairs; null = measure only.
         knockout_heads: how many winning heads are blocked.
-        bootstrap: resamples of the intervals.
-        seed: of random heads, resamples and splits.
+        seed: of random heads.
     """
 
     def __init__(
         self,
         definition: Definition = "max_text_to_image",
-        top_k: int = 5,
-        near_tie: float = 0.01,
         knockout: Literal["winners", "random"] | list[tuple[int, int]] | None = None,
         knockout_heads: int = 4,
-        bootstrap: int = 2000,
         seed: int = 0,
     ) -> None:
-        if top_k < 1 or knockout_heads < 1 or bootstrap < 100:
-            raise ConfigError("analysis: top_k and knockout_heads from 1 on, bootstrap from 100 on")
+        if knockout_heads < 1:
+            raise ConfigError(f"analysis.knockout_heads={knockout_heads}: from 1 on")
         self.definition: Definition = definition
-        self.top_k = top_k
-        self.near_tie = near_tie
-        self.bootstrap = bootstrap
-        self.seed = seed
         self.knockout = Knockout(knockout, knockout_heads, seed) if knockout else None
         named = f"scienceqa.{definition}/1"
         self.definitions = {
@@ -121,8 +108,8 @@ class ScienceQAHeads:
             *(self.knockout.fields if self.knockout else ()),
         ]
 
-    def check(self, model: LoadedModel) -> list[str]:
-        """Accept models that answer in words.
+    def for_model(self, model: LoadedModel) -> "HeadsOfModel":
+        """Return what measures with a model that answers in words.
 
         Raises:
             UnsupportedModelError: for a model without a language part.
@@ -132,23 +119,42 @@ class ScienceQAHeads:
                 f"task=scienceqa: {type(model).__name__} does not answer; choose a model such as "
                 "model=llava_1_5_7b or model=tiny_llava"
             )
-        self._token_of = model.token_of
-        self._shape = (model.n_layers, model.n_heads)
-        return []
+        return HeadsOfModel(self, model.token_of, (model.n_layers, model.n_heads))
+
+
+@dataclass(frozen=True)
+class HeadsOfModel:
+    """Measures one model's heads.
+
+    Args:
+        options: what to measure.
+        token_of: letter -> its token.
+        shape: layers and heads.
+    """
+
+    options: ScienceQAHeads
+    token_of: Callable[[str], int]
+    shape: tuple[int, int]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """What a sample holds."""
+        return self.options.fields
 
     def plans(self, tokens: TokenMap) -> dict[str, AttentionPlan]:
         """Watch one block of the prompt, reduced to a number a head."""
-        plan = head_plan(self.definition, tokens)
+        plan = head_plan(self.options.definition, tokens)
         return {"heads": plan} if plan else {}
 
     def variants(
         self, sample: Sample, seen: Seen, captured: Mapping[str, Any]
     ) -> dict[str, tuple[Intervention, ...]]:
         """Return the knock-outs that the sample is answered again under."""
-        if not self.knockout or "heads" not in captured:
+        if not self.options.knockout or "heads" not in captured:
             return {}
         scores = self._scores(seen.tokens, captured)
-        chosen = self.knockout.heads(sample.id, scores, winners(scores))
+        chosen = self.options.knockout.heads(sample.id, scores, winners(scores))
         return {name: image_block(seen.tokens, heads) for name, heads in chosen.items()}
 
     def update(
@@ -161,7 +167,7 @@ class ScienceQAHeads:
         letters = list(sample.facts.get("options", {})) or list("ABCDE")
         predicted = {name: parse_letter(out.text, letters) for name, out in outputs.items()}
         image = seen.tokens.where(modality="image")
-        scores = self._scores(seen.tokens, captured) if image else np.zeros(self._shape)
+        scores = self._scores(seen.tokens, captured) if image else np.zeros(self.shape)
         values: dict[str, Any] = {
             "scores": scores,
             "max_head_per_layer": winners(scores) if image else np.full(len(scores), NO_WINNER),
@@ -174,22 +180,16 @@ class ScienceQAHeads:
             "output": outputs["plain"].text,
             "correct": int(sample.answer is not None and predicted["plain"] == sample.answer),
         }
-        if self.knockout:
-            tokens = {letter: self._token_of(letter) for letter in letters}
-            values |= self.knockout.values(sample.answer, letters, tokens, outputs, predicted)
+        if self.options.knockout:
+            tokens = {letter: self.token_of(letter) for letter in letters}
+            values |= self.options.knockout.values(
+                sample.answer, letters, tokens, outputs, predicted
+            )
         return values
 
-    def compute(self, results: Results) -> list[tuple[Field, Any]]:
-        """Return winner counts, shares with intervals, agreement, diversity, accuracy."""
-        return aggregates(
-            results, self.definitions["scores"], self.near_tie, self.bootstrap, self.seed
-        )
-
-    def export(self, results: Results, folder: Path) -> None:
-        """Write records, statistics and the text report under the names that scripts know."""
-        export(results, folder, self.top_k)
-
     def _scores(self, tokens: TokenMap, captured: Mapping[str, Any]) -> np.ndarray:
-        plan = head_plan(self.definition, tokens)
+        plan = head_plan(self.options.definition, tokens)
         assert plan is not None
-        return scores_of(self.definition, plan, captured["heads"].values.float().cpu().numpy())
+        return scores_of(
+            self.options.definition, plan, captured["heads"].values.float().cpu().numpy()
+        )

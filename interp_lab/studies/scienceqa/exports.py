@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from interp_lab.store.results import Results
 from interp_lab.studies.scienceqa.report import report
@@ -13,6 +12,9 @@ from interp_lab.studies.scienceqa.report import report
 
 def export(results: Results, folder: Path, top_k: int) -> None:
     """Write attention_head_records.pt, statistics.json and analysis_report.txt."""
+    # The one file in torch's own format, which its readers expect; nothing else here needs torch.
+    import torch
+
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(records(results), folder / "attention_head_records.pt")
     text = json.dumps(statistics(results), indent=2)

@@ -1,44 +1,66 @@
 """The numbers of scienceqa over all samples: who wins, how surely, and what answers have to do."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from interp_lab.errors import ConfigError
 from interp_lab.fields import Field, HeadCounts, HeadScores, LayerCurve, Scalar
 from interp_lab.statistics import heads as statistics
 from interp_lab.statistics.heads import Estimate
 from interp_lab.store.results import Results
+from interp_lab.studies.scienceqa.exports import export
 from interp_lab.studies.scienceqa.knockout import CONDITIONS
 
 Named = tuple[Field, Any]
 
 
-def aggregates(
-    results: Results, definition: str, near_tie: float, resamples: int, seed: int
-) -> list[Named]:
-    """Return the fields over the run; samples without an image count for the answers only.
+class HeadNumbers:
+    """Winner counts, shares with intervals, agreement, diversity, accuracy, the report.
 
     Args:
-        results: the measured samples.
-        definition: of the scores, with its version.
-        near_tie: relative margin below which a win is a near-tie.
-        resamples, seed: of the bootstrap.
+        top_k: heads a layer that the text report and the figures name.
+        near_tie: a layer's winner is a near-tie if (first - second) / first is below this.
+        bootstrap: resamples of the intervals.
+        seed: of resamples and splits.
     """
-    rows = list(results.stream(["max_head_per_layer", "correct"]))
-    winning = np.concatenate([r["max_head_per_layer"] for r in rows])
-    correct = np.concatenate([r["correct"] for r in rows]).astype(bool)
-    with_image = winning[:, 0] >= 0
-    options = {"seed": seed, "n_resamples": resamples}
-    found = _estimates("accuracy", "answered correctly", statistics.accuracy(correct, **options))
-    found += _knockout(results, options)
-    found.append((Scalar("n_with_image", "samples with an image", dtype="int64"), with_image.sum()))
-    if with_image.any():
-        n_heads = next(results.stream(["scores"], 1))["scores"].shape[2]
-        found += winner_fields(winning[with_image], n_heads, definition, options)
-        found += _by_answer(winning[with_image], correct[with_image], n_heads, definition)
-        found += _scores(results, definition, near_tie)
-    return found
+
+    def __init__(
+        self, top_k: int = 5, near_tie: float = 0.01, bootstrap: int = 2000, seed: int = 0
+    ) -> None:
+        if top_k < 1 or bootstrap < 100:
+            raise ConfigError("numbers: top_k from 1 on, bootstrap from 100 on")
+        self.top_k = top_k
+        self.near_tie = near_tie
+        self.options = {"seed": seed, "n_resamples": bootstrap}
+        self.definitions: dict[str, str] = {}
+
+    def compute(self, results: Results) -> list[Named]:
+        """Return the fields over the run; without an image samples count for the answers only."""
+        rows = list(results.stream(["max_head_per_layer", "correct"]))
+        winning = np.concatenate([r["max_head_per_layer"] for r in rows])
+        correct = np.concatenate([r["correct"] for r in rows]).astype(bool)
+        with_image = winning[:, 0] >= 0
+        options, definition = self.options, results.definitions["scores"]
+        found = _estimates(
+            "accuracy", "answered correctly", statistics.accuracy(correct, **options)
+        )
+        found += _knockout(results, options)
+        found.append(
+            (Scalar("n_with_image", "samples with an image", dtype="int64"), with_image.sum())
+        )
+        if with_image.any():
+            n_heads = next(results.stream(["scores"], 1))["scores"].shape[2]
+            found += winner_fields(winning[with_image], n_heads, definition, options)
+            found += _by_answer(winning[with_image], correct[with_image], n_heads, definition)
+            found += _scores(results, definition, self.near_tie)
+        return found
+
+    def export(self, results: Results, folder: Path) -> None:
+        """Write records, statistics and the text report under the names that scripts know."""
+        export(results, folder, self.top_k)
 
 
 def winner_fields(

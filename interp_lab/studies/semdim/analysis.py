@@ -6,7 +6,7 @@ Attention is read on the prompt, in the language part unless `layer_type` says o
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,9 +18,7 @@ from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, UnsupportedModelError
 from interp_lab.fields import Category, Document, Field, Pattern, Scalar, Spectrogram, UnitScores
 from interp_lab.models.base import AnsweringModel, LoadedModel, Seen
-from interp_lab.store.results import Results
 from interp_lab.studies.semdim.knockout import knockout_fields, knockout_values, word_blocks
-from interp_lab.studies.semdim.numbers import Aggregation, aggregates
 from interp_lab.studies.semdim.shares import fraction, masses
 from interp_lab.studies.semdim.spans import WordSpans, word_spans
 from interp_lab.tokens import TokenMap
@@ -35,40 +33,30 @@ class SemanticDimensionAttention:
     """Attention of dimension words on a word, and the answer.
 
     Args:
-        normalize: `sum` or `mean` over a dimension's own tokens; both are stored, this one is
-            aggregated.
         dimension_scope: the dimension words in the `options` or in the `dimension` block.
         layers, heads: which are stored in the matrices and averaged in the fractions; null = all.
         matrix_heads: `mean` over heads, or `all` of them, in `attention_matrix`.
         layer_type: `self` (the language model), `encoder` (the audio tower on itself), `output`
             (the answer position's row); `cross` exists in encoder-decoder models only.
-        flip: both option orders are run; they are averaged in the aggregates.
-        correct_only: aggregate only what the model answers correctly.
+        flip: whether each pair is asked in both orders of the options.
         knockout: block the word from the options by layer band and answer again.
-        bootstrap: resamples of the intervals, and permutations of the baseline.
-        seed: of both.
     """
 
     def __init__(
         self,
-        normalize: Literal["sum", "mean"] = "sum",
         dimension_scope: Literal["options", "dimension"] = "options",
         layers: list[int] | None = None,
         heads: list[int] | None = None,
         matrix_heads: Literal["mean", "all"] = "mean",
         layer_type: LayerType = "self",
         flip: bool = True,
-        correct_only: bool = False,
         knockout: bool = False,
-        bootstrap: int = 1000,
-        seed: int = 0,
     ) -> None:
         if layer_type == "cross":
             raise ConfigError(
                 "analysis.layer_type=cross: cross attention exists in encoder-decoder models only; "
                 "these models are decoders, whose text attends to the audio by self attention"
             )
-        self.normalize = normalize
         self.dimension_role = "option" if dimension_scope == "options" else "dimension"
         self.layers = tuple(layers) if layers is not None else None
         self.heads = tuple(heads) if heads is not None else None
@@ -78,22 +66,15 @@ class SemanticDimensionAttention:
         self.definitions = {
             "fraction": f"semdim.fraction/1 ({dimension_scope})",
             "attention_matrix": f"semdim.attention_matrix/1 ({layer_type})",
-            "aggregated": f"normalize={normalize}, flip={flip}, correct_only={correct_only}",
+            "flip": str(flip).lower(),
+            # What numbers and figures call the rows of the arrays by.
+            "layers": json.dumps(self.layers),
+            "heads": json.dumps(self.heads),
         }
-        share = self.definitions["fraction"]
-        self.aggregation = Aggregation(
-            normalize,
-            correct_only,
-            bootstrap,
-            seed,
-            f"{share} {normalize}",
-            self.layers,
-            self.heads,
-        )
         self.fields: Sequence[Field] = _fields(self.definitions, knockout)
 
-    def check(self, model: LoadedModel) -> list[str]:
-        """Accept models that answer in words; settle the number of layers.
+    def for_model(self, model: LoadedModel) -> "WordsOfModel":
+        """Return what measures with a model that answers in words.
 
         Raises:
             UnsupportedModelError: for a model without a language part, or without an audio tower.
@@ -104,7 +85,6 @@ class SemanticDimensionAttention:
                 f"task=semdim: {type(model).__name__} does not answer; choose a model such as "
                 "model=qwen_omni_7b or model=tiny_omni"
             )
-        self._n_layers = int(model.n_layers)
         for name, chosen, count in (
             ("layers", self.layers, model.n_layers),
             ("heads", self.heads, model.n_heads),
@@ -113,16 +93,35 @@ class SemanticDimensionAttention:
                 raise ConfigError(
                     f"analysis.{name}={list(chosen)}: the model has {count} {name}, from 0 on"
                 )
-        return []
+        return WordsOfModel(self, int(model.n_layers))
+
+
+@dataclass(frozen=True)
+class WordsOfModel:
+    """Measures one model's attention on words.
+
+    Args:
+        options: what to measure.
+        n_layers: of the model, for bands of them.
+    """
+
+    options: SemanticDimensionAttention
+    n_layers: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """What a sample may hold."""
+        return self.options.fields
 
     def plans(self, tokens: TokenMap) -> dict[str, AttentionPlan]:
         """Watch the square block, the dimension rows and the flow to the answer."""
-        heads = Mean(over=("head",)) if self.matrix_heads == "mean" else Keep()
-        if self.layer_type == "encoder":
+        heads = Mean(over=("head",)) if self.options.matrix_heads == "mean" else Keep()
+        if self.options.layer_type == "encoder":
             return {"matrix": self._plan(None, None, heads, tower="audio")}
-        spans = word_spans(tokens, self.dimension_role)
+        spans = word_spans(tokens, self.options.dimension_role)
         matrix, flow = tuple(sorted(spans.matrix)), tuple(sorted(spans.flow))
-        rows = (spans.answer,) if self.layer_type == "output" else matrix
+        rows = (spans.answer,) if self.options.layer_type == "output" else matrix
         return {
             "matrix": self._plan(rows, matrix, heads),
             "fraction": self._plan(spans.dimensions, spans.word, Keep()),
@@ -133,17 +132,17 @@ class SemanticDimensionAttention:
         self, sample: Sample, seen: Seen, captured: Mapping[str, Any]
     ) -> dict[str, tuple[Intervention, ...]]:
         """Hide the word from the options by layer band, and from everything as the control."""
-        if not self.knockout:
+        if not self.options.knockout:
             return {}
-        spans = word_spans(seen.tokens, self.dimension_role)
+        spans = word_spans(seen.tokens, self.options.dimension_role)
         readers = (*spans.options, spans.answer)
-        return word_blocks(spans.word, readers, len(seen.tokens), self._n_layers)
+        return word_blocks(spans.word, readers, len(seen.tokens), self.n_layers)
 
     def update(
         self, sample: Sample, seen: Seen, captured: Mapping[str, Any], outputs: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Return matrices, fractions, labels and the answer of one sample."""
-        spans = word_spans(seen.tokens, self.dimension_role)
+        spans = word_spans(seen.tokens, self.options.dimension_role)
         predicted = {n: parse_letter(out.text, ["1", "2"]) for n, out in outputs.items()}
         values: dict[str, Any] = {name: str(sample.facts.get(name) or "") for name in LABELS}
         values |= {
@@ -161,20 +160,9 @@ class SemanticDimensionAttention:
             values |= self._fractions(sample, seen.tokens, spans, captured)
         if seen.spectrogram is not None:
             values["spectrogram"] = seen.spectrogram
-        if self.knockout:
+        if self.options.knockout:
             values |= knockout_values(sample.answer, predicted)
         return values
-
-    def compute(self, results: Results) -> list[tuple[Field, Any]]:
-        """Return phone and dimension means, layer curves with intervals, accuracy, knock-out."""
-        return aggregates(results, self.aggregation)
-
-    def export(self, results: Results, folder: Path) -> None:
-        """Write the text report; what the original tool pickled is in the HDF5 file."""
-        from interp_lab.studies.semdim.report import report
-
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "semdim_report.txt").write_text(report(results), encoding="utf-8")
 
     def _plan(
         self,
@@ -183,13 +171,13 @@ class SemanticDimensionAttention:
         reduce: Reducer,
         tower: str = "language",
     ) -> AttentionPlan:
-        return AttentionPlan(queries, keys, reduce, self.layers, self.heads, tower)
+        return AttentionPlan(queries, keys, reduce, self.options.layers, self.options.heads, tower)
 
     def _matrices(
         self, tokens: TokenMap, spans: WordSpans, captured: Mapping[str, Any]
     ) -> dict[str, Any]:
-        matrix = _with_heads(captured["matrix"].values, self.matrix_heads == "mean")
-        if self.layer_type == "encoder":
+        matrix = _with_heads(captured["matrix"].values, self.options.matrix_heads == "mean")
+        if self.options.layer_type == "encoder":
             listed = [
                 {"text": str(i), "group": "word", "seconds": [start, start + ENCODER_SECONDS]}
                 for i in range(matrix.shape[-1])
@@ -198,7 +186,7 @@ class SemanticDimensionAttention:
             return {"attention_matrix": matrix, "matrix_tokens": json.dumps(listed)}
         order = np.argsort(np.argsort(spans.matrix))
         matrix = matrix[..., order]
-        matrix = matrix if self.layer_type == "output" else matrix[..., order, :]
+        matrix = matrix if self.options.layer_type == "output" else matrix[..., order, :]
         flow_order = np.argsort(np.argsort(spans.flow))
         flow = _with_heads(captured["flow"].values, True)[..., flow_order, :][..., flow_order]
         return {

@@ -5,10 +5,11 @@ phone or dimension is given is the share of the pair's canonical first feature.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from interp_lab.statistics.heads import bootstrap_mean
 from interp_lab.store.results import Results
 from interp_lab.studies.semdim import shares as statistics
 from interp_lab.studies.semdim.knockout import CONDITIONS
+from interp_lab.studies.semdim.report import report
 
 Named = tuple[Field, Any]
 
@@ -68,6 +70,53 @@ class _Rows:
         self.means.append(word.values.mean(axis=1))
         of_pair = self.units.setdefault(word.pair, [])
         of_pair += [(label, word.word, word.values[:, i]) for i, label in enumerate(word.labels)]
+
+
+class WordNumbers:
+    """Phone and dimension means, layer curves with intervals, accuracy, knock-out, the report.
+
+    Args:
+        normalize: `sum` or `mean` over a dimension's own tokens; both are stored, this one is
+            aggregated.
+        correct_only: aggregate only what the model answers correctly.
+        bootstrap: resamples of the intervals, and permutations of the baseline.
+        seed: of both.
+    """
+
+    def __init__(
+        self,
+        normalize: Literal["sum", "mean"] = "sum",
+        correct_only: bool = False,
+        bootstrap: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        self.normalize = normalize
+        self.correct_only = correct_only
+        self.bootstrap = bootstrap
+        self.seed = seed
+        chosen = f"normalize={normalize}, correct_only={correct_only}"
+        self.definitions = {"aggregated": f"{chosen}, orders of the options averaged"}
+
+    def compute(self, results: Results) -> list[Named]:
+        """Return the fields over the run."""
+        return aggregates(results, self._how(results.definitions))
+
+    def export(self, results: Results, folder: Path) -> None:
+        """Write the text report; what the original tool pickled is in the HDF5 file."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "semdim_report.txt").write_text(report(results), encoding="utf-8")
+
+    def _how(self, definitions: Mapping[str, str]) -> Aggregation:
+        layers, heads = (json.loads(definitions.get(name, "null")) for name in ("layers", "heads"))
+        return Aggregation(
+            self.normalize,
+            self.correct_only,
+            self.bootstrap,
+            self.seed,
+            f"{definitions['fraction']} {self.normalize}",
+            None if layers is None else tuple(layers),
+            None if heads is None else tuple(heads),
+        )
 
 
 def aggregates(results: Results, how: Aggregation) -> list[Named]:

@@ -7,7 +7,7 @@ three numbers a token. No pattern of the whole sequence is ever made.
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -31,9 +31,7 @@ from interp_lab.fields import (
 from interp_lab.models.answers import Answer
 from interp_lab.models.base import AnsweringModel, LoadedModel, Seen
 from interp_lab.models.tokenmaps import with_generated
-from interp_lab.store.results import Results
-from interp_lab.studies.trajectory.exports import export
-from interp_lab.studies.trajectory.numbers import CENTRE, CURVES, SHARE, aggregates
+from interp_lab.studies.trajectory.numbers import CENTRE, CURVES, SHARE
 from interp_lab.studies.trajectory.points import centres, distances
 from interp_lab.studies.trajectory.rows import ENDS, ended_by, final_answer, rows_of, shares_of
 from interp_lab.tokens import TokenMap
@@ -62,8 +60,6 @@ class Trajectory:
         layers: layers whose rows are kept; negative from the end; `all`; null = layer 20 of 28 or
             the same depth in a model of another size.
         heads: `mean` over all heads, `all` kept apart, or the heads [3, 7] kept apart.
-        start_phrase: figures start at its last occurrence in prompt and answer; null = at the
-            prompt's start. No number depends on it.
         point_image: the picture that coordinates in an answer refer to, from 0.
     """
 
@@ -71,17 +67,15 @@ class Trajectory:
         self,
         layers: int | list[int] | Literal["all"] | None = None,
         heads: Literal["mean", "all"] | list[int] = "mean",
-        start_phrase: str | None = None,
         point_image: int = 0,
     ) -> None:
         if layers == [] or heads == []:
             raise ConfigError("analysis.layers, analysis.heads: an empty list shows nothing")
         if not 0 <= point_image < MOST_PICTURES:
             raise ConfigError(f"analysis.point_image={point_image}: from 0 to {MOST_PICTURES - 1}")
-        self._layers = layers
-        self._heads = heads
-        self._start_phrase = start_phrase
-        self._point_image = point_image
+        self.layers = layers
+        self.heads: Literal["mean", "all"] | list[int] = heads
+        self.point_image = point_image
         self.definitions = {"rows": ROWS, "shares": SHARE, "centre": CENTRE}
         self.fields: Sequence[Field] = [
             StepPattern("rows", "attention while writing", definition=ROWS),
@@ -100,8 +94,8 @@ class Trajectory:
             *(Picture(f"image_{i}", f"picture {i}", ragged=True) for i in range(MOST_PICTURES)),
         ]
 
-    def check(self, model: LoadedModel) -> list[str]:
-        """Accept models that answer in words and have the layers and heads that are asked for.
+    def for_model(self, model: LoadedModel) -> "AnswersOfModel":
+        """Return what measures with a model that writes and has these layers and heads.
 
         Raises:
             UnsupportedModelError: for a model without a language part.
@@ -112,19 +106,40 @@ class Trajectory:
                 f"task=trajectory: {type(model).__name__} does not write; choose a model such as "
                 "model=qwen2_vl_2b or model=tiny_qwen_vl"
             )
-        self._chosen = chosen_layers(self._layers, model.n_layers)
-        for head in self._heads if isinstance(self._heads, list) else ():
+        chosen = chosen_layers(self.layers, model.n_layers)
+        for head in self.heads if isinstance(self.heads, list) else ():
             if not 0 <= head < model.n_heads:
                 raise ConfigError(
                     f"analysis.heads: no head {head}; this model has {model.n_heads}, 0 to "
                     f"{model.n_heads - 1}"
                 )
-        return []
+        return AnswersOfModel(self, chosen)
+
+
+@dataclass(frozen=True)
+class AnswersOfModel:
+    """Measures what one model attends to while it writes.
+
+    Args:
+        options: what to measure.
+        layers: the layers whose rows are kept, from 0 on.
+    """
+
+    options: Trajectory
+    layers: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """What a sample may hold."""
+        return self.options.fields
 
     def plans(self, tokens: TokenMap) -> dict[str, AttentionPlan]:
         """Watch the prompt's last row and every decode step's, whole and summed by region."""
-        heads = tuple(sorted(set(self._heads))) if isinstance(self._heads, list) else None
-        row = Mean(over=("head",)) if self._heads == "mean" else Keep()
+        heads = (
+            tuple(sorted(set(self.options.heads))) if isinstance(self.options.heads, list) else None
+        )
+        row = Mean(over=("head",)) if self.options.heads == "mean" else Keep()
         image = tokens.where(modality="image")
         regions = {"image": image, "prompt": tokens.others(image)}
         regions = {name: keys for name, keys in regions.items() if keys}
@@ -134,7 +149,7 @@ class Trajectory:
         )
         plans = {}
         for when, queries in moments:
-            plans[f"row/{when}"] = AttentionPlan(queries, None, row, self._chosen, heads, when=when)
+            plans[f"row/{when}"] = AttentionPlan(queries, None, row, self.layers, heads, when=when)
             for name, keys in regions.items():
                 plans[f"{name}/{when}"] = AttentionPlan(
                     queries, keys, Sum(over=("key",)), heads=heads, when=when
@@ -158,13 +173,14 @@ class Trajectory:
         ended = ended_by(answer)
         if ended != "end_token":
             log.warning("sample %s: %s", sample.id, ENDS[ended])
-        self._check_phrase(sample.id, seen.tokens.prompt + "".join(answer.pieces))
         rows = rows_of(captured, n_prompt, n_new)
         predicted = parse_point(answer.text)
         values: dict[str, Any] = {
             "rows": rows,
             "layers": captured["row/prefill"].layers,
-            "heads": str(self._heads) if isinstance(self._heads, str) else str(list(self._heads)),
+            "heads": str(self.options.heads)
+            if isinstance(self.options.heads, str)
+            else str(list(self.options.heads)),
             "tokens": with_generated(seen.tokens, answer.pieces).to_json(),
             "output": answer.text,
             "answer": sample.answer or "",
@@ -178,19 +194,11 @@ class Trajectory:
         points = {"predicted": predicted, "reference": sample.facts.get("reference_point")}
         return values | self._places(rows, seen, points)
 
-    def compute(self, results: Results) -> list[tuple[Field, Any]]:
-        """Return the mean curves over samples, step by step."""
-        return aggregates(results)
-
-    def export(self, results: Results, folder: Path) -> None:
-        """Write one record a sample: output, points, what ended it."""
-        export(results, folder)
-
     def _places(
         self, rows: np.ndarray, seen: Seen, points: Mapping[str, tuple[float, float] | None]
     ) -> dict[str, Any]:
         """Return the attended centre, the points and the distances, where there is a picture."""
-        image = self._point_image
+        image = self.options.point_image
         if image >= len(seen.tokens.grids):
             return {}
         cells = seen.tokens.where(image=image)
@@ -202,15 +210,6 @@ class Trajectory:
                 values[f"{name}_point"] = (image, *point)
                 values[f"distance_{name}"] = distances(x, y, point, (size[1], size[0]))
         return values
-
-    def _check_phrase(self, sample_id: str, text: str) -> None:
-        if self._start_phrase and self._start_phrase not in text:
-            log.warning(
-                "sample %s: start_phrase %r stands neither in the prompt nor in the answer; its "
-                "figures start at the prompt's start",
-                sample_id,
-                self._start_phrase,
-            )
 
 
 def chosen_layers(layers: int | list[int] | str | None, n_layers: int) -> tuple[int, ...]:

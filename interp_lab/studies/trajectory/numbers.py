@@ -1,11 +1,14 @@
 """Curves over samples: at each generated token the mean over the samples that have come so far."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from interp_lab.fields import Field, StepCounts, StepCurve
 from interp_lab.store.results import Results
+from interp_lab.studies.trajectory.exports import export
 
 SHARE = "trajectory.region_share/1"
 CENTRE = "trajectory.centre_of_mass/1"
@@ -20,6 +23,20 @@ CURVES = (
     ("distance_reference", "distance to the reference point, diagonals", "1", CENTRE),
 )
 AVERAGED = tuple(name for name, *_ in CURVES if not name.startswith("centre"))
+
+
+class AnswerNumbers:
+    """Mean curves over samples, step by step, and one record a sample."""
+
+    definitions: Mapping[str, str] = MappingProxyType({})
+
+    def compute(self, results: Results) -> list[tuple[Field, np.ndarray]]:
+        """Return the mean curves over samples."""
+        return aggregates(results)
+
+    def export(self, results: Results, folder: Path) -> None:
+        """Write one record a sample: output, points, what ended it."""
+        export(results, folder)
 
 
 def aggregates(results: Results) -> list[tuple[Field, np.ndarray]]:

@@ -26,6 +26,7 @@ from transformers import (
     Qwen2_5_VLProcessor,
 )
 
+from interp_lab.libraries.huggingface import implementation_of, set_implementation
 from interp_lab.zoo.paths import (
     BLANK,
     CELL_NAMES,
@@ -108,12 +109,12 @@ def windows_at_once(model: Qwen2_5_VLForConditionalGeneration) -> Iterator[None]
     """
     AttentionInterface.register(WINDOWS_AT_ONCE, _attend_in_windows)
     config = model.model.visual.config
-    before = config._attn_implementation
-    config._attn_implementation_internal = WINDOWS_AT_ONCE
+    before = implementation_of(config)
+    set_implementation(config, WINDOWS_AT_ONCE)
     try:
         yield
     finally:
-        config._attn_implementation_internal = before
+        set_implementation(config, before)
 
 
 def drill(drawn: PathMap, rng: np.random.Generator) -> str:

@@ -15,7 +15,7 @@ from interp_lab.store.results import open_results
 from interp_lab.studies.avigate.gate_statistics import describe
 from interp_lab.studies.avigate.tracking import load_traced, track_gates
 
-SMALL = ("task=avigate", "analysis.bootstrap=100", "visualization.workers=0")
+SMALL = ("task=avigate", "numbers.bootstrap=100", "visualization.workers=0")
 QUIET = ("visualization.max_samples=0", "output.exports=false")
 MODEL = """
 _target_: interp_lab.models.own.OwnModule
@@ -50,7 +50,7 @@ def own(tmp_path: Path):
 
 def test_the_shipped_network_gives_every_file(command) -> None:
     path = result_path(
-        command(*SMALL, "dataset.max_samples=5", "analysis.save_raw=true",
+        command(*SMALL, "dataset.max_samples=5", "numbers.save_raw=true",
                 "visualization.max_samples=1", "visualization.dpi=60")
     )  # fmt: skip
     exports, figures = path.parent / "exports", path.parent / "figures"
@@ -190,11 +190,11 @@ def test_a_sample_with_nan_fails_alone(command, own, tmp_path: Path) -> None:
     ("typed", "says"),
     [
         ("model=tiny_clip", "has no gates"),
-        ("analysis.near_zero=-1", "near_zero"),
+        ("numbers.near_zero=-1", "near_zero"),
         ("analysis.maskd=true", "'analysis.masked'"),
         ("analysis.variants.gates_open={atention: 0.9}", "'attention'"),
         ("analysis.variants.gates_open=1.0", "strictly between -1 and 1"),
-        ("analysis.compare_samples=[nowhere,1]", "no sample 'nowhere'"),
+        ("numbers.compare_samples=[nowhere,1]", "no sample 'nowhere'"),
     ],
 )
 def test_mistakes_are_one_line(command, typed: str, says: str) -> None:

@@ -11,7 +11,7 @@ from qd_detr_cases import checkpoint, network
 from interp_lab.store.results import open_results
 
 WIDTHS = {"slowfast_features": 2304, "clip_features": 512, "pann_features": 2048}
-FAST = ("analysis.bootstrap=100", "analysis.compare_samples=false")
+FAST = ("numbers.bootstrap=100", "numbers.compare_samples=false")
 
 
 def results_of(said: Any) -> Path:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from interp_lab.api import TokenSimilarityAnalyzer
 from interp_lab.statistics.streaming import RunningMoments
+from interp_lab.studies import TokenSimilarityAnalyzer
 from interp_lab.studies.clip_similarity.analysis import ClipSimilarity, neighbour_maps, similarity
 
 PHOTOS = Path(__file__).parents[3] / "interp_lab" / "zoo" / "photos"

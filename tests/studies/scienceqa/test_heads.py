@@ -4,8 +4,6 @@ The results are written by the real store, with aggregates by the real statistic
 """
 
 import itertools
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -437,14 +435,3 @@ def test_one_layer_of_one_head_can_be_drawn(tmp_path: Path) -> None:
         for figure in FIGURES:
             if figure is not accuracy_split:
                 figure(results, STYLE).canvas.draw()
-
-
-def test_drawing_heads_needs_neither_torch_nor_pyplot() -> None:
-    code = (
-        "import sys\n"
-        "from interp_lab.visualization import answer_split, head_curves, heads, knockout\n"
-        "from interp_lab.analyses import head_statistics\n"
-        "print([m for m in ('torch', 'transformers', 'matplotlib.pyplot') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

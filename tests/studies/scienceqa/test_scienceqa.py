@@ -155,9 +155,9 @@ def test_exports_keep_the_formats_that_scripts_read(tmp_path: Path) -> None:
     from interp_lab.store.parts import PartWriter, list_parts
     from interp_lab.store.results import open_results
     from interp_lab.studies.scienceqa.analysis import ScienceQAHeads
-    from interp_lab.studies.scienceqa.exports import export
+    from interp_lab.studies.scienceqa.numbers import HeadNumbers
 
-    analysis = ScienceQAHeads(bootstrap=100)
+    analysis, numbers = ScienceQAHeads(), HeadNumbers(top_k=2, bootstrap=100)
     writer = PartWriter(tmp_path / "parts", analysis.fields)
     for i, winning in enumerate([[0, 11], [1, 11], [0, 2]]):
         scores = np.full((2, 12), 0.1)
@@ -169,11 +169,14 @@ def test_exports_keep_the_formats_that_scripts_read(tmp_path: Path) -> None:
         }  # fmt: skip
         writer.add(i, str(i), values)
     writer.flush()
-    attributes = {"task_name": "scienceqa", "model": "m", "dataset": "d", "notes": "[]"}
+    attributes = {
+        "task_name": "scienceqa", "model": "m", "dataset": "d", "notes": "[]",
+        "definitions": json.dumps(analysis.definitions),
+    }  # fmt: skip
     path = tmp_path / "results.h5"
-    merge(list_parts(tmp_path / "parts"), ["0", "1", "2"], path, attributes, analysis.compute)
+    merge(list_parts(tmp_path / "parts"), ["0", "1", "2"], path, attributes, numbers.compute)
     with open_results(path) as results:
-        export(results, tmp_path / "exports", top_k=2)
+        numbers.export(results, tmp_path / "exports")
         assert results.aggregate("accuracy") == pytest.approx(2 / 3)
         assert results.aggregate("distinct_heads").tolist() == [2, 2]
     statistics = json.loads((tmp_path / "exports" / "statistics.json").read_text())

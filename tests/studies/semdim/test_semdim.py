@@ -13,7 +13,7 @@ from interp_lab.store.merge import merge
 from interp_lab.store.parts import PartWriter, list_parts
 from interp_lab.store.results import open_results
 from interp_lab.studies.semdim.analysis import SemanticDimensionAttention
-from interp_lab.studies.semdim.numbers import aggregates
+from interp_lab.studies.semdim.numbers import WordNumbers
 from interp_lab.studies.semdim.spans import word_spans
 from interp_lab.tokens import Token, TokenMap
 
@@ -90,7 +90,7 @@ def test_cross_attention_is_refused_with_the_reason(layer_type: Any) -> None:
 
 def stored(folder: Path, rows: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
     """Write samples with these fractions and return the aggregates by name."""
-    analysis = SemanticDimensionAttention(bootstrap=100, **options)
+    analysis, numbers = SemanticDimensionAttention(), WordNumbers(bootstrap=100, **options)
     writer = PartWriter(folder / "parts", analysis.fields)
     ids = []
     for number, row in enumerate(rows):
@@ -108,9 +108,10 @@ def stored(folder: Path, rows: list[dict[str, Any]], **options: Any) -> dict[str
             },
         )  # fmt: skip
     writer.flush()
-    merge(list_parts(folder / "parts"), ids, folder / "r.h5", {}, lambda _: [])
+    about = {"definitions": json.dumps(analysis.definitions)}
+    merge(list_parts(folder / "parts"), ids, folder / "r.h5", about, lambda _: [])
     with open_results(folder / "r.h5") as results:
-        return {f.name: value for f, value in aggregates(results, analysis.aggregation)}
+        return {f.name: value for f, value in numbers.compute(results)}
 
 
 ROWS = [

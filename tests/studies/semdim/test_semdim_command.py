@@ -8,7 +8,7 @@ import pytest
 
 from interp_lab.store.results import open_results
 
-SMALL = ("task=semdim", "dataset.max_samples=1", "analysis.bootstrap=100", "batch_size=2")
+SMALL = ("task=semdim", "dataset.max_samples=1", "numbers.bootstrap=100", "batch_size=2")
 
 
 def result_path(said) -> Path:
@@ -96,7 +96,7 @@ def test_other_layer_types(command, layer_type: str, rows: int) -> None:
 def test_hiding_the_word_from_everything_makes_the_answer_a_guess(command) -> None:
     path = result_path(
         command("task=semdim", "dataset.max_samples=6", "analysis.knockout=true",
-                "analysis.bootstrap=100", "visualization.max_samples=0")
+                "numbers.bootstrap=100", "visualization.max_samples=0")
     )  # fmt: skip
     with open_results(path) as results:
         assert results.aggregate("knockout_baseline_accuracy") >= 0.95
@@ -114,7 +114,7 @@ def test_a_missing_wav_is_a_recorded_failure_and_never_a_text_prompt(command, tm
     said = command(
         "task=semdim", "dataset.max_samples=20", f"dataset.data_file={tmp_path}/data/words.json",
         f"dataset.audio_root={tmp_path}/data/audio", "visualization.max_samples=0",
-        f"dataset.alignment_dir={tmp_path}/data/alignment", "analysis.bootstrap=100",
+        f"dataset.alignment_dir={tmp_path}/data/alignment", "numbers.bootstrap=100",
     )  # fmt: skip
     assert said.code == 3, said.err
     path = Path(said.out.strip().splitlines()[-1].removeprefix("results: "))

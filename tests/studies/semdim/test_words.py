@@ -2,8 +2,6 @@
 
 import json
 import logging
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -344,13 +342,3 @@ def test_the_configuration_that_ships_draws_the_known_names(tmp_path: Path) -> N
         "dimension_layer_curves.png",
         "knockout_bands.png",
     }
-
-
-def test_drawing_words_needs_neither_torch_nor_pyplot() -> None:
-    modules = "word_maps word_average word_flow word_units phones dimension_curves knockout_bands"
-    code = "import sys\n" + "".join(
-        f"import interp_lab.visualization.{name}\n" for name in modules.split()
-    )
-    code += "print(sorted({'torch', 'transformers', 'matplotlib.pyplot'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -19,20 +19,21 @@ from interp_lab.store.merge import merge
 from interp_lab.store.parts import PartWriter
 from interp_lab.store.results import open_results
 from interp_lab.studies.trajectory.analysis import Trajectory, chosen_layers
+from interp_lab.studies.trajectory.numbers import AnswerNumbers
 from interp_lab.studies.trajectory.points import centres, distances
 from interp_lab.tokens import TokenMap
 
 
 def measured(made: LoadedModel, analysis: Trajectory, samples) -> list[dict]:
     """What the study's loop does with one batch."""
-    analysis.check(made)
+    study = analysis.for_model(made)
     with torch.inference_mode():
         prepared = made.prepare(samples)
-        plans = [analysis.plans(seen.tokens) for seen in prepared.seen]
+        plans = [study.plans(seen.tokens) for seen in prepared.seen]
         with watch(made, prepared, plans) as capture:
             outputs = made.run(prepared)
         return [
-            analysis.update(s, seen, row, {"plain": out})
+            study.update(s, seen, row, {"plain": out})
             for s, seen, row, out in zip(samples, prepared.seen, capture.rows, outputs, strict=True)
         ]
 
@@ -78,11 +79,11 @@ def _n(made, one) -> int:
 def test_decode_steps_are_checked_and_a_wrong_number_is_found(tmp_path) -> None:
     made = model(tmp_path, max_new_tokens=7)
     analysis = Trajectory(layers="all", heads="all")
-    analysis.check(made)
+    study = analysis.for_model(made)
     two = [sample("one", (48, 32)), sample("two", (24, 24), text="a longer text here?")]
     with torch.inference_mode():
         prepared = made.prepare(two)
-        plans = [analysis.plans(seen.tokens) for seen in prepared.seen]
+        plans = [study.plans(seen.tokens) for seen in prepared.seen]
         check = SelfCheck(made, live=False, verify="all")
         reference = check.reference(prepared, plans, changed=False, method="auto")
         with watch(made, prepared, plans, reference=reference) as capture:
@@ -144,10 +145,9 @@ def test_points_and_their_distances_are_kept_where_there_are_some(tmp_path: Path
 def test_what_ended_an_answer_is_said(tmp_path: Path, caplog) -> None:
     made = model(tmp_path, max_new_tokens=3)
     with caplog.at_level(logging.WARNING):
-        value = measured(made, Trajectory(start_phrase="nowhere"), [sample("s", (16, 16))])[0]
+        value = measured(made, Trajectory(), [sample("s", (16, 16))])[0]
     assert value["ended"] == "max_new_tokens" and value["n_generated"] == 3
     assert "sample s: cut off at model.max_new_tokens" in caplog.text
-    assert "start_phrase 'nowhere' stands neither" in caplog.text
     first = int(made.run(made.prepare([sample("s", (16, 16))]))[0].tokens[0])
     made.module.generation_config.eos_token_id = first
     value = measured(made, Trajectory(), [sample("s", (16, 16))])[0]
@@ -169,7 +169,7 @@ def test_means_are_over_the_samples_that_have_come_so_far(tmp_path: Path) -> Non
     part = writer.flush()
     assert part is not None
     final = tmp_path / "results.h5"
-    merge([part], ["a", "b"], final, {"task_name": "trajectory"}, analysis.compute)
+    merge([part], ["a", "b"], final, {"task_name": "trajectory"}, AnswerNumbers().compute)
     with open_results(final) as results:
         counts = results.aggregate("n_samples_at_step").tolist()
         assert counts == [2] * short + [1] * (len(counts) - short)
@@ -179,7 +179,7 @@ def test_means_are_over_the_samples_that_have_come_so_far(tmp_path: Path) -> Non
         np.testing.assert_allclose(mean[:, -1], values[1]["share_image"][:, -1], atol=1e-6)
         assert results.aggregate("n_distance_reference_at_step").tolist() == [1] * len(counts)
         assert isinstance(results.aggregates["mean_distance_reference"], StepCurve)
-        analysis.export(results, tmp_path)
+        AnswerNumbers().export(results, tmp_path)
     records = json.loads((tmp_path / "trajectory_records.json").read_text())
     assert records[0]["reference_point"] is None
     assert records[1]["reference_point"] == {"image": 0, "x": pytest.approx(0.1),
@@ -201,6 +201,6 @@ def test_layers_by_number_depth_and_end() -> None:
 
 def test_wrong_heads_and_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no head 4; this model has 4"):
-        Trajectory(heads=[4]).check(model(tmp_path))
+        Trajectory(heads=[4]).for_model(model(tmp_path))
     with pytest.raises(UnsupportedModelError, match="does not write"):
-        Trajectory().check(object())  # type: ignore[arg-type]
+        Trajectory().for_model(object())  # type: ignore[arg-type]
