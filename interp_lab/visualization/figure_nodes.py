@@ -33,10 +33,10 @@ def check_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
     """Check the figure nodes of a configuration before anything is measured.
 
     Raises:
-        ConfigError: for a target that cannot be imported, an unknown or missing option, a place
-            outside the folder, or two figures at one place.
+        ConfigError: for a target that cannot be imported, an unknown or missing option, a file
+            outside the folder, or two figures of one name.
     """
-    places: dict[str, str] = {}
+    taken: dict[str, str] = {}
     for name, node in figures.items():
         key = f"visualization.figures.{name}"
         if not isinstance(node, Mapping) or "_target_" not in node:
@@ -54,9 +54,9 @@ def check_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
         file = node.get("file")
         if not isinstance(file, str) or not file or not _is_inside(file):
             raise ConfigError(f"{key}.file={file!r}: give a name without suffix, as individual/map")
-        if file in places:
-            raise ConfigError(f"{key}.file={file!r}: {places[file]} lies there already")
-        places[file] = key
+        if file in taken:
+            raise ConfigError(f"{key}.file={file!r}: {taken[file]} lies there already")
+        taken[file] = key
         _check_template(key, file, per, node.get("by"))
         if not isinstance(node.get("enabled", True), bool):
             raise ConfigError(f"{key}.enabled={node['enabled']!r}: give true or false")
