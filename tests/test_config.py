@@ -39,7 +39,12 @@ def test_every_option_composes_and_its_target_takes_its_values(group: str, optio
     [
         ("modle=tiny_clip", ["modle", "'model'"]),
         ("model=tiny_clp", ["model=tiny_clp", "'tiny_clip'"]),
-        ("visualization.cmpa=hot", ["visualization.cmpa", "'visualization.cmap'"]),
+        ("visualization.cmpa=hot", ["visualization.cmpa", "'cmap'"]),
+        ("visualization.figures.combind.dpi=3", ["visualization.figures.combind", "'combined'"]),
+        ("visualization.figures.combined=3", ["visualization.figures.combined"]),
+        ("model.famly=clip", ["model.famly", "'family'"]),
+        ("dataset.max_sample=3", ["dataset.max_sample", "'max_samples'"]),
+        ("select.lyer=3", ["select.lyer", "'select.layer'"]),
         ("visualization.cmap=virids", ["visualization.cmap", "'viridis'"]),
         ("visualization.format=jpgg", ["visualization.format", "'jpg'"]),
         ("visualization.dpi=-3", ["visualization.dpi"]),

@@ -29,6 +29,7 @@ WITH_TORCH = {
     "avigate/tracking_files.py",  # what it tracked, as files
     "clip_similarity/analyzer.py",  # a model in a notebook
     "scienceqa/importer.py",  # files in torch's format
+    "trajectory/rows.py",  # a model's answer, with its logits
     "trajectory/visualizer.py",  # a model in a notebook
 }
 # Where a study may be named outside: names of the first version's results, examples to type.

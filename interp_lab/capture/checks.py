@@ -132,8 +132,8 @@ def thin_queries(plan: AttentionPlan, count: int) -> AttentionPlan:
     if plan.queries is None:
         raise ConfigError("eager_difference with query_rows needs plans that name their queries")
     n = len(plan.queries)
-    places = sorted({round(i * (n - 1) / max(1, count - 1)) for i in range(min(count, n))})
-    return replace(plan, queries=tuple(plan.queries[p] for p in places))
+    chosen = sorted({round(i * (n - 1) / max(1, count - 1)) for i in range(min(count, n))})
+    return replace(plan, queries=tuple(plan.queries[p] for p in chosen))
 
 
 def _noise_like(tensor: Tensor) -> Tensor:

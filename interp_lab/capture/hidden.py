@@ -31,11 +31,11 @@ def watch_hidden(
     hookpoints: Mapping[str, str],
     plans: Sequence[Mapping[str, HiddenPlan]],
 ) -> Iterator[list[dict[str, Any]]]:
-    """Hand the hidden states of named places to the plans' reducers while the block runs.
+    """Hand the hidden states at named hookpoints to the plans' reducers while the block runs.
 
     Args:
         module: the network.
-        hookpoints: name of the place -> dotted path of the module whose output is watched.
+        hookpoints: name -> dotted path of the module whose output is watched.
         plans: one mapping a batch row.
 
     Yields:
@@ -43,7 +43,7 @@ def watch_hidden(
         the device; reducing there is what keeps the run small.
 
     Raises:
-        UnsupportedModelError: if a place is not there, or the block ran the model on another
+        UnsupportedModelError: if a hookpoint is not there, or the block ran the model on another
             number of rows.
     """
     results: list[dict[str, Any]] = [{} for _ in plans]
@@ -72,7 +72,7 @@ def watch_hidden(
         for hookpoint in watchers:
             target = module_at(module, hookpoints[hookpoint], hookpoint)
             handle = target.register_forward_hook(
-                lambda _module, _inputs, output, place=hookpoint: take(place, output)
+                lambda _module, _inputs, output, name=hookpoint: take(name, output)
             )
             stack.callback(handle.remove)
         yield results

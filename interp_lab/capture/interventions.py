@@ -106,9 +106,9 @@ class ScoreChanges:
                 )
 
     def _note(self, row: int, keyless: Tensor) -> None:
-        place = keyless.device, row
-        before = self._keyless.get(place)
-        self._keyless[place] = keyless if before is None else before | keyless
+        where = keyless.device, row
+        before = self._keyless.get(where)
+        self._keyless[where] = keyless if before is None else before | keyless
 
     def _once(self, key: tuple[Any, ...], of: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         """Return what `make` makes of some objects; kept for the layers that follow.

@@ -146,15 +146,15 @@ def _read_flash(call: Call, module: nn.Module, kwargs: dict[str, Any]) -> None:
         )
 
 
-def places(index: Index, device: torch.device) -> Tensor:
-    """Return an index as a tensor of positions."""
+def as_places(index: Index, device: torch.device) -> Tensor:
+    """Return an index as a tensor of its places."""
     if isinstance(index, slice):
         return torch.arange(index.start, index.stop, device=device)
     return index
 
 
 def length(index: Index) -> int:
-    """Return how many positions an index has."""
+    """Return how many places an index has."""
     return index.stop - index.start if isinstance(index, slice) else len(index)
 
 
@@ -230,10 +230,16 @@ def _hidden_by_position(call: Call, row: int, queries: Index, keys: Index) -> li
     device = call.query.device
     hides = []
     if call.causal and length(keys) and not _all_before(queries, keys, call.shift):
-        q, k = places(queries, device)[:, None] + call.shift, places(keys, device)[None, :]
+        q, k = (
+            as_places(queries, device)[:, None] + call.shift,
+            as_places(keys, device)[None, :],
+        )
         hides.append((k > q)[None])
     if call.window is not None:
-        q, k = places(queries, device)[:, None] + call.shift, places(keys, device)[None, :]
+        q, k = (
+            as_places(queries, device)[:, None] + call.shift,
+            as_places(keys, device)[None, :],
+        )
         hides.append((k <= q - call.window)[None])
     if call.segments is not None:
         q, k = take(call.segments, queries, 0)[:, None], take(call.segments, keys, 0)[None, :]
@@ -243,7 +249,7 @@ def _hidden_by_position(call: Call, row: int, queries: Index, keys: Index) -> li
     mask_mod = getattr(call.mask, "mask_mod", None)
     if mask_mod is not None:
         at = torch.tensor(row, device=device), torch.zeros((), dtype=torch.long, device=device)
-        q, k = places(queries, device)[:, None], places(keys, device)[None, :]
+        q, k = as_places(queries, device)[:, None], as_places(keys, device)[None, :]
         hides.append(~mask_mod(*at, q, k)[None])
     return hides
 

@@ -95,7 +95,7 @@ class HiddenPlan:
     """Watch what a module puts out.
 
     Args:
-        hookpoint: name of the place, as the model's table of hookpoints has it.
+        hookpoint: name of what is watched, as the model's table of hookpoints has it.
         reduce: function of the hidden states (token, d_model) to what is kept of them, a small
             tensor or several by name; None keeps them all.
     """

@@ -30,8 +30,8 @@ LARGEST_BLOCK = 2**24
 
 
 @dataclass
-class _Place:
-    """Where one call stands: columns of its first query and of its first key place."""
+class _Offsets:
+    """Where one call stands: the columns of its first query and of its first key."""
 
     start: int
     first_key: int
@@ -132,11 +132,11 @@ class Reference:
         if not call.written:
             self._parts.append(call)
             return
-        place, past = self._find(call), self._past[id(call.site.module)]
-        end = place.start + call.query.shape[2]
+        offsets, past = self._find(call), self._past[id(call.site.module)]
+        end = offsets.start + call.query.shape[2]
         if self.attention_mask is not None:
             end = max(end, self.attention_mask.shape[1])
-        self._take_plans(call, place, end, past.sequences - 1)
+        self._take_plans(call, offsets, end, past.sequences - 1)
 
     def _take_parts(self) -> None:
         """Take the calls of one packed sequence, which together have all of its tokens."""
@@ -146,11 +146,11 @@ class Reference:
         past = self._past.setdefault(id(parts[0].site.module), _Past())
         start, end = 0, sum(call.query.shape[2] for call in parts)
         for call in parts:
-            self._take_plans(call, _Place(start, start), end, past.sequences)
+            self._take_plans(call, _Offsets(start, start), end, past.sequences)
             start += call.query.shape[2]
         past.sequences += 1
 
-    def _take_plans(self, call: ReferenceCall, place: _Place, end: int, sequence: int) -> None:
+    def _take_plans(self, call: ReferenceCall, offsets: _Offsets, end: int, sequence: int) -> None:
         for row, plans in enumerate(self.plans):
             for name, plan in plans.items():
                 if plan.tower != call.site.tower:
@@ -159,27 +159,27 @@ class Reference:
                     continue
                 if sequence and plan.when != "prefill":
                     self.unverified[name] = "several sequences"
-                step, columns = self._queries(plan, row, call, place, end)
+                step, columns = self._queries(plan, row, call, offsets, end)
                 if columns and self._chosen(name, plan, call, len(columns)):
                     at = (name, row, call.site.layer, step + sequence)
-                    self._work_out(at, plan, columns, call, place, end)
+                    self._work_out(at, plan, columns, call, offsets, end)
 
-    def _find(self, call: ReferenceCall) -> _Place:
+    def _find(self, call: ReferenceCall) -> _Offsets:
         """Return where a call stands: the keys that are known tell what was read before."""
         past = self._past.setdefault(id(call.site.module), _Past())
         now, n = call.key[0, 0].detach(), call.query.shape[2]
-        place = _Place(0, 0)
+        offsets = _Offsets(0, 0)
         if past.keys is not None:
             before, others = past.keys, len(now) - n
             if others >= len(before) and torch.equal(now[: len(before)], before):
-                place = _Place(len(before), 0)
+                offsets = _Offsets(len(before), 0)
             elif 0 < others < len(before) and torch.equal(now[:others], before[-others:]):
-                place = _Place(len(before), len(before) - others)
-        past.sequences += place.start == 0
-        fresh = now[place.start - place.first_key :][:n]
-        kept = [] if place.start == 0 or past.keys is None else [past.keys]
+                offsets = _Offsets(len(before), len(before) - others)
+        past.sequences += offsets.start == 0
+        fresh = now[offsets.start - offsets.first_key :][:n]
+        kept = [] if offsets.start == 0 or past.keys is None else [past.keys]
         past.keys = torch.cat([*kept, fresh])
-        return place
+        return offsets
 
     def _columns(self, row: int, call: ReferenceCall, end: int) -> list[int]:
         """Return the columns below `end` that hold a token of the row, by token."""
@@ -190,26 +190,26 @@ class Reference:
         return [c for c in columns if c < end]
 
     def _queries(
-        self, plan: AttentionPlan, row: int, call: ReferenceCall, place: _Place, end: int
+        self, plan: AttentionPlan, row: int, call: ReferenceCall, offsets: _Offsets, end: int
     ) -> tuple[int, list[int]]:
         """Return the step that a call counts for, and the columns of the plan's queries in it."""
         n, width = call.query.shape[2], end
         if call.written and self.attention_mask is not None:
             width = self.attention_mask.shape[1]
-        decode = place.start >= width
-        since = place.start - width
+        decode = offsets.start >= width
+        since = offsets.start - width
         step = since + (plan.when == "all") if decode else 0
         if plan.when not in ("all", "decode" if decode else "prefill"):
             return step, []
         # Of the decode steps: the first ones, and then ever fewer.
         if decode and since & (since - 1):
             return step, []
-        columns = self._columns(row, call, max(width, place.start + n))
+        columns = self._columns(row, call, max(width, offsets.start + n))
         if plan.queries == "last":
             columns = columns[-1:]
         elif plan.queries is not None:
             columns = [columns[t] for t in plan.queries if t < len(columns)]
-        return step, [c for c in columns if place.start <= c < place.start + n]
+        return step, [c for c in columns if offsets.start <= c < offsets.start + n]
 
     def _chosen(self, name: str, plan: AttentionPlan, call: ReferenceCall, n_queries: int) -> bool:
         """Return whether a layer is among those that are checked; all are, if they cost little."""
@@ -231,7 +231,7 @@ class Reference:
         plan: AttentionPlan,
         columns: Sequence[int],
         call: ReferenceCall,
-        place: _Place,
+        offsets: _Offsets,
         end: int,
     ) -> None:
         """Add a call's part of a plan's numbers to what is open of them."""
@@ -239,9 +239,9 @@ class Reference:
         tokens = self._columns(row, call, end)
         keys = tokens if plan.keys is None else [tokens[t] for t in plan.keys if t < len(tokens)]
         n_keys = len(tokens) if plan.keys is None else len(plan.keys)
-        for log_rows, size, off, bound in call.rows(row, [c - place.start for c in columns]):
+        for log_rows, size, off, bound in call.rows(row, [c - offsets.start for c in columns]):
             block = log_rows.new_full((*log_rows.shape[:2], n_keys), -math.inf)
-            there = [(i, k - place.first_key) for i, k in enumerate(keys)]
+            there = [(i, k - offsets.first_key) for i, k in enumerate(keys)]
             there = [(i, k) for i, k in there if 0 <= k < log_rows.shape[2]]
             block[:, :, [i for i, _ in there]] = log_rows[:, :, [k for _, k in there]]
             block = block if plan.heads is None else block[list(plan.heads)]

@@ -109,7 +109,7 @@ def tower_path(model: nn.Module, tower: str) -> str:
 def find_sites(model: nn.Module, tower: str) -> tuple[Site, ...]:
     """Return the attention layers of a tower in order.
 
-    The layer index is the module's own `layer_idx` where it has one, else its place in the tower.
+    The layer index is the module's own `layer_idx` where it has one, else its number in the tower.
 
     Raises:
         UnsupportedModelError: if the tower has no attention layer, or several with one index (an

@@ -2,7 +2,8 @@
 
 Two kinds of nodes. The root and its small sections are the dataclasses of `schema`.
 The nodes `model`, `dataset`, `analysis` and `visualization` name a class in `_target_`; the
-signature of that class is their schema, so a new study brings its own and edits nothing here.
+signature of that class is their schema, so a new study brings its own and edits nothing here. A
+command may set every key of the signature, whether the node's YAML lists it or not.
 """
 
 import inspect
@@ -17,6 +18,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from interp_lab.config.schema import Config, Mode
+from interp_lab.config.signature import parameters_of, typed, unknown_option
 from interp_lab.errors import ConfigError, did_you_mean
 from interp_lab.identity.run import (
     NOT_IN_RUN_ID,
@@ -25,12 +27,11 @@ from interp_lab.identity.run import (
     run_id_before,
     run_id_of,
 )
+from interp_lab.identity.signatures import GIVEN_BY_RUNNER, defaults_of
 
 PACKAGE = Path(__file__).parents[1]
 # Keys that every node may hold beside its class's own arguments.
 NODE_KEYS = ("_target_", "name")
-# Arguments that the runner gives, not the configuration.
-GIVEN_BY_RUNNER = ("device", "seed", "batch_size")
 
 
 def quoted(override: str) -> str:
@@ -137,6 +138,21 @@ def check_root(cfg: DictConfig) -> None:
         if value not in known:
             near = did_you_mean(str(value), known)
             raise ConfigError(f"{key}={value!r}: give one of {', '.join(known)}.{near}")
+    if not cfg.results:  # the nodes of a stored result are its own
+        for node in NOT_IN_RUN_ID:
+            _check_options(cfg[node], node)
+
+
+def _check_options(node: DictConfig, key: str) -> None:
+    """Check a node's keys by its class's signature: without importing one of this package.
+
+    Its YAML need not list them, so Hydra lets every key in.
+    """
+    target = str(node.get("_target_", ""))
+    known = [name for name in defaults_of(target) if name not in GIVEN_BY_RUNNER]
+    for name in node if known else ():
+        if name not in known and name not in NODE_KEYS:
+            raise unknown_option(key, str(name), target.rpartition(".")[2], known)
 
 
 def _check_keys(cfg: DictConfig, schema: type, prefix: str) -> None:
@@ -199,50 +215,19 @@ def check_arguments(target: Any, values: Mapping[str, Any], key: str) -> dict[st
     Raises:
         ConfigError: for an unknown key, a wrong type or a missing value.
     """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-    parameters = inspect.signature(target, eval_str=True).parameters
+    parameters = parameters_of(target)
     known = [p for p in parameters if p not in GIVEN_BY_RUNNER]
-    checked: dict[str, Any] = {}
-    for name, value in values.items():
-        if name in NODE_KEYS and name not in parameters:
-            continue
+    given = {k: v for k, v in values.items() if k not in NODE_KEYS or k in parameters}
+    for name, value in given.items():
         if name not in known:
-            raise ConfigError(
-                f"{key}.{name}: {target.__qualname__} takes no such option."
-                f"{did_you_mean(name, known)} Known: {', '.join(known)}"
-            )
-        annotation = parameters[name].annotation
+            raise unknown_option(key, name, target.__qualname__, known)
         if value == MISSING:
             raise ConfigError(f"{key}.{name} has no value yet: give {key}.{name}=...")
-        if annotation is inspect.Parameter.empty:
-            checked[name] = value
-            continue
-        try:
-            adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-        except Exception:  # a dataclass or model brings its own configuration
-            adapter = TypeAdapter(annotation)
-        try:
-            checked[name] = adapter.validate_python(value)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            expected = problem["msg"].removeprefix("Input should be ")
-            near = did_you_mean(str(value), _words(problem))
-            raise ConfigError(f"{key}.{name}={value!r}: should be {expected}.{near}") from error
+    checked = typed(target, given, key)
     for name in known:
-        if name not in checked and parameters[name].default is inspect.Parameter.empty:
+        if name not in given and parameters[name].default is inspect.Parameter.empty:
             raise ConfigError(f"{key}.{name} is not given: {target.__qualname__} needs it")
     return checked
-
-
-def _words(problem: Mapping[str, Any]) -> list[str]:
-    """Return the words out of which one was expected, from a literal error's message."""
-    return (
-        str(problem.get("ctx", {}).get("expected", ""))
-        .replace("'", "")
-        .replace(" or ", ", ")
-        .split(", ")
-    )
 
 
 register()

@@ -6,6 +6,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from interp_lab.libraries.hydra_inside import open_node
+
 
 class Mode(Enum):
     """What a command does: measure, plan that, merge, draw again, list, or look at the machine."""
@@ -85,11 +87,11 @@ class Config:
     keep_models: int | None = None
     results: str | None = None
     max_failed_share: float = 0.2
-    model: Any = MISSING
-    dataset: Any = MISSING
-    analysis: Any = MISSING
-    numbers: Any = MISSING
-    visualization: Any = MISSING
+    model: Any = field(default_factory=open_node)
+    dataset: Any = field(default_factory=open_node)
+    analysis: Any = field(default_factory=open_node)
+    numbers: Any = field(default_factory=open_node)
+    visualization: Any = field(default_factory=open_node)
     select: Select = field(default_factory=Select)
     importers: dict[str, str] = field(default_factory=dict)
     capture: Capture = field(default_factory=Capture)

@@ -16,6 +16,7 @@ from typing import Any
 
 from interp_lab import __version__
 from interp_lab.identity.names import before, each_target, identity_of
+from interp_lab.identity.signatures import with_defaults
 from interp_lab.identity.weights import stamps_of, weights_identity
 
 # Where a model runs, what a node is called and where a text is shown from do not change a number.
@@ -35,11 +36,15 @@ LONGEST_PATH = 4096
 def identity_of_run(nodes: Mapping[str, Any]) -> dict[str, Any]:
     """Return everything that changes the numbers of a run, apart from its samples.
 
+    What the YAML leaves out is there by its default, so listing an option with its default makes no
+    other run, and a default that changes with the program does.
+
     Args:
         nodes: plain values of `task_name`, `seed`, `model`, `dataset`, `analysis` and `capture`
             (its `method` and `interventions`); `numbers` is not part of it.
     """
-    model = _without(nodes, "model")
+    measured = {key: with_defaults(nodes[key]) for key in NOT_IN_RUN_ID}
+    model = _without(measured, "model")
     weights = weights_identity(model)
     settings = {k: v for k, v in model.items() if k not in WEIGHTS or isinstance(v, Mapping)}
     found = {
@@ -48,8 +53,8 @@ def identity_of_run(nodes: Mapping[str, Any]) -> dict[str, Any]:
         "seed": nodes["seed"],
         "model": absolute(settings, bare=False),
         "weights": weights,
-        "dataset": absolute(_without(nodes, "dataset")),
-        "analysis": _without(nodes, "analysis"),
+        "dataset": absolute(_without(measured, "dataset")),
+        "analysis": _without(measured, "analysis"),
         "capture": nodes["capture"],
     }
     return each_target(found, identity_of)

@@ -1,4 +1,7 @@
-"""What is assumed of Hydra's inside: its override parser, its one global state, its records."""
+"""What is assumed of Hydra's inside: its override parser, its one global state, its records.
+
+And that it is strict about keys by a flag (`struct`), which a node may have set for itself.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 VERSION_BASE = "1.3"
 
@@ -80,6 +83,16 @@ def composed(folder: Path, overrides: Sequence[str] = (), name: str = "config") 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(folder), version_base=VERSION_BASE):
         return compose(name, overrides=list(overrides))
+
+
+def open_node() -> Any:
+    """Return a schema's node that takes keys which no YAML lists; unset until a YAML fills it.
+
+    Its class's signature says which keys there are (`config.nodes.check_arguments`); with Hydra's
+    strictness the YAML would be a second schema, and the shorter one. The flag stays with the node
+    when a YAML is merged into it, and counts before that of the root.
+    """
+    return DictConfig(MISSING, flags={"struct": False})
 
 
 def own_settings() -> Any:

@@ -55,7 +55,7 @@ class Job:
 
 
 @dataclass
-class Outcome:
+class Report:
     """What became of some jobs: files, log lines, absent fields and errors, to tell once."""
 
     paths: list[Path] = field(default_factory=list)
@@ -101,13 +101,13 @@ def draw_all(
         chosen = chosen_samples(results, select)
         jobs = _jobs(results, enabled, style, Path(folder), chosen)
         path = results.path
-    outcomes = _in_processes(path, jobs, style) if style.workers else _here(path, jobs, style)
-    drawn = {path for outcome in outcomes for path in outcome.paths}
-    messages = [message for outcome in outcomes for message in outcome.messages]
+    reports = _in_processes(path, jobs, style) if style.workers else _here(path, jobs, style)
+    drawn = {path for report in reports for path in report.paths}
+    messages = [message for report in reports for message in report.messages]
     # A font that lacks a letter, or a field that is absent, says so in every figure: tell it once.
     for level, message in dict.fromkeys(messages):
         log.log(level, message)
-    failed = [line for outcome in outcomes for line in outcome.failed]
+    failed = [line for report in reports for line in report.failed]
     if failed:
         raise FigureError(
             f"{len(failed)} of {len(jobs)} figures could not be drawn; the first: {failed[0]}"
@@ -160,11 +160,11 @@ def _options(node: Mapping[str, Any]) -> dict[str, Any]:
     return {key: plain(value) for key, value in node.items() if key not in OWN_KEYS}
 
 
-def _here(path: Path, jobs: Sequence[Job], style: Style) -> list[Outcome]:
+def _here(path: Path, jobs: Sequence[Job], style: Style) -> list[Report]:
     return [draw_jobs(path, [job], style) for job in tqdm(jobs, "figures", disable=None)]
 
 
-def _in_processes(path: Path, jobs: Sequence[Job], style: Style) -> list[Outcome]:
+def _in_processes(path: Path, jobs: Sequence[Job], style: Style) -> list[Report]:
     if multiprocessing.current_process().daemon:
         # A daemon (a worker of multiprocessing.Pool) may not have children of its own.
         return _here(path, jobs, style)
@@ -180,7 +180,7 @@ def _in_processes(path: Path, jobs: Sequence[Job], style: Style) -> list[Outcome
     )
     try:
         with _clean_start():
-            sizes: dict[Future[Outcome], int] = {
+            sizes: dict[Future[Report], int] = {
                 pool.submit(draw_jobs, path, task, style): len(task) for task in tasks
             }
         with tqdm(total=len(jobs), desc="figures", disable=None) as bar:
@@ -226,9 +226,9 @@ class _Collector(logging.Handler):
         self.messages.append((record.levelno, record.getMessage()))
 
 
-def draw_jobs(path: Path, jobs: Sequence[Job], style: Style) -> Outcome:
+def draw_jobs(path: Path, jobs: Sequence[Job], style: Style) -> Report:
     """Draw some figures of the result at `path`; never raises for a figure that fails."""
-    outcome = Outcome()
+    report = Report()
     collector = _Collector()
     logger = logging.getLogger("interp_lab.visualization")
     propagate, logger.propagate = logger.propagate, False
@@ -236,15 +236,15 @@ def draw_jobs(path: Path, jobs: Sequence[Job], style: Style) -> Outcome:
     try:
         with open_results(path) as results:
             for job in jobs:
-                _draw(results, job, style, outcome)
+                _draw(results, job, style, report)
     finally:
         logger.removeHandler(collector)
         logger.propagate = propagate
-    outcome.messages = collector.messages + outcome.messages
-    return outcome
+    report.messages = collector.messages + report.messages
+    return report
 
 
-def _draw(results: Results, job: Job, style: Style, outcome: Outcome) -> None:
+def _draw(results: Results, job: Job, style: Style, report: Report) -> None:
     where = f"figure {job.figure}" + _named(job.subject)
     subject: tuple[Any, ...] = () if job.subject is None else (job.subject,)
     if isinstance(job.subject, SampleLayer):
@@ -254,17 +254,17 @@ def _draw(results: Results, job: Job, style: Style, outcome: Outcome) -> None:
         figure = function(results, style, *subject, **job.options)
         about = {"title": where, "description": f"results: {results.path}"}
         if isinstance(figure, Film):
-            outcome.paths.append(save_film(figure, job.path, job.format, about))
+            report.paths.append(save_film(figure, job.path, job.format, about))
         else:
-            outcome.paths.append(save(figure, job.path, style, about))
+            report.paths.append(save(figure, job.path, style, about))
     except NothingToDrawError as error:
-        outcome.messages.append((logging.WARNING, f"figure {job.figure} is left out: {error}"))
+        report.messages.append((logging.WARNING, f"figure {job.figure} is left out: {error}"))
     except Exception as error:  # whatever a draw function does wrong, the others go on
         known = isinstance(error, InterpLabError)
         line = f"{where}: {error if known else f'{type(error).__name__}: {error}'}"
-        outcome.failed.append(line)
-        outcome.messages.append((logging.ERROR, line))
-        outcome.messages.append((logging.DEBUG, traceback.format_exc()))
+        report.failed.append(line)
+        report.messages.append((logging.ERROR, line))
+        report.messages.append((logging.DEBUG, traceback.format_exc()))
 
 
 def _named(subject: Subject) -> str:

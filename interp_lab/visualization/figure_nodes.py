@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
+from interp_lab.config.signature import parameters_of, typed
 from interp_lab.errors import ConfigError, did_you_mean
 from interp_lab.visualization.base import FORMATS
 from interp_lab.visualization.figure_files import LAYER, template_fields
@@ -34,12 +33,18 @@ def check_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
     """Check the figure nodes of a configuration before anything is measured.
 
     Raises:
-        ConfigError: for a target that cannot be imported, an unknown or missing option, a place
-            outside the folder, or two figures at one place.
+        ConfigError: for a target that cannot be imported, an unknown or missing option, a file
+            outside the folder, or two figures of one name.
     """
-    places: dict[str, str] = {}
+    taken: dict[str, str] = {}
     for name, node in figures.items():
         key = f"visualization.figures.{name}"
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            others = [other for other in figures if other != name]
+            raise ConfigError(
+                f"{key}: no such figure, or a new one without _target_ (the dotted path of its "
+                f"draw function).{did_you_mean(name, others)}"
+            )
         per = node.get("per")
         if per not in GIVEN:
             raise ConfigError(
@@ -49,9 +54,9 @@ def check_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
         file = node.get("file")
         if not isinstance(file, str) or not file or not _is_inside(file):
             raise ConfigError(f"{key}.file={file!r}: give a name without suffix, as individual/map")
-        if file in places:
-            raise ConfigError(f"{key}.file={file!r}: {places[file]} lies there already")
-        places[file] = key
+        if file in taken:
+            raise ConfigError(f"{key}.file={file!r}: {taken[file]} lies there already")
+        taken[file] = key
         _check_template(key, file, per, node.get("by"))
         if not isinstance(node.get("enabled", True), bool):
             raise ConfigError(f"{key}.enabled={node['enabled']!r}: give true or false")
@@ -90,10 +95,8 @@ def _check_template(key: str, file: str, per: str, by: Any) -> None:
 
 
 def _check_options(key: str, node: Mapping[str, Any], given: Sequence[str]) -> None:
-    if "_target_" not in node:
-        raise ConfigError(f"{key}: has no _target_ (the dotted path of its draw function)")
     function = resolve(str(node["_target_"]), f"{key}._target_")
-    parameters = inspect.signature(function, eval_str=True).parameters
+    parameters = parameters_of(function)
     if tuple(parameters)[: len(given)] != tuple(given) or (
         len(given) == 2 and {"sample", "samples"} & set(parameters)
     ):
@@ -109,8 +112,7 @@ def _check_options(key: str, node: Mapping[str, Any], given: Sequence[str]) -> N
                 f"{key}.{name}: {function.__name__} takes no such option."
                 f"{did_you_mean(name, [*options, *OWN_KEYS])} Known: {', '.join(options)}"
             )
-        if name in options:
-            _check_type(f"{key}.{name}", node[name], parameters[name].annotation)
+    typed(function, {k: plain(v) for k, v in node.items() if k in options}, key)
     for name in options:
         if parameters[name].default is inspect.Parameter.empty and name not in node:
             raise ConfigError(f"{key}.{name} is not given: {function.__name__} needs it")
@@ -126,16 +128,6 @@ def _check_format(key: str, node: Mapping[str, Any], function: Callable[..., Any
     if value not in known:
         near = did_you_mean(str(value), known, 1)
         raise ConfigError(f"{key}.format={value!r}: give one of {', '.join(known)}.{near}")
-
-
-def _check_type(key: str, value: Any, annotation: Any) -> None:
-    if annotation is inspect.Parameter.empty:
-        return
-    try:
-        TypeAdapter(annotation).validate_python(plain(value))
-    except ValidationError as error:
-        problem = error.errors()[0]["msg"].removeprefix("Input should be ")
-        raise ConfigError(f"{key}={value!r}: should be {problem}") from error
 
 
 def plain(value: Any) -> Any:

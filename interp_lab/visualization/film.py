@@ -5,13 +5,14 @@ disk or a stop leaves what was there before.
 """
 
 import contextlib
+import itertools
 import os
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,12 +20,13 @@ from PIL.PngImagePlugin import PngInfo
 
 from interp_lab import __version__
 from interp_lab.errors import InterpLabError, MissingInputError
+from interp_lab.libraries.ffmpeg_inside import encoder, finished, process_of
 
 VIDEO, FOLDER, PICTURE = "mp4", "frames", "png"
 FILM_FORMATS = (VIDEO, FOLDER, PICTURE)
 # What every browser plays: H.264 with colours at half resolution, in the colours of HD television.
 ENCODER = (
-    "-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-g", "48",
+    "-preset", "veryfast", "-crf", "18", "-g", "48",
     "-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p",
     "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709",
     "-movflags", "+faststart", "-f", "mp4",
@@ -108,46 +110,37 @@ def _write_video(film: Film, temporary: Path, about: Mapping[str, str]) -> None:
     height, width = first.shape[:2]
     if height % 2 or width % 2:
         raise FilmError(f"{temporary}: H.264 needs even sides, the pictures are {width}x{height}")
+    find_ffmpeg()
     told = [f"title={about.get('title', '')}", f"comment={about.get('description', '')}",
             f"encoding_tool=interp_lab {__version__}"]  # fmt: skip
-    command = [
-        find_ffmpeg(), "-y", "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24",
-        "-s", f"{width}x{height}", "-r", str(Fraction(film.fps).limit_denominator(1001)),
-        "-i", "-", *ENCODER, *(part for text in told for part in ("-metadata", text)),
-        str(temporary),
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        # An interrupt is for the process that was asked to draw; it ends this one.
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        n_written = _feed(process, first, frames)
-        _, said = process.communicate()
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-    if process.returncode or n_written != film.n_frames:
-        lines = said.decode(errors="replace").strip().splitlines()
-        raise OSError(lines[-1] if lines else f"ffmpeg stopped after {n_written} pictures")
+    options = [*ENCODER, *(part for text in told for part in ("-metadata", text))]
+    with tempfile.TemporaryFile() as complaints:
+        writer = encoder(temporary, (width, height), film.fps, options, complaints)
+        process = process_of(writer)
+        try:
+            n_written = _feed(writer, first, frames)
+        except BaseException:
+            process.kill()  # the video is not wanted any more, and closing would wait for it
+            raise
+        finally:
+            code = finished(writer, process)
+        if code or n_written != film.n_frames:
+            complaints.seek(0)
+            lines = complaints.read().decode(errors="replace").strip().splitlines()
+            raise OSError(lines[-1] if lines else "ffmpeg stopped before the end, without a word")
 
 
-def _feed(process: subprocess.Popen[bytes], first: np.ndarray, rest: Iterator[np.ndarray]) -> int:
-    """Give pictures to the encoder one by one; return how many it took."""
-    assert process.stdin is not None
+def _feed(writer: Generator[None, Any, None], first: np.ndarray, rest: Iterator[np.ndarray]) -> int:
+    """Give pictures to the encoder one by one; return how many it took, -1 if it stopped."""
     n = 0
-    try:
-        process.stdin.write(np.ascontiguousarray(first).data)
-        n = 1
-        for frame in rest:
-            if frame.shape != first.shape:
-                raise FilmError(f"picture {n} is {frame.shape}, the first one {first.shape}")
-            process.stdin.write(np.ascontiguousarray(frame).data)
-            n += 1
-        process.stdin.flush()
-    except BrokenPipeError:  # its own words, which follow, say why it stopped
-        return -1
+    for frame in itertools.chain([first], rest):
+        if frame.shape != first.shape:
+            raise FilmError(f"picture {n} is {frame.shape}, the first one {first.shape}")
+        try:
+            writer.send(np.ascontiguousarray(frame))
+        except OSError:  # ffmpeg's own words, which follow, say why it stopped
+            return -1
+        n += 1
     return n
 
 

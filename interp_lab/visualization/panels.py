@@ -219,12 +219,12 @@ def draw_colorbar(axes: Axes, mappable: ScalarMappable, drawn: DrawnMap) -> None
 
     Its ends are pointed where fixed limits cut values off.
     """
-    place = axes.inset_axes((1.03, 0.0, 0.045, 1.0))
+    beside = axes.inset_axes((1.03, 0.0, 0.045, 1.0))
     low, high = drawn.values.min() < drawn.norm.vmin, drawn.values.max() > drawn.norm.vmax
     extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[int(low), int(high)]
     figure = axes.figure
     assert figure is not None
-    bar = figure.colorbar(mappable, cax=place, extend=extend, alpha=1.0)
+    bar = figure.colorbar(mappable, cax=beside, extend=extend, alpha=1.0)
     bar.outline.set_visible(False)
     bar.locator = MaxNLocator(6)
     bar.set_label(drawn.unit)

@@ -123,12 +123,12 @@ def reference_line(axes: Axes, value: float, words: str, *, beside: bool = False
     """Draw a dashed line across the axes with its meaning above its end, or beside the axes."""
     width = matplotlib.rcParams["axes.linewidth"] * 1.3
     axes.axhline(value, color=LINE, linewidth=width, linestyle=(0, (4, 3)), zorder=1)
-    place: dict[str, Any] = {"xytext": (0, 2), "ha": "right", "va": "bottom"}
+    aligned: dict[str, Any] = {"xytext": (0, 2), "ha": "right", "va": "bottom"}
     if beside:
-        place = {"xytext": (3, 0), "ha": "left", "va": "center"}
+        aligned = {"xytext": (3, 0), "ha": "left", "va": "center"}
     axes.annotate(
         words, (1, value), xycoords=("axes fraction", "data"), textcoords="offset points",
-        fontsize="x-small", color=LINE, **place,
+        fontsize="x-small", color=LINE, **aligned,
     )  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def intervals(
 
 def layer_head_map(
     figure: Figure,
-    place: SubplotSpec,
+    cell: SubplotSpec,
     values: np.ndarray,
     *,
     norm: Normalize,
@@ -164,13 +164,13 @@ def layer_head_map(
     """Draw layers (down, from 0) by heads (across) in colours, each layer's highest framed in red.
 
     Args:
-        figure, place: where.
+        figure, cell: where.
         values: (n_layers, n_heads); a layer of zeros gets no frame.
         norm, cmap: from value to colour.
         label: of the colour bar.
         number: format of the numbers that are written into few cells, such as ".2f".
     """
-    axes = figure.add_subplot(place)
+    axes = figure.add_subplot(cell)
     n_layers, n_heads = values.shape
     image = axes.imshow(values, cmap=cmap, norm=norm, aspect="auto")
     axes.spines[:].set_visible(False)
@@ -186,7 +186,7 @@ def layer_head_map(
     bar.outline.set_visible(False)
     bar.locator = MaxNLocator(6, integer=values.dtype.kind in "iu")
     points = matplotlib.rcParams["font.size"] * 0.9
-    height = place.get_position(figure).height * figure.get_size_inches()[1] * 0.75
+    height = cell.get_position(figure).height * figure.get_size_inches()[1] * 0.75
     bar.set_label(wrap(label, height, points))
     return axes
 

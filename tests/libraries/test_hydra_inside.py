@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra.errors import OverrideParseException
+from hydra.core.config_store import ConfigStore
+from hydra.errors import ConfigCompositionException, OverrideParseException
+from omegaconf import OmegaConf
 
 from interp_lab.libraries.hydra_inside import (
     composed,
+    open_node,
     parsed,
     recorded_settings,
     sweep_record,
@@ -99,3 +102,22 @@ def test_jobs_of_a_sweep_are_numbered_as_their_product_and_leave_a_record(folder
     assert [job["number"] for job in jobs] == [0, 1, 2, 3]
     assert all(job["sweep"] and job["folder"] == f"{folder}/swept" for job in jobs)
     assert swept_overrides(recorded_settings(sweep_record(folder / "swept"))) == ["a=1,2", "b=x,y"]
+
+
+@pytest.mark.parametrize("typed", ["size.m=3", "size.deep.m=3", "+size.m=3"])
+def test_an_open_node_takes_a_key_that_no_yaml_lists(folder: Path, typed: str) -> None:
+    """The node's own flag stands through composition; the rest of the tree stays strict."""
+    ConfigStore.instance().store(name="open_base", node={"size": open_node()})
+    text = "defaults: [open_base, size: small, _self_]\na: 1\nb: x\n"
+    (folder / "conf" / "opened.yaml").write_text(text)
+    cfg = composed(folder / "conf", [typed], "opened")
+    assert cfg.size.n == 5 and OmegaConf.select(cfg, typed.strip("+").partition("=")[0]) == 3
+    for refused in ("c=3", "sise.m=3"):
+        with pytest.raises(ConfigCompositionException):
+            composed(folder / "conf", [refused], "opened")
+
+
+def test_an_open_node_that_nothing_fills_is_missing(folder: Path) -> None:
+    ConfigStore.instance().store(name="open_base", node={"size": open_node()})
+    (folder / "conf" / "unfilled.yaml").write_text("defaults: [open_base, _self_]\na: 1\n")
+    assert OmegaConf.is_missing(composed(folder / "conf", [], "unfilled"), "size")

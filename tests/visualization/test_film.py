@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from known_trajectories import decoded
 from PIL import Image
@@ -116,8 +117,9 @@ def test_a_missing_ffmpeg_is_one_line_and_leaves_the_earlier_video(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["film.mp4", "not_executable"]
 
 
+@pytest.mark.filterwarnings("error")
 def test_an_encoder_that_fails_gives_its_own_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     program = tmp_path / "ffmpeg"
     program.write_text("#!/bin/sh\necho first >&2\necho Unknown encoder libx264 >&2\nexit 1\n")
@@ -126,6 +128,40 @@ def test_an_encoder_that_fails_gives_its_own_reason(
     with pytest.raises(FilmError, match="Unknown encoder libx264.*untouched") as caught:
         save_film(noise_film(30), tmp_path / "film.mp4", "mp4")
     assert "\n" not in str(caught.value)
+    assert not [r for r in caplog.records if r.name.startswith("imageio")], "one line, not two"
+
+
+@pytest.mark.parametrize("signal", ["KILL", "XFSZ"])
+def test_an_encoder_that_ends_without_a_word_leaves_no_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal: str
+) -> None:
+    """It has taken every picture, so only its exit code tells."""
+    path = save_film(gray_film(2), tmp_path / "film.mp4", "mp4")
+    before = path.read_bytes()
+    program = tmp_path / "ffmpeg"
+    program.write_text(f"#!/bin/sh\ncat > /dev/null\nkill -{signal} $$\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
+    with pytest.raises(FilmError, match="without a word.*untouched"):
+        save_film(gray_film(3), path, "mp4")
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ffmpeg", "film.mp4"]
+
+
+def test_a_picture_that_cannot_be_drawn_ends_the_encoder(tmp_path: Path) -> None:
+    def frames() -> Iterator[np.ndarray]:
+        yield from noise_film(3).frames()
+        raise ValueError("no ink")
+
+    with pytest.raises(ValueError, match="no ink"):
+        save_film(Film(frames, 5), tmp_path / "film.mp4", "mp4")
+    assert not list(tmp_path.iterdir()) and not encoders_at_work()
+
+
+def encoders_at_work() -> list[str]:
+    """Command lines of this process's children that run ffmpeg."""
+    names = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+    return [name for name in names if "ffmpeg" in name]
 
 
 @pytest.mark.parametrize("kind", ["mp4", "png", "frames"])

@@ -1,0 +1,77 @@
+"""A signature as a schema: values of a configuration as the types that a callable asks for.
+
+Pydantic makes one validator of a whole signature, once a process: a command checks its nodes
+twice, before the measuring and before the drawing.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from interp_lab.errors import ConfigError, did_you_mean
+
+
+@lru_cache(maxsize=256)
+def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a class or function by name, their annotations evaluated."""
+    return inspect.signature(target, eval_str=True).parameters
+
+
+def typed(target: Callable[..., Any], values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return values of a node as the types that the signature asks for.
+
+    Args:
+        target: a class or function.
+        values: of some of its parameters, by name.
+        key: the node, for errors.
+
+    Raises:
+        ConfigError: for a wrong type; names the key, the value and, where it can, the nearest word.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return _validator(target).validate_python(dict(values))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = str(problem["loc"][0])
+        expected = problem["msg"].removeprefix("Input should be ")
+        near = did_you_mean(str(values[name]), _words(problem))
+        raise ConfigError(f"{key}.{name}={values[name]!r}: should be {expected}.{near}") from error
+
+
+@lru_cache(maxsize=256)
+def _validator(target: Callable[..., Any]) -> Any:
+    """Return pydantic's validator of a signature; it takes any part of the parameters.
+
+    A parameter without an annotation takes everything.
+    """
+    from pydantic import ConfigDict, TypeAdapter, with_config
+    from typing_extensions import TypedDict  # pydantic takes Python's own from 3.12 on
+
+    fields = {
+        name: Any if p.annotation is inspect.Parameter.empty else p.annotation
+        for name, p in parameters_of(target).items()
+    }
+    # No model of pydantic's: its fields may not be called `copy` or `json`.
+    schema = TypedDict("schema", fields, total=False)  # type: ignore[misc]
+    return TypeAdapter(with_config(ConfigDict(arbitrary_types_allowed=True))(schema))
+
+
+def unknown_option(key: str, name: str, taker: str, known: list[str]) -> ConfigError:
+    """Return the error of a key that a node's class or function does not take."""
+    return ConfigError(
+        f"{key}.{name}: {taker} takes no such option."
+        f"{did_you_mean(name, known)} Known: {', '.join(known)}"
+    )
+
+
+def _words(problem: Mapping[str, Any]) -> list[str]:
+    """Return the words out of which one was expected, from a literal error's message."""
+    return (
+        str(problem.get("ctx", {}).get("expected", ""))
+        .replace("'", "")
+        .replace(" or ", ", ")
+        .split(", ")
+    )

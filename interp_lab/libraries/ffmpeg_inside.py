@@ -1,0 +1,74 @@
+"""What is assumed of imageio_ffmpeg's inside: where its writer keeps the process of the encoder.
+
+`write_frames` neither says whether ffmpeg succeeded nor what it complained of: it lets ffmpeg write
+to this process's standard error and drops its exit code. Without both, a video that a full disk cut
+short would pass for a whole one.
+"""
+
+import inspect
+import os
+import subprocess
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, Any
+
+from imageio_ffmpeg import write_frames
+
+STANDARD_ERROR = 2
+
+
+def encoder(
+    path: Path, size: tuple[int, int], fps: float, options: list[str], complaints: IO[bytes]
+) -> Generator[None, Any, None]:
+    """Start ffmpeg and return `write_frames`' generator, ready for pictures: `send` them.
+
+    Args:
+        path: of the video.
+        size: width and height of the pictures, which are RGB with 8 bits.
+        fps: pictures a second.
+        options: for the output; they name the codec's settings.
+        complaints: a file; ffmpeg writes its errors there.
+
+    Raises:
+        OSError: if ffmpeg cannot be started.
+    """
+    writer = write_frames(
+        str(path), size, fps=fps, codec="libx264", quality=None, macro_block_size=1,
+        ffmpeg_log_level="error",
+        # Early versions round the rate to two digits; a later option counts.
+        input_params=["-r", str(Fraction(fps).limit_denominator(1001))], output_params=options,
+    )  # fmt: skip
+    with _standard_error(complaints):
+        writer.send(None)  # it starts ffmpeg, which keeps what it is given here
+    return writer
+
+
+@contextmanager
+def _standard_error(file: IO[bytes]) -> Iterator[None]:
+    """Let a process that is started here have a file for its standard error."""
+    kept = os.dup(STANDARD_ERROR)
+    os.dup2(file.fileno(), STANDARD_ERROR)
+    try:
+        yield
+    finally:
+        os.dup2(kept, STANDARD_ERROR)
+        os.close(kept)
+
+
+def process_of(writer: Generator[None, Any, None]) -> "subprocess.Popen[bytes]":
+    """Return ffmpeg's process: the writer's local variable `p`, until it is closed."""
+    return inspect.getgeneratorlocals(writer)["p"]
+
+
+def finished(writer: Generator[None, Any, None], process: "subprocess.Popen[bytes]") -> int:
+    """Let ffmpeg finish the video, wait for that, and return its exit code.
+
+    The writer leaves the pipe to an ffmpeg that has ended open, which is closed here.
+    """
+    writer.close()
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()
+    return process.wait()
