@@ -42,7 +42,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "scale_emb": (None, 1),
 }
 # Kinds of rotary positions that transformers' networks compute; `mrope` is default in sections.
-ROPE_KINDS = ("default", "mrope", "linear", "dynamic", "yarn", "longrope", "llama3", "proportional")
+ROPE_KINDS = ("default", "mrope", "linear", "dynamic", "yarn", "longrope", "llama3", "proportional",
+              "axial")  # fmt: skip
 ROPE = ("rope_parameters", "rope_scaling")
 INSTEAD = "take a checkpoint without it"
 # A value of `handled` that stands for all values.

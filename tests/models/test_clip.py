@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from transformers import SiglipVisionModel
 
-from interp_lab.api import TokenSimilarityAnalyzer
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import SampleError, UnsupportedModelError
 from interp_lab.models.base import resolve_device
 from interp_lab.models.clip import ClipVision
 from interp_lab.models.weights import Weights, refuse_partial
+from interp_lab.studies.clip_similarity.analyzer import TokenSimilarityAnalyzer
 from interp_lab.zoo import weights_path
 
 CAT = Path(__file__).parents[2] / "interp_lab" / "zoo" / "photos" / "cat.jpg"

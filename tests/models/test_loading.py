@@ -10,8 +10,9 @@ import torch
 import transformers as tf
 
 from interp_lab.errors import ConfigError, DeviceError
-from interp_lab.models import kept, loading
+from interp_lab.models import loading
 from interp_lab.models.weights import Weights
+from interp_lab.run import kept
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda:1")
 NOTHING = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
