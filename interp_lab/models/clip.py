@@ -5,6 +5,7 @@ none, and what needs CLS is then not measured.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, field
 from typing import Any
 
 import torch
@@ -22,7 +23,9 @@ from transformers import (
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
 from interp_lab.models.base import Prepared, Seen, as_picture
-from interp_lab.models.loading import load_module, seeded, without_memory
+from interp_lab.models.family import Family
+from interp_lab.models.loading import RANDOM_NOTE, load_module, seeded, without_memory
+from interp_lab.models.unhandled import refuse_unhandled
 from interp_lab.models.weights import Weights
 from interp_lab.tokens import Token, TokenMap
 
@@ -35,65 +38,54 @@ FAMILIES: dict[str, tuple[Any, Any, Any, str]] = {
 TEXT_SIDE = ("text_model", "text_projection", "visual_projection", "logit_scale", "logit_bias")
 
 
-class ClipVision:
+class ClipVision(Family):
     """A CLIP or SigLIP vision tower on a device.
 
     Args:
         family: `clip` or `siglip`.
-        checkpoint, revision, dtype, init, trust_remote_code, architecture: see `Weights`;
-            `architecture` holds the vision config's values.
         processor: the image processor's values, used with `init: random`.
-        device: where the tower goes.
-        seed: of the random weights.
+
+    The other options are those of `Family`; `architecture` holds the vision config's values.
 
     Raises:
         ConfigError: if the family is unknown.
         MissingInputError: if the checkpoint cannot be had.
-        UnsupportedModelError: if the checkpoint is not of the family.
+        UnsupportedModelError: if the checkpoint is not of the family, or its configuration says
+            what is not computed here.
     """
 
-    def __init__(
-        self,
-        family: str,
-        checkpoint: str,
-        device: torch.device,
-        revision: str | None = None,
-        dtype: str = "float32",
-        init: str = "pretrained",
-        trust_remote_code: bool = False,
-        architecture: dict[str, Any] | None = None,
-        processor: dict[str, Any] | None = None,
-        seed: int = 0,
-    ) -> None:
-        if family not in FAMILIES:
-            raise ConfigError(f"model.family={family!r}: give one of {', '.join(FAMILIES)}")
-        self.device = device
-        self.notes: list[str] = []
-        weights = Weights(checkpoint, revision, dtype, init, trust_remote_code, architecture or {})
-        if init == "random":
-            self.module, self.processor = _random(family, weights, processor or {}, seed)
-            self.notes.append("RANDOM WEIGHTS: the architecture is real, the numbers mean nothing")
-        else:
-            self.module, self.processor = _pretrained(family, weights, device)
-        self.module = self.module.to(device).eval().requires_grad_(False)
+    family: str = field(kw_only=True)
+    processor: InitVar[dict[str, Any] | None] = None
+
+    def __post_init__(self, processor: dict[str, Any] | None) -> None:
+        """Make the tower and what prepares its inputs."""
+        if self.family not in FAMILIES:
+            raise ConfigError(f"model.family={self.family!r}: give one of {', '.join(FAMILIES)}")
+        weights = self.weights()
+        random = weights.init == "random"
+        self.notes: list[str] = [RANDOM_NOTE] if random else []
+        made = (
+            _random(self.family, weights, processor or {}, self.seed)
+            if random
+            else _pretrained(self.family, weights, self.device)
+        )
+        module, self.processor = made
+        self.module = module.to(self.device).eval().requires_grad_(False)
         config = self.module.config
         self.n_layers: int = config.num_hidden_layers
         self.grid: int = config.image_size // config.patch_size
-        self.has_cls = family == "clip"
+        self.has_cls = self.family == "clip"
         # hidden.0 is what the first layer reads, hidden.n what layer n wrote: transformers'
         # numbering of hidden_states. The final layer norm comes after the last of them.
-        self.hookpoints: dict[str, str] = {"hidden.0": FAMILIES[family][3]} | {
+        self.hookpoints: dict[str, str] = {"hidden.0": FAMILIES[self.family][3]} | {
             f"hidden.{i + 1}": f"encoder.layers.{i}" for i in range(self.n_layers)
         }
 
     @staticmethod
     def skeleton(weights: Weights, values: Mapping[str, Any]) -> torch.nn.Module:
         """Return the tower that a YAML describes, without memory for its weights."""
-        config_class, network, _, _ = FAMILIES[values["family"]]
-        if weights.init == "random":
-            return without_memory(network, config_class(**weights.needed_architecture()), weights)
-        whole = weights.load(AutoConfig.from_pretrained, "configuration")
-        return without_memory(network, getattr(whole, "vision_config", whole), weights)
+        _, network, _, _ = FAMILIES[values["family"]]
+        return without_memory(network, _configuration(values["family"], weights), weights)
 
     def prepare(self, samples: Sequence[Sample]) -> Prepared:
         """Return pixel values (n, 3, size, size) and the map of CLS and cells for each sample.
@@ -128,24 +120,38 @@ class ClipVision:
         return self.module(**inputs).last_hidden_state
 
 
+def _configuration(family: str, weights: Weights) -> Any:
+    """Return the tower's configuration, of the checkpoint or of the YAML's architecture.
+
+    Raises:
+        UnsupportedModelError: if it is of another family, or says what is not computed here.
+    """
+    if weights.init == "random":
+        config = FAMILIES[family][0](**weights.needed_architecture())
+    else:
+        config = weights.load(AutoConfig.from_pretrained, "configuration")
+        kind = config.model_type.removesuffix("_vision_model")
+        if kind != family:
+            raise UnsupportedModelError(
+                f"model.checkpoint={weights.checkpoint}: its model_type is {config.model_type!r}, "
+                f"model.family says {family!r}"
+            )
+        config = getattr(config, "vision_config", config)
+    refuse_unhandled(config, f"model.checkpoint={weights.checkpoint}")
+    return config
+
+
 def _random(family: str, weights: Weights, processor: dict[str, Any], seed: int) -> tuple[Any, Any]:
-    config_class, network, processor_class, _ = FAMILIES[family]
-    architecture = weights.needed_architecture()
+    _, network, processor_class, _ = FAMILIES[family]
+    config = _configuration(family, weights)
     with seeded(seed, torch.device("cpu")):
-        module = network(config_class(**architecture))
+        module = network(config)
     return module.to(weights.torch_dtype), processor_class(**processor)
 
 
 def _pretrained(family: str, weights: Weights, device: torch.device) -> tuple[Any, Any]:
-    _, network, _, _ = FAMILIES[family]
-    config = weights.load(AutoConfig.from_pretrained, "configuration")
-    kind = config.model_type.removesuffix("_vision_model")
-    if kind != family:
-        raise UnsupportedModelError(
-            f"model.checkpoint={weights.checkpoint}: its model_type is {config.model_type!r}, "
-            f"model.family says {family!r}"
-        )
-    module = load_module(network, weights, device, None, ignored=TEXT_SIDE)
+    _configuration(family, weights)
+    module = load_module(FAMILIES[family][1], weights, device, None, ignored=TEXT_SIDE)
     return module, weights.load(AutoImageProcessor.from_pretrained, "image processor")
 
 

@@ -7,13 +7,26 @@ no rule, or a tensor that is left over or missing, is an error.
 import json
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    CLIPImageProcessor,
+    CLIPVisionModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
 
-from interp_lab.errors import MissingInputError, UnsupportedModelError
+from interp_lab.errors import ConfigError, MissingInputError, UnsupportedModelError
+from interp_lab.models.loading import placement
+from interp_lab.models.unhandled import ANY, refuse_unhandled_values
+from interp_lab.models.weights import Weights, refuse_partial
 
 # Original name -> name in LlavaForConditionalGeneration; the first rule that fits counts.
 RULES: tuple[tuple[str, str], ...] = (
@@ -25,6 +38,19 @@ RULES: tuple[tuple[str, str], ...] = (
 )
 # Buffers that older files hold and that are computed now.
 COMPUTED = ("rotary_emb.inv_freq", "embeddings.position_ids")
+
+# Keys of config.json that `llava_architecture` hands on -> values that it can.
+HANDLED = {
+    "mm_vision_select_layer": ANY,
+    "mm_vision_select_feature": ("patch", "cls_patch"),
+    "mm_projector_type": ("mlp2x_gelu",),
+}
+# Keys of the language model that it does not hand on -> what LlamaConfig has in their place.
+LEFT_OUT = {"hidden_act": (None, "silu"), "rope_theta": (None, 10000), "rope_scaling": (None,)}
+INSTEAD = (
+    "take the checkpoint in transformers' layout (llava-hf/llava-1.5-7b-hf), whose processor says "
+    "how its pixels are made"
+)
 
 
 def is_original(config: Mapping[str, Any]) -> bool:
@@ -136,3 +162,118 @@ def llava_architecture(config: Mapping[str, Any], vision: Mapping[str, Any]) -> 
         "vision_feature_layer": config.get("mm_vision_select_layer", -2),
         "vision_feature_select_strategy": "default" if patch_only else "full",
     }
+
+
+def original_folder(weights: Weights) -> Path | None:
+    """Return the folder of a checkpoint of the original release, or None if it is not one."""
+    place = weights.location()
+    if not (Path(place) / "config.json").is_file():
+        if not place.startswith("liuhaotian/"):
+            return None
+        from huggingface_hub import snapshot_download
+
+        place = weights.load(lambda repo, revision, **_: snapshot_download(repo, revision=revision),
+                             "original release")  # fmt: skip
+    folder = Path(place)
+    return folder if is_original(original_config(folder)) else None
+
+
+def original_configuration(weights: Weights) -> LlavaConfig | None:
+    """Return the configuration of the original release, or None if it is another's.
+
+    Of a hub id only config.json is fetched.
+
+    Raises:
+        UnsupportedModelError: if it says what is not computed here.
+    """
+    place = weights.location()
+    folder = Path(place)
+    if place.startswith("liuhaotian/") and not folder.exists():
+        from huggingface_hub import hf_hub_download
+
+        folder = Path(weights.load(
+            lambda repo, revision, **_: hf_hub_download(repo, "config.json", revision=revision),
+            "configuration",
+        )).parent  # fmt: skip
+    if not (folder / "config.json").is_file() or not is_original(original_config(folder)):
+        return None
+    values = original_config(folder)
+    where = f"model.checkpoint={weights.checkpoint}"
+    refuse_unhandled_values(values, where, HANDLED, LEFT_OUT, INSTEAD)
+    vision = _tower(values).load(AutoConfig.from_pretrained, "vision tower's configuration")
+    vision = getattr(vision, "vision_config", vision)
+    return LlavaConfig(**llava_architecture(values, vision.to_dict()))
+
+
+def _tower(values: Mapping[str, Any], dtype: str = "float32") -> Weights:
+    return Weights(str(values["mm_vision_tower"]), dtype=dtype)
+
+
+def load_original(
+    weights: Weights,
+    config: LlavaConfig,
+    device: torch.device,
+    device_map: str | dict[str, Any] | None,
+    attn_implementation: str,
+) -> Any:
+    """Return the network with the original's weights; its tower may be a checkpoint of its own.
+
+    Args:
+        weights: of the original release.
+        config: as `original_configuration` gives it.
+        device, device_map, attn_implementation: as in `loading.load_module`.
+    """
+    folder = original_folder(weights)
+    assert folder is not None
+    tensors = read_tensors(folder)
+    if not any("vision_tower" in name for name in tensors):
+        tower = _tower(original_config(folder), weights.dtype)
+        vision = tower.load(
+            CLIPVisionModel.from_pretrained, "vision tower", dtype=tower.torch_dtype
+        )
+        prefix = "model.vision_tower.vision_tower."
+        tensors |= {f"{prefix}{name}": value for name, value in vision.state_dict().items()}
+    with torch.device("meta"):
+        expected = LlavaForConditionalGeneration(deepcopy(config)).state_dict()
+    network: Any = LlavaForConditionalGeneration
+    module, info = weights.load(
+        lambda _, revision, trust_remote_code, **given: network.from_pretrained(None, **given),
+        "weights",
+        config=config,
+        state_dict=mapped_weights(tensors, expected),
+        dtype=weights.torch_dtype,
+        attn_implementation=attn_implementation,
+        output_loading_info=True,
+        device_map=placement(device, device_map),
+    )
+    refuse_partial(info, weights.checkpoint)
+    return module if device_map else module.to(device)
+
+
+def original_processor(folder: Path, config: LlavaConfig) -> LlavaProcessor:
+    """Return the processor of the original release: its tokenizer with `<image>`, the tower's own.
+
+    Args:
+        folder: of the release.
+        config: of the network.
+
+    Raises:
+        ConfigError: if the tokenizer puts `<image>` elsewhere than the weights need it.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    found = tokenizer.convert_tokens_to_ids("<image>")
+    if found != config.image_token_id:
+        raise ConfigError(
+            f"model.checkpoint={folder}: its tokenizer puts <image> at {found}, "
+            f"the weights need {config.image_token_id}"
+        )
+    tower = _tower(original_config(folder))
+    vision: Any = config.vision_config
+    return LlavaProcessor(
+        image_processor=tower.load(CLIPImageProcessor.from_pretrained, "image processor"),
+        tokenizer=tokenizer,
+        patch_size=vision.patch_size,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        num_additional_image_tokens=1,
+    )

@@ -138,9 +138,10 @@ def without_memory(network: Any, config: Any, weights: Weights) -> torch.nn.Modu
     """Return a network whose weights have shapes and dtypes but no memory, for plans.
 
     Args:
-        network: a transformers class.
+        network: a transformers class, or one of its `AutoModel...`.
         config: its configuration.
         weights: say the dtype.
     """
+    make = network.from_config if hasattr(network, "from_config") else network._from_config
     with torch.device("meta"):
-        return network._from_config(config, dtype=weights.torch_dtype)
+        return make(config, dtype=weights.torch_dtype)

@@ -7,82 +7,41 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import (
-    AutoConfig,
-    AutoProcessor,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import SampleError, UnsupportedModelError
-from interp_lab.models.language import LanguageModel, chat_prompt, chat_spans
-from interp_lab.models.loading import RANDOM_NOTE, load_module, random_module, without_memory
+from interp_lab.models.family import LanguageFamily
 from interp_lab.models.tokenmaps import Span, omni_map
-from interp_lab.models.weights import Weights
 from interp_lab.tokens import TokenMap
 
 # What a whole Omni checkpoint holds beside the thinker.
 SPEAKING_SIDE = ("talker", "token2wav")
 
 
-class QwenOmni(LanguageModel):
+class QwenOmni(LanguageFamily):
     """The thinker of a Qwen2.5-Omni model on a device.
 
-    Args:
-        checkpoint, revision, dtype, init, trust_remote_code, architecture: see `Weights`;
-            `architecture` holds the thinker config's values. With `init: random`, `processor` is
-            the checkpoint or folder that the processor comes from.
-        device_map: accelerate's placement over several devices, such as `auto`; null = `device`.
-        attn_implementation: sdpa, flash_attention_2 or eager.
-        max_new_tokens, temperature: see `LanguageModel`.
-        device: where the model goes without a device_map.
-        seed: of random weights, and of sampling.
+    Its options are those of `LanguageFamily`; `architecture` holds the thinker config's values.
     """
 
-    def __init__(
-        self,
-        checkpoint: str,
-        device: torch.device,
-        revision: str | None = None,
-        dtype: str = "bfloat16",
-        init: str = "pretrained",
-        trust_remote_code: bool = False,
-        architecture: dict[str, Any] | None = None,
-        processor: str | None = None,
-        device_map: str | dict[str, Any] | None = None,
-        attn_implementation: str = "sdpa",
-        max_new_tokens: int = 8,
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> None:
-        weights = Weights(checkpoint, revision, dtype, init, trust_remote_code, architecture or {})
-        network = Qwen2_5OmniThinkerForConditionalGeneration
-        notes: list[str] = []
-        if init == "random":
-            notes.append(RANDOM_NOTE)
-            config = thinker_config(weights.needed_architecture())
-            module = random_module(network, config, weights, attn_implementation, seed).to(device)
-            source = Weights(processor or checkpoint)
-        else:
-            module = load_module(
-                network, weights, device, device_map, attn_implementation, SPEAKING_SIDE
-            )
-            source = weights
-        handler = source.load(AutoProcessor.from_pretrained, "processor")
-        place = module.device if device_map else device
-        super().__init__(module, handler, place, max_new_tokens, temperature, notes, seed)
+    networks = (Qwen2_5OmniThinkerForConditionalGeneration,)
+    other_parts = SPEAKING_SIDE
+    reads = ("text", "image", "audio")
+    dtype = "bfloat16"
+    max_new_tokens = 8
 
-    @staticmethod
-    def skeleton(weights: Weights, values: Mapping[str, Any]) -> torch.nn.Module:
-        """Return the thinker that a YAML describes, without memory for its weights."""
-        if weights.init == "random":
-            config = thinker_config(weights.needed_architecture())
-        else:
-            whole = weights.load(AutoConfig.from_pretrained, "configuration")
-            config = getattr(whole, "thinker_config", whole)
-        return without_memory(Qwen2_5OmniThinkerForConditionalGeneration, config, weights)
+    @classmethod
+    def of_values(cls, config_class: Any, values: Mapping[str, Any]) -> Any:
+        """Return the thinker's configuration."""
+        return thinker_config(values)
+
+    def part(self, kind: str, value: Any) -> dict[str, Any]:
+        """Return a part as Omni's template reads it, which looks for the kind among the keys."""
+        return {"type": "text", "text": value} if kind == "text" else {"type": kind, kind: kind}
 
     def render(self, sample: Sample) -> tuple[str, list[Span]]:
         """Return the prompt of the checkpoint's chat template, its system prompt included.
@@ -94,12 +53,7 @@ class QwenOmni(LanguageModel):
         for _, found in sample.audio:
             if found != rate:
                 raise SampleError(f"{sample.id}: audio of {found} Hz, the model hears {rate} Hz")
-        content = [
-            {"type": "text", "text": value} if kind == "text" else {"type": kind, kind: kind}
-            for kind, value in sample.parts
-        ]
-        prompt = chat_prompt(self.processor, content)
-        return prompt, chat_spans(prompt, sample)
+        return super().render(sample)
 
     def token_map(
         self,

@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import MissingInputError, SampleError
-from interp_lab.models.language import LanguageModel, chat_prompt, chat_spans
-from interp_lab.models.loading import load_module
+from interp_lab.models.family import LanguageFamily
+from interp_lab.models.language import chat_prompt, chat_spans
 from interp_lab.models.tokenmaps import Span, text_map
 from interp_lab.models.weights import Weights
 from interp_lab.tokens import TokenMap
@@ -20,63 +19,48 @@ from interp_lab.tokens import TokenMap
 PACKAGE = "package:"
 
 
-class TextModel(LanguageModel):
+class TextModel(LanguageFamily):
     """A causal language model on a device.
 
     Args:
         checkpoint: hub id or folder; or `package:<module>` for a GGUF file that an installed
             package ships.
-        revision, dtype, trust_remote_code: see `Weights`.
-        device_map, attn_implementation, max_new_tokens, temperature: see `Llava`.
-        device: where the model goes without a device_map.
+
+    The other options are those of `LanguageFamily`, without random weights.
     """
 
-    def __init__(
-        self,
-        checkpoint: str,
-        device: torch.device,
-        revision: str | None = None,
-        dtype: str = "float32",
-        trust_remote_code: bool = False,
-        device_map: str | dict[str, Any] | None = None,
-        attn_implementation: str = "sdpa",
-        max_new_tokens: int = 8,
-        temperature: float = 0.0,
-    ) -> None:
-        options: dict[str, Any] = {}
-        place = checkpoint
-        if checkpoint.startswith(PACKAGE):
-            path = shipped_gguf(checkpoint.removeprefix(PACKAGE))
-            place, options = str(path.parent), {"gguf_file": path.name}
-        weights = Weights(place, revision, dtype, "pretrained", trust_remote_code)
-        network = AutoModelForCausalLM
-        if options:
-            module = weights.load(
-                network.from_pretrained,
-                "weights",
-                dtype=weights.torch_dtype,
-                attn_implementation=attn_implementation,
-                **options,
-            ).to(device)
-        else:
-            module = load_module(network, weights, device, device_map, attn_implementation)
-        tokenizer = weights.load(AutoTokenizer.from_pretrained, "tokenizer", **options)
-        where = module.device if device_map else device
-        super().__init__(module, tokenizer, where, max_new_tokens, temperature, [])
+    networks = (AutoModelForCausalLM,)
+    dtype = "float32"
+    max_new_tokens = 8
 
-    @staticmethod
-    def skeleton(weights: Weights, values: Mapping[str, Any]) -> torch.nn.Module:
-        """Return the model that a YAML describes, without memory for its weights."""
-        options: dict[str, Any] = {}
-        if weights.checkpoint.startswith(PACKAGE):
-            path = shipped_gguf(weights.checkpoint.removeprefix(PACKAGE))
-            weights, options = (
-                replace(weights, checkpoint=str(path.parent)),
-                {"gguf_file": path.name},
-            )
-        config = weights.load(AutoConfig.from_pretrained, "configuration", **options)
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, dtype=weights.torch_dtype)
+    init: ClassVar[str] = "pretrained"
+    architecture: ClassVar[dict[str, Any] | None] = None
+    processor: ClassVar[Any] = None
+    seed: ClassVar[int] = 0
+
+    @classmethod
+    def read_configuration(cls, weights: Weights) -> Any:
+        """Return the configuration, of a GGUF file too."""
+        weights, options = _located(weights)
+        return weights.load(AutoConfig.from_pretrained, "configuration", **options)
+
+    def pretrained(self, weights: Weights, config: Any) -> Any:
+        """Return the network; the weights of a GGUF file are unpacked on the CPU."""
+        weights, options = _located(weights)
+        if not options:
+            return super().pretrained(weights, config)
+        return weights.load(
+            AutoModelForCausalLM.from_pretrained,
+            "weights",
+            dtype=weights.torch_dtype,
+            attn_implementation=self.attn_implementation,
+            **options,
+        ).to(self.device)
+
+    def handler(self, source: Weights, config: Any) -> Any:
+        """Return the tokenizer."""
+        weights, options = _located(source)
+        return weights.load(AutoTokenizer.from_pretrained, "tokenizer", **options)
 
     def render(self, sample: Sample) -> tuple[str, list[Span]]:
         """Return the prompt of the tokenizer's chat template, or the bare text if it has none.
@@ -101,6 +85,14 @@ class TextModel(LanguageModel):
     ) -> TokenMap:
         """Return the map of a text."""
         return text_map(self.tokenizer, prompt, ids, spans)
+
+
+def _located(weights: Weights) -> tuple[Weights, dict[str, Any]]:
+    """Return where weights lie, and what `from_pretrained` needs for a package's GGUF file."""
+    if not weights.checkpoint.startswith(PACKAGE):
+        return weights, {}
+    path = shipped_gguf(weights.checkpoint.removeprefix(PACKAGE))
+    return replace(weights, checkpoint=str(path.parent)), {"gguf_file": path.name}
 
 
 def shipped_gguf(module: str) -> Path:

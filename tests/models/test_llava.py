@@ -144,7 +144,11 @@ def test_the_original_names_map_one_to_one() -> None:
 def test_the_original_layout_gives_the_same_logits(
     tmp_path: Path, device_map: dict[str, str] | None
 ) -> None:
-    from interp_lab.models.llava import _original
+    from interp_lab.models.llava_original import (
+        load_original,
+        original_configuration,
+        original_processor,
+    )
     from interp_lab.models.weights import Weights
 
     torch.manual_seed(0)
@@ -167,7 +171,10 @@ def test_the_original_layout_gives_the_same_logits(
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(release)
     weights_of = Weights(str(release), dtype="float32")
-    loaded, processor = _original(weights_of, torch.device("cpu"), device_map, "sdpa")
+    config = original_configuration(weights_of)
+    assert config is not None
+    loaded = load_original(weights_of, config, torch.device("cpu"), device_map, "sdpa")
+    processor = original_processor(release, loaded.config)
     assert processor.image_token_id == 63
     ids = torch.tensor([[1] + [63] * 16 + [5, 6]])
     pixels = torch.randn(1, 3, 32, 32)

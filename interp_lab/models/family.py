@@ -1,0 +1,225 @@
+"""What families of models share: their options, and the way from a checkpoint to a network.
+
+A family is a class on one of the two here. It states what is its own: the networks, defaults,
+options that others do not have, and how a prompt becomes tokens. Options are the fields of a
+dataclass, so a family's signature, which is the schema of its YAML, shows all of them flat.
+"""
+
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, field, fields
+from inspect import get_annotations
+from typing import Any, ClassVar, dataclass_transform
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoProcessor
+
+from interp_lab.datasets.base import Sample
+from interp_lab.errors import SampleError, UnsupportedModelError
+from interp_lab.models.base import as_picture
+from interp_lab.models.language import LanguageModel, chat_prompt, chat_spans
+from interp_lab.models.loading import RANDOM_NOTE, load_module, random_module, without_memory
+from interp_lab.models.tokenmaps import Span
+from interp_lab.models.unhandled import refuse_unhandled
+from interp_lab.models.weights import Weights
+
+# What a part of a prompt is called in messages.
+PARTS = {"text": "text", "image": "images", "audio": "audio"}
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(field,))
+@dataclass(eq=False, repr=False)
+class Family:
+    """The options of a model that comes from a checkpoint.
+
+    A subclass is made a dataclass when it is defined: an annotated attribute is a new option, and
+    a plain attribute with the name of an option is that option's default in this family, and an
+    option that is made a ClassVar is one that this family does not have.
+
+    Args:
+        checkpoint, revision, dtype, init, trust_remote_code, architecture: see `Weights`.
+        device: where the model goes.
+        seed: of random weights, and of sampling.
+
+    Attributes:
+        handled: keys of a configuration that this family takes care of itself, beside those that
+            the network's configuration class declares; see `unhandled.refuse_unhandled`.
+    """
+
+    handled: ClassVar[Mapping[str, Any]] = {}
+
+    checkpoint: str
+    device: torch.device
+    revision: str | None = None
+    dtype: str = "float32"
+    init: str = "pretrained"
+    trust_remote_code: bool = False
+    architecture: dict[str, Any] | None = None
+    seed: int = 0
+
+    def __init_subclass__(cls) -> None:
+        """Make the subclass a dataclass, its plain attributes the new defaults of options."""
+        own = get_annotations(cls)
+        for option in fields(cls):
+            if option.name in cls.__dict__ and option.name not in own:
+                own[option.name] = option.type
+        cls.__annotations__ = own
+        dataclass(eq=False, repr=False)(cls)
+        # The schema asks for the type of an option, whether or not it is kept as an attribute.
+        types = cls.__init__.__annotations__
+        types |= {key: t.type for key, t in types.items() if isinstance(t, InitVar)}
+
+    def weights(self) -> Weights:
+        """Return where the weights come from, its values checked."""
+        return Weights(
+            self.checkpoint, self.revision, self.dtype, self.init, self.trust_remote_code,
+            self.architecture or {},
+        )  # fmt: skip
+
+
+class LanguageFamily(Family, LanguageModel):
+    """A family of models that write, on a device.
+
+    Args:
+        processor: with `init: random`, the checkpoint or folder that the processor comes from (its
+            files are small); null = `checkpoint`.
+        device_map: accelerate's placement over several devices, such as `auto`; null = `device`.
+        attn_implementation: sdpa, flash_attention_2 or eager.
+        max_new_tokens, temperature: see `LanguageModel`.
+        device: where the model goes without a device_map.
+        checkpoint, revision, dtype, init, trust_remote_code, architecture, seed: see `Family`;
+            a folder of fine-tuned weights loads like a hub id. `architecture` holds the
+            configuration's values, with its `model_type` where a family has several networks.
+
+    Attributes:
+        title: what messages call the family.
+        networks: transformers classes; of several, a configuration's model_type says which.
+        other_parts: prefixes of weights that a checkpoint may hold for parts that are not used.
+        reads: kinds of parts that a prompt may have.
+    """
+
+    title: ClassVar[str] = ""
+    networks: ClassVar[tuple[Any, ...]] = ()
+    other_parts: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[tuple[str, ...]] = ("text", "image")
+
+    processor: InitVar[str | None] = None
+    device_map: str | dict[str, Any] | None = None
+    attn_implementation: str = "sdpa"
+    max_new_tokens: int = 16
+    temperature: float = 0.0
+
+    def __post_init__(self, processor: str | None = None) -> None:
+        """Make the network and what prepares its inputs."""
+        weights = self.weights()
+        config = self.configuration(weights)
+        random = weights.init == "random"
+        module = self.random(weights, config) if random else self.pretrained(weights, config)
+        source = Weights(processor or self.checkpoint) if random else weights
+        handler = self.handler(source, module.config)
+        LanguageModel.__init__(
+            self, module, handler, module.device if self.device_map else self.device,
+            self.max_new_tokens, self.temperature, [RANDOM_NOTE] if random else [], self.seed,
+        )  # fmt: skip
+
+    @classmethod
+    def skeleton(cls, weights: Weights, values: Mapping[str, Any]) -> torch.nn.Module:
+        """Return the model that a YAML describes, without memory for its weights."""
+        config = cls.configuration(weights)
+        return without_memory(cls.network(config.model_type, weights), config, weights)
+
+    @classmethod
+    def configuration(cls, weights: Weights) -> Any:
+        """Return the network's configuration, of the checkpoint or of the YAML's architecture.
+
+        Raises:
+            UnsupportedModelError: if it is of another family, or says what is not computed here.
+        """
+        if weights.init == "random":
+            values = weights.needed_architecture()
+            network = cls.network(values.get("model_type"), weights)
+            config = cls.of_values(network.config_class, values)
+        else:
+            config = cls.read_configuration(weights)
+            cls.network(config.model_type, weights)
+        refuse_unhandled(config, f"model.checkpoint={weights.checkpoint}", cls.handled)
+        return config
+
+    @classmethod
+    def read_configuration(cls, weights: Weights) -> Any:
+        """Return a checkpoint's configuration, not checked."""
+        only = cls.networks[0] if len(cls.networks) == 1 else None
+        reader = getattr(only, "config_class", None) or AutoConfig
+        return weights.load(reader.from_pretrained, "configuration")
+
+    @classmethod
+    def of_values(cls, config_class: Any, values: Mapping[str, Any]) -> Any:
+        """Return the configuration of an architecture's values."""
+        return config_class(**values)
+
+    @classmethod
+    def network(cls, kind: str | None, weights: Weights) -> Any:
+        """Return the class of a model_type's network; a family with one network has only that.
+
+        Raises:
+            UnsupportedModelError: if the family has several and none of this model_type.
+        """
+        if len(cls.networks) == 1:
+            return cls.networks[0]
+        kinds = {network.config_class.model_type: network for network in cls.networks}
+        if kind not in kinds:
+            raise UnsupportedModelError(
+                f"model.checkpoint={weights.checkpoint}: its model_type is {kind!r}; this model's "
+                f"YAML is for {' and '.join(kinds)}"
+            )
+        return kinds[kind]
+
+    def random(self, weights: Weights, config: Any) -> Any:
+        """Return the network with random weights of the seed, on the device."""
+        network = self.network(config.model_type, weights)
+        made = random_module(network, config, weights, self.attn_implementation, self.seed)
+        return made.to(self.device)
+
+    def pretrained(self, weights: Weights, config: Any) -> Any:
+        """Return the network with the checkpoint's weights, where they belong."""
+        return load_module(
+            self.network(config.model_type, weights), weights, self.device, self.device_map,
+            self.attn_implementation, self.other_parts,
+        )  # fmt: skip
+
+    def handler(self, source: Weights, config: Any) -> Any:
+        """Return what prepares inputs: a processor with a tokenizer, or a tokenizer.
+
+        Args:
+            source: where it comes from.
+            config: of the network.
+        """
+        return source.load(AutoProcessor.from_pretrained, "processor")
+
+    def part(self, kind: str, value: Any) -> dict[str, Any]:
+        """Return a part of a prompt as the checkpoint's chat template reads it."""
+        return {"type": "text", "text": value} if kind == "text" else {"type": kind}
+
+    def render(self, sample: Sample) -> tuple[str, list[Span]]:
+        """Return the prompt of the checkpoint's chat template, its system prompt included.
+
+        Raises:
+            SampleError: if the sample holds a kind of part that the family does not read.
+        """
+        kinds = {kind for kind, _ in sample.parts}
+        if kinds - set(self.reads):
+            known = " and ".join(PARTS[kind] for kind in self.reads)
+            raise SampleError(f"{sample.id}: {self.title} takes {known}, got {sorted(kinds)}")
+        content = [self.part(kind, value) for kind, value in sample.parts]
+        prompt = chat_prompt(self.processor, content)
+        return prompt, chat_spans(prompt, sample)
+
+    def pictures(
+        self, sample: Sample, batch: Mapping[str, Any], first: int
+    ) -> tuple[np.ndarray, ...]:
+        """Return the crops that the tower saw: the processor cuts off what is not square."""
+        if not sample.images:
+            return ()
+        handler = self.processor.image_processor
+        own = batch["pixel_values"][first : first + len(sample.images)]
+        return tuple(as_picture(p, handler.image_mean, handler.image_std) for p in own)
