@@ -204,9 +204,27 @@ def build(cfg: DictConfig, key: str, **given: Any) -> Any:
     """
     values = plain(cfg[key])
     target = target_of(values, key)
+    _point_to_numbers(cfg, key, values)
     arguments = check_arguments(target, values, key)
     parameters = inspect.signature(target).parameters
     return target(**arguments, **{k: v for k, v in given.items() if k in parameters})
+
+
+def _point_to_numbers(cfg: DictConfig, key: str, values: Mapping[str, Any]) -> None:
+    """Say where an option is that stands below `analysis` but belongs to `numbers`.
+
+    Raises:
+        ConfigError: names the key to type.
+    """
+    if key != "analysis":
+        return
+    own, numbers = (defaults_of(str(cfg[node].get("_target_", ""))) for node in (key, "numbers"))
+    for name in values:
+        if name in numbers and name not in own:
+            raise ConfigError(
+                f"{key}.{name}: is an option of what is made of the measured samples: give "
+                f"numbers.{name}, which needs no new measurement"
+            )
 
 
 def check_arguments(target: Any, values: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from interp_lab.errors import SampleError, UnsupportedModelError
 from interp_lab.models.base import resolve_device
 from interp_lab.models.clip import ClipVision
 from interp_lab.models.weights import Weights, refuse_partial
-from interp_lab.studies import TokenSimilarityAnalyzer
 from interp_lab.studies.clip_similarity.analyzer import TokenSimilarityAnalyzer
 from interp_lab.zoo import weights_path
 
