@@ -139,7 +139,8 @@ def check_root(cfg: DictConfig) -> None:
             near = did_you_mean(str(value), known)
             raise ConfigError(f"{key}={value!r}: give one of {', '.join(known)}.{near}")
     if not cfg.results:  # the nodes of a stored result are its own
-        for node in NOT_IN_RUN_ID:
+        _point_to_numbers(cfg)
+        for node in (*NOT_IN_RUN_ID, "numbers"):
             _check_options(cfg[node], node)
 
 
@@ -153,6 +154,23 @@ def _check_options(node: DictConfig, key: str) -> None:
     for name in node if known else ():
         if name not in known and name not in NODE_KEYS:
             raise unknown_option(key, str(name), target.rpartition(".")[2], known)
+
+
+def _point_to_numbers(cfg: DictConfig) -> None:
+    """Say where an option is that stands below `analysis` but belongs to `numbers`.
+
+    Raises:
+        ConfigError: names the key to type.
+    """
+    own, numbers = (
+        defaults_of(str(cfg[node].get("_target_", ""))) for node in ("analysis", "numbers")
+    )
+    for name in cfg.analysis:
+        if name in numbers and name not in own and name not in GIVEN_BY_RUNNER:
+            raise ConfigError(
+                f"analysis.{name}: is an option of what is made of the measured samples: give "
+                f"numbers.{name}, which needs no new measurement"
+            )
 
 
 def _check_keys(cfg: DictConfig, schema: type, prefix: str) -> None:
@@ -204,27 +222,9 @@ def build(cfg: DictConfig, key: str, **given: Any) -> Any:
     """
     values = plain(cfg[key])
     target = target_of(values, key)
-    _point_to_numbers(cfg, key, values)
     arguments = check_arguments(target, values, key)
     parameters = inspect.signature(target).parameters
     return target(**arguments, **{k: v for k, v in given.items() if k in parameters})
-
-
-def _point_to_numbers(cfg: DictConfig, key: str, values: Mapping[str, Any]) -> None:
-    """Say where an option is that stands below `analysis` but belongs to `numbers`.
-
-    Raises:
-        ConfigError: names the key to type.
-    """
-    if key != "analysis":
-        return
-    own, numbers = (defaults_of(str(cfg[node].get("_target_", ""))) for node in (key, "numbers"))
-    for name in values:
-        if name in numbers and name not in own:
-            raise ConfigError(
-                f"{key}.{name}: is an option of what is made of the measured samples: give "
-                f"numbers.{name}, which needs no new measurement"
-            )
 
 
 def check_arguments(target: Any, values: Mapping[str, Any], key: str) -> dict[str, Any]:
