@@ -191,7 +191,7 @@ def test_a_sample_with_nan_fails_alone(command, own, tmp_path: Path) -> None:
     [
         ("model=tiny_clip", "has no gates"),
         ("numbers.near_zero=-1", "near_zero"),
-        ("analysis.maskd=true", "'analysis.masked'"),
+        ("analysis.maskd=true", "'masked'"),
         ("analysis.variants.gates_open={atention: 0.9}", "'attention'"),
         ("analysis.variants.gates_open=1.0", "strictly between -1 and 1"),
         ("numbers.compare_samples=[nowhere,1]", "no sample 'nowhere'"),
