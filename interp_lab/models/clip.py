@@ -5,7 +5,7 @@ none, and what needs CLS is then not measured.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, field
+from dataclasses import field
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from transformers import (
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
 from interp_lab.models.base import Prepared, Seen, as_picture
-from interp_lab.models.family import Family
+from interp_lab.models.family import TYPE, Family
 from interp_lab.models.loading import RANDOM_NOTE, load_module, seeded, without_memory
 from interp_lab.models.unhandled import refuse_unhandled
 from interp_lab.models.weights import Weights
@@ -55,9 +55,9 @@ class ClipVision(Family):
     """
 
     family: str = field(kw_only=True)
-    processor: InitVar[dict[str, Any] | None] = None
+    processor: Any = field(default=None, metadata={TYPE: dict[str, Any] | None})
 
-    def __post_init__(self, processor: dict[str, Any] | None) -> None:
+    def __post_init__(self) -> None:
         """Make the tower and what prepares its inputs."""
         if self.family not in FAMILIES:
             raise ConfigError(f"model.family={self.family!r}: give one of {', '.join(FAMILIES)}")
@@ -65,7 +65,7 @@ class ClipVision(Family):
         random = weights.init == "random"
         self.notes: list[str] = [RANDOM_NOTE] if random else []
         made = (
-            _random(self.family, weights, processor or {}, self.seed)
+            _random(self.family, weights, self.processor or {}, self.seed)
             if random
             else _pretrained(self.family, weights, self.device)
         )

@@ -6,13 +6,14 @@ dataclass, so a family's signature, which is the schema of its YAML, shows all o
 """
 
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from inspect import get_annotations
-from typing import Any, ClassVar, dataclass_transform
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoProcessor
+from typing_extensions import dataclass_transform  # typing has it from Python 3.11 on
 
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import SampleError, UnsupportedModelError
@@ -23,6 +24,8 @@ from interp_lab.models.tokenmaps import Span
 from interp_lab.models.unhandled import refuse_unhandled
 from interp_lab.models.weights import Weights
 
+# Where a field says the type of its option, if the attribute becomes something else.
+TYPE = "type of the option"
 # What a part of a prompt is called in messages.
 PARTS = {"text": "text", "image": "images", "audio": "audio"}
 
@@ -34,7 +37,7 @@ class Family:
 
     A subclass is made a dataclass when it is defined: an annotated attribute is a new option, and
     a plain attribute with the name of an option is that option's default in this family, and an
-    option that is made a ClassVar is one that this family does not have.
+    option that is made a `field(default=..., init=False)` is one that this family does not have.
 
     Args:
         checkpoint, revision, dtype, init, trust_remote_code, architecture: see `Weights`.
@@ -65,9 +68,8 @@ class Family:
                 own[option.name] = option.type
         cls.__annotations__ = own
         dataclass(eq=False, repr=False)(cls)
-        # The schema asks for the type of an option, whether or not it is kept as an attribute.
         types = cls.__init__.__annotations__
-        types |= {key: t.type for key, t in types.items() if isinstance(t, InitVar)}
+        types |= {f.name: f.metadata[TYPE] for f in fields(cls) if f.init and TYPE in f.metadata}
 
     def weights(self) -> Weights:
         """Return where the weights come from, its values checked."""
@@ -82,7 +84,7 @@ class LanguageFamily(Family, LanguageModel):
 
     Args:
         processor: with `init: random`, the checkpoint or folder that the processor comes from (its
-            files are small); null = `checkpoint`.
+            files are small); null = `checkpoint`. The attribute is what prepares inputs.
         device_map: accelerate's placement over several devices, such as `auto`; null = `device`.
         attn_implementation: sdpa, flash_attention_2 or eager.
         max_new_tokens, temperature: see `LanguageModel`.
@@ -103,19 +105,19 @@ class LanguageFamily(Family, LanguageModel):
     other_parts: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[tuple[str, ...]] = ("text", "image")
 
-    processor: InitVar[str | None] = None
+    processor: Any = field(default=None, metadata={TYPE: str | None})
     device_map: str | dict[str, Any] | None = None
     attn_implementation: str = "sdpa"
     max_new_tokens: int = 16
     temperature: float = 0.0
 
-    def __post_init__(self, processor: str | None = None) -> None:
+    def __post_init__(self) -> None:
         """Make the network and what prepares its inputs."""
         weights = self.weights()
         config = self.configuration(weights)
         random = weights.init == "random"
         module = self.random(weights, config) if random else self.pretrained(weights, config)
-        source = Weights(processor or self.checkpoint) if random else weights
+        source = Weights(self.processor or self.checkpoint) if random else weights
         handler = self.handler(source, module.config)
         LanguageModel.__init__(
             self, module, handler, module.device if self.device_map else self.device,

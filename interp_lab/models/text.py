@@ -1,10 +1,10 @@
 """Language models that only read: any causal model of the hub, or one that a package ships."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -33,10 +33,10 @@ class TextModel(LanguageFamily):
     dtype = "float32"
     max_new_tokens = 8
 
-    init: ClassVar[str] = "pretrained"
-    architecture: ClassVar[dict[str, Any] | None] = None
-    processor: ClassVar[Any] = None
-    seed: ClassVar[int] = 0
+    init: str = field(default="pretrained", init=False)
+    architecture: dict[str, Any] | None = field(default=None, init=False)
+    processor: Any = field(default=None, init=False)
+    seed: int = field(default=0, init=False)
 
     @classmethod
     def read_configuration(cls, weights: Weights) -> Any:
