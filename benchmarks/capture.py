@@ -43,10 +43,14 @@ def build(attention: str) -> transformers.PreTrainedModel:
     """Return the model: 16 layers, 16 heads of 32, random weights."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=1376,
-        num_hidden_layers=LAYERS, num_attention_heads=HEADS, max_position_embeddings=16384,
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=1376,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=16384,
         attn_implementation=attention,
-    )  # fmt: skip
+    )
     return transformers.LlamaForCausalLM(config).eval()
 
 
@@ -96,8 +100,12 @@ def runs(method: str, work: str, length: int) -> tuple[Run, Run]:
 
 
 def _generation(method: str, model: Any, ids: torch.Tensor) -> tuple[Run, Run]:
-    options = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "eos_token_id": None,
-               "pad_token_id": 0}  # fmt: skip
+    options = {
+        "max_new_tokens": NEW_TOKENS,
+        "do_sample": False,
+        "eos_token_id": None,
+        "pad_token_id": 0,
+    }
     mask = torch.ones_like(ids)
     inputs = {"input_ids": ids, "attention_mask": mask}
 
@@ -163,10 +171,20 @@ def _lens(work: str, ids: torch.Tensor) -> Run:
 
     length = ids.shape[1]
     config = HookedTransformerConfig(
-        n_layers=LAYERS, d_model=WIDTH, n_ctx=length, d_head=WIDTH // HEADS, n_heads=HEADS,
-        d_mlp=1376, d_vocab=VOCABULARY, act_fn="silu", normalization_type="RMS", gated_mlp=True,
-        positional_embedding_type="rotary", rotary_dim=WIDTH // HEADS, device="cpu",
-    )  # fmt: skip
+        n_layers=LAYERS,
+        d_model=WIDTH,
+        n_ctx=length,
+        d_head=WIDTH // HEADS,
+        n_heads=HEADS,
+        d_mlp=1376,
+        d_vocab=VOCABULARY,
+        act_fn="silu",
+        normalization_type="RMS",
+        gated_mlp=True,
+        positional_embedding_type="rotary",
+        rotary_dim=WIDTH // HEADS,
+        device="cpu",
+    )
     model = HookedTransformer(config).eval()
 
     def hook(pattern: torch.Tensor, hook: Any) -> None:
@@ -199,8 +217,20 @@ def child(method: str, work: str, length: int, rounds: int, threads: int) -> dic
 
 def measure(method: str, work: str, length: int, rounds: int, threads: int) -> dict[str, Any]:
     """Run `child` in a process of its own; a failure becomes its last line."""
-    command = [sys.executable, __file__, "--child", method, "--works", work, "--lengths",
-               str(length), "--rounds", str(rounds), "--threads", str(threads)]  # fmt: skip
+    command = [
+        sys.executable,
+        __file__,
+        "--child",
+        method,
+        "--works",
+        work,
+        "--lengths",
+        str(length),
+        "--rounds",
+        str(rounds),
+        "--threads",
+        str(threads),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or ["killed"])[-1]}
@@ -222,8 +252,10 @@ def main() -> None:
         values = child(args.child, args.works[0], args.lengths[0], args.rounds, args.threads)
         print(json.dumps(values))
         return
-    print(f"torch {torch.__version__}, transformers {transformers.__version__}, "
-          f"{platform.machine()}, {args.threads} thread(s)")  # fmt: skip
+    print(
+        f"torch {torch.__version__}, transformers {transformers.__version__}, "
+        f"{platform.machine()}, {args.threads} thread(s)"
+    )
     for work in args.works:
         for length in args.lengths:
             plain = measure("plain", work, length, 0, args.threads) if args.memory else {}

@@ -84,8 +84,10 @@ def weights(folder: Path, gigabytes: float) -> None:
     while place < size:
         end = min(place + TENSOR, size)
         header[f"layers.{len(header)}.weight"] = {
-            "dtype": "F16", "shape": [(end - place) // 2], "data_offsets": [place, end],
-        }  # fmt: skip
+            "dtype": "F16",
+            "shape": [(end - place) // 2],
+            "data_offsets": [place, end],
+        }
         place = end
     text = json.dumps(header).encode()
     path = folder / "model.safetensors"
@@ -98,8 +100,10 @@ def weights(folder: Path, gigabytes: float) -> None:
     read = (path.stat().st_size / STRETCH) * BLOCK / 2**20
     print(f"| {gigabytes:g} GB of weights, a process's first | {first[0]:.2f} | {first[1]:.2f} |")
     print(f"| again in this process | {second[0]:.4f} | {second[1]:.4f} |")
-    print(f"read: {read:.0f} MiB in {path.stat().st_size // STRETCH} blocks; "
-          f"{os.stat(path).st_blocks * 512 / 2**20:.1f} MiB on disk; {sampled(path)}")  # fmt: skip
+    print(
+        f"read: {read:.0f} MiB in {path.stat().st_size // STRETCH} blocks; "
+        f"{os.stat(path).st_blocks * 512 / 2**20:.1f} MiB on disk; {sampled(path)}"
+    )
 
 
 def main() -> None:
@@ -111,8 +115,10 @@ def main() -> None:
     given = parser.parse_args()
     print("| work | wall s | CPU s |\n|---|---|---|")
     for work, size in (
-        (pictures, given.pictures), (overhead, given.photographs), (weights, given.gigabytes),
-    ):  # fmt: skip
+        (pictures, given.pictures),
+        (overhead, given.photographs),
+        (weights, given.gigabytes),
+    ):
         with tempfile.TemporaryDirectory() as folder:
             work(Path(folder), size)
 

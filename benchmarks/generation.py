@@ -26,10 +26,17 @@ def network() -> Qwen2ForCausalLM:
     """A random model with the layers and heads of Qwen2-VL-2B, and narrower."""
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=1000, hidden_size=HEADS * HEAD_DIM, intermediate_size=768,
-        num_hidden_layers=LAYERS, num_attention_heads=HEADS, num_key_value_heads=KV_HEADS,
-        max_position_embeddings=8192, bos_token_id=None, eos_token_id=None, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=1000,
+        hidden_size=HEADS * HEAD_DIM,
+        intermediate_size=768,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS,
+        max_position_embeddings=8192,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
     return Qwen2ForCausalLM(config).eval()
 
 

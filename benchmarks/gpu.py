@@ -51,11 +51,13 @@ class Shape:
 
 
 SHAPES = {
-    "llava": Shape("LLaVA-1.5 (Llama 7B)", "Llama", 4096, 11008, 32, 32, 32, 32064,
-                   range(35, 35 + 576)),
-    "omni": Shape("Qwen2.5-Omni thinker", "Qwen2", 3584, 18944, 28, 4, 28, 152064,
-                  range(20, 20 + 576)),
-}  # fmt: skip
+    "llava": Shape(
+        "LLaVA-1.5 (Llama 7B)", "Llama", 4096, 11008, 32, 32, 32, 32064, range(35, 35 + 576)
+    ),
+    "omni": Shape(
+        "Qwen2.5-Omni thinker", "Qwen2", 3584, 18944, 28, 4, 28, 152064, range(20, 20 + 576)
+    ),
+}
 
 
 def small(shape: Shape) -> Shape:
@@ -68,10 +70,14 @@ def small(shape: Shape) -> Shape:
 def build(shape: Shape, layers: int, longest: int, device: torch.device) -> Any:
     """Return the model with random weights in bf16, made on its device."""
     config = getattr(transformers, f"{shape.network}Config")(
-        vocab_size=shape.vocabulary, hidden_size=shape.width, intermediate_size=shape.inner,
-        num_hidden_layers=layers, num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads, max_position_embeddings=longest,
-    )  # fmt: skip
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        num_hidden_layers=layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        max_position_embeddings=longest,
+    )
     network = getattr(transformers, f"{shape.network}ForCausalLM")
     torch.manual_seed(0)
     with device:
@@ -230,8 +236,9 @@ def layers_that_fit(shape: Shape, wanted: int | None, device: torch.device) -> i
     """Return how many layers to make: all, those asked for, or what fits half of the memory."""
     if wanted or device.type != "cuda":
         return min(wanted or shape.layers, shape.layers)
-    each = 2 * (2 * shape.width**2 * (1 + shape.kv_heads / shape.heads)
-                + 3 * shape.width * shape.inner)  # fmt: skip
+    each = 2 * (
+        2 * shape.width**2 * (1 + shape.kv_heads / shape.heads) + 3 * shape.width * shape.inner
+    )
     free = torch.cuda.mem_get_info(device)[0] - 4 * shape.vocabulary * shape.width
     return max(1, min(shape.layers, int(free / 2 / each)))
 
@@ -284,8 +291,9 @@ def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", nargs="+", default=list(SHAPES), choices=list(SHAPES))
-    parser.add_argument("--lengths", nargs="+", type=int,
-                        default=[1024, 2048, 4096, 8192, 16384, 32768])  # fmt: skip
+    parser.add_argument(
+        "--lengths", nargs="+", type=int, default=[1024, 2048, 4096, 8192, 16384, 32768]
+    )
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 4, 16])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--layers", type=int, help="fewer than the model has")

@@ -119,8 +119,9 @@ def simulate(n: int, workers: int, pool: Pool, keep: Keep | None = None) -> Outc
         for index, device in enumerate(alive):
             places = Share(index, len(alive)).places(n, pool.batch_size)
             todo = np.array([i for i in places if not before[i]], dtype=np.int64)
-            measured, written, end = _work(todo, costs * slowness[device], pool,
-                                           deaths[device] - now)  # fmt: skip
+            measured, written, end = _work(
+                todo, costs * slowness[device], pool, deaths[device] - now
+            )
             times_measured[measured] += 1
             for part in written:
                 done[part] = True
@@ -160,9 +161,9 @@ def _work(
         return todo, [], 0.0
     finished_at = pool.start + np.cumsum(costs[todo])
     # Samples of a batch are finished together; a batch is as long as it was loaded.
-    last_of_batch = np.minimum(
-        (np.arange(len(todo)) // pool.batch_size + 1) * pool.batch_size, len(todo)
-    ) - 1  # fmt: skip
+    last_of_batch = (
+        np.minimum((np.arange(len(todo)) // pool.batch_size + 1) * pool.batch_size, len(todo)) - 1
+    )
     finished_at = finished_at[last_of_batch]
     end = min(float(finished_at[-1]), life)
     measured = todo[finished_at <= life]
@@ -238,8 +239,13 @@ def run(n: int, folder: Path, part_size: int, batch_size: int) -> dict[str, floa
     marks = {m: 0.0 for m in (n // 10, n // 2, n)}
     before, began, peak = cpu_of_children(), time.perf_counter(), 0
     with open(folder / "log", "w") as log:
-        job = subprocess.Popen([*study, "task=synthetic", *options, *places], cwd=ROOT,
-                               stdout=subprocess.PIPE, stderr=log, text=True)  # fmt: skip
+        job = subprocess.Popen(
+            [*study, "task=synthetic", *options, *places],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
         watched = psutil.Process(job.pid)
         while job.poll() is None:
             try:
@@ -255,8 +261,11 @@ def run(n: int, folder: Path, part_size: int, batch_size: int) -> dict[str, floa
         out = job.communicate()[0]
     if job.returncode:
         raise RuntimeError((folder / "log").read_text()[-2000:])
-    found = {"seconds": time.perf_counter() - began, "cpu_s": cpu_of_children() - before,
-             "peak_MiB": peak / 2**20}  # fmt: skip
+    found = {
+        "seconds": time.perf_counter() - began,
+        "cpu_s": cpu_of_children() - before,
+        "peak_MiB": peak / 2**20,
+    }
     found |= {f"MiB_at_{mark}": rss for mark, rss in marks.items()}
     return found | look(Path(out.strip().splitlines()[-1].removeprefix("results: ")), n)
 
@@ -278,8 +287,12 @@ def look(path: Path, n: int) -> dict[str, float]:
             assert (block["scores"] == scores_of(expected)).all()
             start += len(expected)
     before, began = cpu_of_children(), time.perf_counter()
-    subprocess.run([sys.executable, "-m", "interp_lab", "mode=summary", f"results={path}"],
-                   check=True, cwd=ROOT, capture_output=True)  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "interp_lab", "mode=summary", f"results={path}"],
+        check=True,
+        cwd=ROOT,
+        capture_output=True,
+    )
     return {
         "file_MiB": path.stat().st_size / 2**20,
         "open_s": opened,
@@ -302,8 +315,18 @@ def report_simulation(n: int, sizes: Sequence[int], parts: bool) -> None:
         "a death in 20 device hours": Pool(failures=0.05),
         "a death in 2 device hours": Pool(failures=0.5),
     }
-    columns = ("pool", "workers", "ideal h", "bound h", "makespan h", "of the ideal",
-               "of the bound", "died", "commands", "measured twice")  # fmt: skip
+    columns = (
+        "pool",
+        "workers",
+        "ideal h",
+        "bound h",
+        "makespan h",
+        "of the ideal",
+        "of the bound",
+        "died",
+        "commands",
+        "measured twice",
+    )
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     # The store does the same for every kind of pool, so the one with the most deaths will do.
     chosen = kinds if not parts else {k: p for k, p in kinds.items() if p.failures > 0.1}
@@ -337,8 +360,10 @@ def main() -> None:
     parser.add_argument("--part-size", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=64)
     args = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-          f"h5py {h5py.__version__}")  # fmt: skip
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"h5py {h5py.__version__}"
+    )
     if args.what == "simulate":
         began = time.process_time()
         report_simulation(args.samples, args.workers, args.parts)
@@ -348,8 +373,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, value in run(args.samples, folder, args.part_size,
-                               args.batch_size).items():  # fmt: skip
+        for name, value in run(args.samples, folder, args.part_size, args.batch_size).items():
             print(f"{re.sub('_', ' ', name):<22} {value:.2f}")
 
 

@@ -35,8 +35,11 @@ WORDS = (" the", " path", " goes", " up", ",", " right", ".", "\n", " 다음", "
 def write_result(folder: Path, n_frames: int) -> None:
     """Write a result of one sample with `n_frames` generated tokens."""
     rng = np.random.default_rng(0)
-    cells = [Token("<image>", "image", "image", image=0, cell=(r, c))
-             for r in range(CELLS) for c in range(CELLS)]  # fmt: skip
+    cells = [
+        Token("<image>", "image", "image", image=0, cell=(r, c))
+        for r in range(CELLS)
+        for c in range(CELLS)
+    ]
     text = [" word"] * TEXT
     ends = np.cumsum([len(t) for t in text]).tolist()
     asked = [Token(t, "user", chars=(end - len(t), end)) for t, end in zip(text, ends, strict=True)]
@@ -47,14 +50,27 @@ def write_result(folder: Path, n_frames: int) -> None:
     for step in range(n_frames):
         weights = rng.exponential(size=n_prompt + step)
         rows[0, 0, step, : n_prompt + step] = weights / weights.sum()
-    fields = [StepPattern("rows", "rows"), LayerIndex("layers", "layers"),
-              Document("heads", "heads"), Document("tokens", "tokens"),
-              Picture("image_0", "picture", ragged=True)]  # fmt: skip
+    fields = [
+        StepPattern("rows", "rows"),
+        LayerIndex("layers", "layers"),
+        Document("heads", "heads"),
+        Document("tokens", "tokens"),
+        Picture("image_0", "picture", ragged=True),
+    ]
     writer = PartWriter(folder / "parts", fields)
     blocks = rng.integers(90, 255, (14, 14, 3), dtype=np.uint8)
     picture = blocks.repeat(SIDE // 14, axis=0).repeat(SIDE // 14, axis=1)
-    writer.add(0, "a", {"rows": rows, "layers": [LAYER], "heads": "mean",
-                        "tokens": tokens.to_json(), "image_0": picture})  # fmt: skip
+    writer.add(
+        0,
+        "a",
+        {
+            "rows": rows,
+            "layers": [LAYER],
+            "heads": "mean",
+            "tokens": tokens.to_json(),
+            "image_0": picture,
+        },
+    )
     writer.flush()
     merge(list_parts(folder / "parts"), ["a"], folder / "results.h5", {}, lambda results: [])
 
@@ -100,13 +116,24 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             write_result(Path(folder), n_frames)
             for work in ("draw", "draw and encode"):
-                command = [sys.executable, __file__, "--measure", folder, "--work", work,
-                           "--width", str(args.width)]  # fmt: skip
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--measure",
+                    folder,
+                    "--work",
+                    work,
+                    "--width",
+                    str(args.width),
+                ]
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 got = json.loads(done.stdout)
-                print(f"| {n_frames} | {work} | {n_frames / got['wall']:.0f} | "
-                      f"{n_frames / got['cpu']:.0f} | {got['peak']:.0f} | "
-                      f"{got['bytes'] / 2**20:.1f} |", flush=True)  # fmt: skip
+                print(
+                    f"| {n_frames} | {work} | {n_frames / got['wall']:.0f} | "
+                    f"{n_frames / got['cpu']:.0f} | {got['peak']:.0f} | "
+                    f"{got['bytes'] / 2**20:.1f} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -16,9 +16,19 @@ from operator import attrgetter
 from typing import Any
 
 ROLES = (
-    "special", "system", "user", "assistant", "word", "dimension", "option", "image", "audio",
-    "generated", "cls", "pad",
-)  # fmt: skip
+    "special",
+    "system",
+    "user",
+    "assistant",
+    "word",
+    "dimension",
+    "option",
+    "image",
+    "audio",
+    "generated",
+    "cls",
+    "pad",
+)
 MODALITIES = ("text", "image", "audio", "video", "none")
 
 
@@ -131,8 +141,9 @@ class TokenMap:
         for name, value in (("role", role), ("modality", modality)):
             if value is not None:
                 wanted[name] = frozenset([value] if isinstance(value, str) else value)
-        wanted |= {n: frozenset([v]) for n, v in (("image", image), ("label", label))
-                   if v is not None}  # fmt: skip
+        wanted |= {
+            n: frozenset([v]) for n, v in (("image", image), ("label", label)) if v is not None
+        }
         found = sorted((self._with(name, values) for name, values in wanted.items()), key=len)
         if len(found) < 2:
             return found[0] if found else tuple(range(len(self)))

@@ -101,9 +101,14 @@ def test_a_sweep_over_such_a_key(
     command: Command, mine: Path, pictures: Callable[..., Path]
 ) -> None:
     said = command(
-        f"--config-dir={mine}", "--multirun", "hydra/launcher=basic", "dataset=mine",
-        f"dataset.path={pictures(3)}", "dataset.max_samples=1,2", *QUICK,
-    )  # fmt: skip
+        f"--config-dir={mine}",
+        "--multirun",
+        "hydra/launcher=basic",
+        "dataset=mine",
+        f"dataset.path={pictures(3)}",
+        "dataset.max_samples=1,2",
+        *QUICK,
+    )
     assert said.code == 0, said.err
     found = [line for line in said.out.splitlines() if line.startswith("results: ")]
     assert len(set(found)) == 2
@@ -113,9 +118,12 @@ def test_a_sweep_over_such_a_key(
         "hydra: {mode: MULTIRUN, sweeper: {params: {dataset.max_samples: '1,2'}}}\n"
     )
     again = command(
-        f"--config-dir={mine}", "--config-name=swept", "dataset=mine",
-        f"dataset.path={mine.parent}/pictures", *QUICK,
-    )  # fmt: skip
+        f"--config-dir={mine}",
+        "--config-name=swept",
+        "dataset=mine",
+        f"dataset.path={mine.parent}/pictures",
+        *QUICK,
+    )
     assert again.code == 0, again.err
     assert [line for line in again.out.splitlines() if line.startswith("results: ")] == found
 
@@ -179,8 +187,11 @@ def test_numbers_are_compared_as_numbers_and_the_runner_s_stay_out() -> None:
     assert found["clip_seconds"] == 2.0 and isinstance(found["clip_seconds"], float)
     assert found["normalise"] == 1 and found["normalise"] is not True
     assert found["video_features"] == ["slowfast_features", "clip_features"]
-    assert "annotations" not in found and node == {"_target_": target, "clip_seconds": 2,
-                                                   "normalise": 1}  # fmt: skip
+    assert "annotations" not in found and node == {
+        "_target_": target,
+        "clip_seconds": 2,
+        "normalise": 1,
+    }
     assert not {"device", "seed"} & set(with_defaults({"_target_": CLIP}))
 
 
@@ -245,9 +256,14 @@ class Thing:
     """Parameters of every kind that a YAML fills, two of them named as pydantic's own methods."""
 
     def __init__(
-        self, copy: int, json: list[float] | None = None, word: Literal["a", "b"] = "a",
-        shape: tuple[int, int] = (1, 2), own: "Thing | None" = None, anything=3,
-    ) -> None:  # fmt: skip
+        self,
+        copy: int,
+        json: list[float] | None = None,
+        word: Literal["a", "b"] = "a",
+        shape: tuple[int, int] = (1, 2),
+        own: "Thing | None" = None,
+        anything=3,
+    ) -> None:
         pass
 
 

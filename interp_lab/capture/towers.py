@@ -43,12 +43,14 @@ TOWERS: dict[str, dict[str, tuple[str, ...]]] = {
     "qwen3_vl": _QWEN_VL,
     "qwen2_5_omni_thinker": _OMNI,
     "qwen2_5_omni": {t: tuple(f"thinker.{p}" for p in ps) for t, ps in _OMNI.items()},
-    "qwen2_audio": {"language": ("model.language_model", "language_model"),
-                    "audio": ("model.audio_tower", "audio_tower")},
+    "qwen2_audio": {
+        "language": ("model.language_model", "language_model"),
+        "audio": ("model.audio_tower", "audio_tower"),
+    },
     "clip": _PAIR,
     "siglip": _PAIR,
     "siglip2": _PAIR,
-}  # fmt: skip
+}
 
 # Types that are one tower: which name the whole model answers to. All other types without
 # sub-configurations are language models.

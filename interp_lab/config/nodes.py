@@ -112,9 +112,10 @@ def register() -> None:
     OmegaConf.register_new_resolver("embedded", lambda path: str(PACKAGE / path), replace=True)
     # A run keeps the configuration it was made with; drawing it again must not overwrite that.
     OmegaConf.register_new_resolver(
-        "run_only", lambda value, *, _root_: value if _root_.mode == Mode.run else None,
+        "run_only",
+        lambda value, *, _root_: value if _root_.mode == Mode.run else None,
         replace=True,
-    )  # fmt: skip
+    )
 
 
 def check_root(cfg: DictConfig) -> None:

@@ -22,10 +22,11 @@ class Launcher:
 
 LAUNCHERS = (
     Launcher("joblib", "hydra_plugins.hydra_joblib_launcher.joblib_launcher", "joblib", None),
-    Launcher("slurm", "hydra_plugins.hydra_submitit_launcher.submitit_launcher", "submitit",
-             "slurm"),
+    Launcher(
+        "slurm", "hydra_plugins.hydra_submitit_launcher.submitit_launcher", "submitit", "slurm"
+    ),
     Launcher("ray", "hydra_plugins.hydra_ray_launcher.ray_launcher", "ray", "ray"),
-)  # fmt: skip
+)
 
 
 def launcher_findings() -> Iterator[Finding]:
@@ -36,9 +37,11 @@ def launcher_findings() -> Iterator[Finding]:
 
 def launcher_finding(launcher: Launcher) -> Finding:
     """Return whether a launcher can be imported; one that is not installed is no fault."""
-    remedy = f"pip install 'interp-lab[{launcher.extra}]'" if launcher.extra else (
-        "pip install hydra-joblib-launcher"
-    )  # fmt: skip
+    remedy = (
+        f"pip install 'interp-lab[{launcher.extra}]'"
+        if launcher.extra
+        else ("pip install hydra-joblib-launcher")
+    )
     try:
         if launcher.extra and find_spec(launcher.plugin) is None:
             raise ModuleNotFoundError

@@ -187,10 +187,17 @@ def tiny_model(device: torch.device, dtype: torch.dtype, implementation: str) ->
         ConfigError: if transformers cannot use the implementation on this machine.
     """
     config = Qwen2Config(
-        vocab_size=99, hidden_size=HEADS * WIDTH, intermediate_size=64, num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS, num_key_value_heads=KEY_HEADS, max_position_embeddings=64,
-        bos_token_id=1, eos_token_id=2, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=99,
+        hidden_size=HEADS * WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KEY_HEADS,
+        max_position_embeddings=64,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
     network: Any = Qwen2ForCausalLM
     try:
         model = network._from_config(config, attn_implementation=implementation)

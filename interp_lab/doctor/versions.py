@@ -54,9 +54,12 @@ def version_findings() -> Iterator[Finding]:
         wanted = requirements()
     except PackageNotFoundError:
         yield Finding(
-            GROUP, "bounds", "warning", "interp_lab is not installed, so its bounds are not "
+            GROUP,
+            "bounds",
+            "warning",
+            "interp_lab is not installed, so its bounds are not "
             "known: pip install -e . in its folder",
-        )  # fmt: skip
+        )
         wanted = [Requirement(name) for name in ("torch", "transformers", "numpy", "h5py")]
     else:
         python = SpecifierSet(metadata(DISTRIBUTION)["Requires-Python"] or "")

@@ -146,8 +146,10 @@ def _parameters(function: ast.FunctionDef, module: str) -> Iterator[tuple[str, A
         raise _UnreadableError(f"{module}.{function.name}")
     plain = [*args.posonlyargs, *args.args]
     given = [None] * (len(plain) - len(args.defaults)) + list(args.defaults)
-    for parameter, default in [*zip(plain, given, strict=True),
-                               *zip(args.kwonlyargs, args.kw_defaults, strict=True)]:  # fmt: skip
+    for parameter, default in [
+        *zip(plain, given, strict=True),
+        *zip(args.kwonlyargs, args.kw_defaults, strict=True),
+    ]:
         yield parameter.arg, REQUIRED if default is None else _value(default, module)
 
 

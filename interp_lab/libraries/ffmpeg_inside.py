@@ -35,11 +35,17 @@ def encoder(
         OSError: if ffmpeg cannot be started.
     """
     writer = write_frames(
-        str(path), size, fps=fps, codec="libx264", quality=None, macro_block_size=1,
+        str(path),
+        size,
+        fps=fps,
+        codec="libx264",
+        quality=None,
+        macro_block_size=1,
         ffmpeg_log_level="error",
         # Early versions round the rate to two digits; a later option counts.
-        input_params=["-r", str(Fraction(fps).limit_denominator(1001))], output_params=options,
-    )  # fmt: skip
+        input_params=["-r", str(Fraction(fps).limit_denominator(1001))],
+        output_params=options,
+    )
     with _standard_error(complaints):
         writer.send(None)  # it starts ffmpeg, which keeps what it is given here
     return writer

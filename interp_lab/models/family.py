@@ -74,9 +74,13 @@ class Family:
     def weights(self) -> Weights:
         """Return where the weights come from, its values checked."""
         return Weights(
-            self.checkpoint, self.revision, self.dtype, self.init, self.trust_remote_code,
+            self.checkpoint,
+            self.revision,
+            self.dtype,
+            self.init,
+            self.trust_remote_code,
             self.architecture or {},
-        )  # fmt: skip
+        )
 
 
 class LanguageFamily(Family, LanguageModel):
@@ -120,9 +124,15 @@ class LanguageFamily(Family, LanguageModel):
         source = Weights(self.processor or self.checkpoint) if random else weights
         handler = self.handler(source, module.config)
         LanguageModel.__init__(
-            self, module, handler, module.device if self.device_map else self.device,
-            self.max_new_tokens, self.temperature, [RANDOM_NOTE] if random else [], self.seed,
-        )  # fmt: skip
+            self,
+            module,
+            handler,
+            module.device if self.device_map else self.device,
+            self.max_new_tokens,
+            self.temperature,
+            [RANDOM_NOTE] if random else [],
+            self.seed,
+        )
 
     @classmethod
     def skeleton(cls, weights: Weights, values: Mapping[str, Any]) -> torch.nn.Module:
@@ -185,9 +195,13 @@ class LanguageFamily(Family, LanguageModel):
     def pretrained(self, weights: Weights, config: Any) -> Any:
         """Return the network with the checkpoint's weights, where they belong."""
         return load_module(
-            self.network(config.model_type, weights), weights, self.device, self.device_map,
-            self.attn_implementation, self.other_parts,
-        )  # fmt: skip
+            self.network(config.model_type, weights),
+            weights,
+            self.device,
+            self.device_map,
+            self.attn_implementation,
+            self.other_parts,
+        )
 
     def handler(self, source: Weights, config: Any) -> Any:
         """Return what prepares inputs: a processor with a tokenizer, or a tokenizer.

@@ -166,9 +166,16 @@ class LanguageModel:
             ConfigError: if several samples would share the random numbers of a temperature.
         """
         first = FirstLogits()
-        sampling = {"do_sample": True, "temperature": self.temperature} if self.temperature else {
-            "do_sample": False, "temperature": None, "top_p": None, "top_k": None,
-        }  # fmt: skip
+        sampling = (
+            {"do_sample": True, "temperature": self.temperature}
+            if self.temperature
+            else {
+                "do_sample": False,
+                "temperature": None,
+                "top_p": None,
+                "top_k": None,
+            }
+        )
         with self._own_random_numbers(prepared.inputs["input_ids"]):
             sequences = self.module.generate(
                 **prepared.inputs,

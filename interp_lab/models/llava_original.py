@@ -143,10 +143,17 @@ def llava_architecture(config: Mapping[str, Any], vision: Mapping[str, Any]) -> 
         vision: the vision tower's config values.
     """
     text_keys = (
-        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-        "num_attention_heads", "num_key_value_heads", "max_position_embeddings", "rms_norm_eps",
-        "bos_token_id", "eos_token_id",
-    )  # fmt: skip
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "bos_token_id",
+        "eos_token_id",
+    )
     text = {key: config[key] for key in text_keys if key in config}
     # One row for <image>, and the rest of a multiple of 64 that fast kernels like.
     image_token = text["vocab_size"]
@@ -172,8 +179,10 @@ def original_folder(weights: Weights) -> Path | None:
             return None
         from huggingface_hub import snapshot_download
 
-        place = weights.load(lambda repo, revision, **_: snapshot_download(repo, revision=revision),
-                             "original release")  # fmt: skip
+        place = weights.load(
+            lambda repo, revision, **_: snapshot_download(repo, revision=revision),
+            "original release",
+        )
     folder = Path(place)
     return folder if is_original(original_config(folder)) else None
 
@@ -191,10 +200,12 @@ def original_configuration(weights: Weights) -> LlavaConfig | None:
     if place.startswith("liuhaotian/") and not folder.exists():
         from huggingface_hub import hf_hub_download
 
-        folder = Path(weights.load(
-            lambda repo, revision, **_: hf_hub_download(repo, "config.json", revision=revision),
-            "configuration",
-        )).parent  # fmt: skip
+        folder = Path(
+            weights.load(
+                lambda repo, revision, **_: hf_hub_download(repo, "config.json", revision=revision),
+                "configuration",
+            )
+        ).parent
     if not (folder / "config.json").is_file() or not is_original(original_config(folder)):
         return None
     values = original_config(folder)

@@ -42,8 +42,17 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "scale_emb": (None, 1),
 }
 # Kinds of rotary positions that transformers' networks compute; `mrope` is default in sections.
-ROPE_KINDS = ("default", "mrope", "linear", "dynamic", "yarn", "longrope", "llama3", "proportional",
-              "axial")  # fmt: skip
+ROPE_KINDS = (
+    "default",
+    "mrope",
+    "linear",
+    "dynamic",
+    "yarn",
+    "longrope",
+    "llama3",
+    "proportional",
+    "axial",
+)
 ROPE = ("rope_parameters", "rope_scaling")
 INSTEAD = "take a checkpoint without it"
 # A value of `handled` that stands for all values.
@@ -102,8 +111,12 @@ def _parts(config: Any, name: str) -> Iterator[tuple[str, Any]]:
 def _declared(config: Any) -> Container[str]:
     """Return the keys that a configuration's class declares, by the names it keeps them under."""
     kind = type(config)
-    keys = {key for base in kind.__mro__ if "__init__" in vars(base)
-            for key in inspect.signature(base.__init__).parameters}  # fmt: skip
+    keys = {
+        key
+        for base in kind.__mro__
+        if "__init__" in vars(base)
+        for key in inspect.signature(base.__init__).parameters
+    }
     renamed = getattr(kind, "attribute_map", {})
     return keys | {renamed[key] for key in keys if key in renamed}
 

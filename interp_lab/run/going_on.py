@@ -56,11 +56,17 @@ class Standing:
         for names, text in (
             (self.changed, "%s changed since measured: measured again (%s)"),
             (self.gone, "%s no longer in the data set: left out of the result (%s)"),
-            (self.unproven, "%s of an earlier version without fingerprints, and their files may "
-             "have been written since: measured again (%s)"),
-            (self.trusted, "%s of an earlier version without fingerprints, their files older than "
-             "the measurement: taken as they are (%s)"),
-        ):  # fmt: skip
+            (
+                self.unproven,
+                "%s of an earlier version without fingerprints, and their files may "
+                "have been written since: measured again (%s)",
+            ),
+            (
+                self.trusted,
+                "%s of an earlier version without fingerprints, their files older than "
+                "the measurement: taken as they are (%s)",
+            ),
+        ):
             if names:
                 log.info(text, count(len(names)), listed(names))
 
@@ -168,8 +174,9 @@ def say_which_run(cfg: DictConfig, place: RunDirectory) -> None:
     elif before.absolute() != place.path and before.is_dir() and kept_identity(before) is None:
         log.info(
             "another run than %s of an earlier version: the weights were written after it began, "
-            "or cannot be compared", before.name,
-        )  # fmt: skip
+            "or cannot be compared",
+            before.name,
+        )
     stem = f"{node_name(cfg, 'model')}-{node_name(cfg, 'dataset')}-"
     others = [p for p in place.path.parent.glob(f"{_literal(stem)}*") if p != place.path]
     known = {p.name: found for p in others if (found := kept_identity(p)) is not None}

@@ -252,9 +252,12 @@ class Measurement:
         reason = " ".join(reason.split())[:500]
         sample_id = self._ids[index]
         log.warning(
-            "sample %s failed (%s): %s", sample_id, stage, reason,
+            "sample %s failed (%s): %s",
+            sample_id,
+            stage,
+            reason,
             exc_info=None if expected else problem,
-        )  # fmt: skip
+        )
         self.writer.fail(Failure(index, sample_id, stage, reason))
         self._seen += 1
         self.failed += 1

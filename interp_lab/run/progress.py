@@ -27,9 +27,13 @@ class Progress:
         self._start = self._last = time.monotonic()
         self._done_before = done
         self._bar = tqdm(
-            total=total, initial=done, unit="sample", position=position,
-            disable=not sys.stderr.isatty(), dynamic_ncols=True,
-        )  # fmt: skip
+            total=total,
+            initial=done,
+            unit="sample",
+            position=position,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+        )
 
     def __enter__(self) -> "Progress":
         return self

@@ -140,8 +140,11 @@ class SelfCheck:
                 dtype = next(self.model.module.parameters()).dtype
                 log.info(
                     "%s: the model's eager attention differs from its fused one by %.1e in %s; "
-                    "the captured numbers are the fused one's", name, value, dtype,
-                )  # fmt: skip
+                    "the captured numbers are the fused one's",
+                    name,
+                    value,
+                    dtype,
+                )
 
     def _keep(self, check: str, name: str, value: float | str) -> None:
         kept = self.found.setdefault(check, {})

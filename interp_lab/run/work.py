@@ -145,9 +145,10 @@ def measure(
         prove_capture(cfg, device)
         log.info("loading %s on %s", node_name(cfg, "model"), device)
         model = load_on(
-            device, node_name(cfg, "model"),
+            device,
+            node_name(cfg, "model"),
             lambda: build(cfg, "model", device=device, seed=cfg.seed),
-        )  # fmt: skip
+        )
         check_identity(cfg, place)
         return model
 

@@ -252,8 +252,11 @@ def _pass_on(caught: Sequence[warnings.WarningMessage], where: str) -> None:
     fonts.report_missing([c for c in characters if c], where)
     for warning, message, character in zip(caught, messages, characters, strict=True):
         if "layout not applied" in message:
-            log.warning("%s: too small for its labels: raise visualization.figsize or set "
-                        "visualization.font_size", where)  # fmt: skip
+            log.warning(
+                "%s: too small for its labels: raise visualization.figsize or set "
+                "visualization.font_size",
+                where,
+            )
         elif character is None:
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno

@@ -134,8 +134,11 @@ def _jobs(
         subjects += [(name, group) for group in groups(results, node["by"], chosen, limit)]
     # The run itself comes last; without any measured sample it has nothing to show.
     n_samples = len(results) + len(results.failures) if len(results) else 0
-    subjects += [(n, None) for n, f in of["run"].items()
-                 if 0 < n_samples >= f.get("min_samples", MIN_SAMPLES)]  # fmt: skip
+    subjects += [
+        (n, None)
+        for n, f in of["run"].items()
+        if 0 < n_samples >= f.get("min_samples", MIN_SAMPLES)
+    ]
     samples = [_sample_of(subject) for _, subject in subjects]
     kinds = [figures[name].get("format", style.format) for name, _ in subjects]
     bare = [

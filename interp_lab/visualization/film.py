@@ -26,11 +26,25 @@ VIDEO, FOLDER, PICTURE = "mp4", "frames", "png"
 FILM_FORMATS = (VIDEO, FOLDER, PICTURE)
 # What every browser plays: H.264 with colours at half resolution, in the colours of HD television.
 ENCODER = (
-    "-preset", "veryfast", "-crf", "18", "-g", "48",
-    "-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p",
-    "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709",
-    "-movflags", "+faststart", "-f", "mp4",
-)  # fmt: skip
+    "-preset",
+    "veryfast",
+    "-crf",
+    "18",
+    "-g",
+    "48",
+    "-vf",
+    "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p",
+    "-colorspace",
+    "bt709",
+    "-color_primaries",
+    "bt709",
+    "-color_trc",
+    "bt709",
+    "-movflags",
+    "+faststart",
+    "-f",
+    "mp4",
+)
 # Below this there is no room for a file: file systems keep a little back.
 FULL_BYTES = 64 * 1024
 
@@ -111,8 +125,11 @@ def _write_video(film: Film, temporary: Path, about: Mapping[str, str]) -> None:
     if height % 2 or width % 2:
         raise FilmError(f"{temporary}: H.264 needs even sides, the pictures are {width}x{height}")
     find_ffmpeg()
-    told = [f"title={about.get('title', '')}", f"comment={about.get('description', '')}",
-            f"encoding_tool=interp_lab {__version__}"]  # fmt: skip
+    told = [
+        f"title={about.get('title', '')}",
+        f"comment={about.get('description', '')}",
+        f"encoding_tool=interp_lab {__version__}",
+    ]
     options = [*ENCODER, *(part for text in told for part in ("-metadata", text))]
     with tempfile.TemporaryFile() as complaints:
         writer = encoder(temporary, (width, height), film.fps, options, complaints)

@@ -47,8 +47,16 @@ class Script:
 SCRIPTS = (
     Script(
         "Japanese",
-        ("Noto Sans CJK JP", "Noto Sans JP", "IPAexGothic", "IPAGothic", "Hiragino Sans",
-         "Yu Gothic", "Meiryo", "TakaoGothic"),
+        (
+            "Noto Sans CJK JP",
+            "Noto Sans JP",
+            "IPAexGothic",
+            "IPAGothic",
+            "Hiragino Sans",
+            "Yu Gothic",
+            "Meiryo",
+            "TakaoGothic",
+        ),
         "matplotlib-fontja",
         "matplotlib_fontja",
         ("fonts/ipaexg.ttf",),
@@ -56,14 +64,21 @@ SCRIPTS = (
     ),
     Script(
         "Korean",
-        ("Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Nanum Gothic", "Malgun Gothic",
-         "Apple SD Gothic Neo", "UnDotum"),
+        (
+            "Noto Sans CJK KR",
+            "Noto Sans KR",
+            "NanumGothic",
+            "Nanum Gothic",
+            "Malgun Gothic",
+            "Apple SD Gothic Neo",
+            "UnDotum",
+        ),
         "koreanize-matplotlib",
         "koreanize_matplotlib",
         ("fonts/NanumGothic.ttf", "fonts/NanumGothicBold.ttf"),
         "\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff",
     ),
-)  # fmt: skip
+)
 
 
 def known_families() -> set[str]:

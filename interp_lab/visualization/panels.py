@@ -103,9 +103,7 @@ def limit_group(field: Field) -> str:
 
 def limits(arrays: Sequence[np.ndarray], fixed: tuple[float, float] | None = None) -> Normalize:
     """Return colour limits that span all the values, or the fixed ones."""
-    low, high = fixed or (
-        float(min(a.min() for a in arrays)), float(max(a.max() for a in arrays))
-    )  # fmt: skip
+    low, high = fixed or (float(min(a.min() for a in arrays)), float(max(a.max() for a in arrays)))
     if not low < high:  # one value only: a range around it, so that its colour is the middle one
         margin = max(abs(low), 1.0) * 0.05
         low, high = low - margin, high + margin
@@ -186,9 +184,13 @@ def draw_over_picture(
         draw_grid(axes, drawn.grid, strength=0.5)
         return draw_bars(axes, drawn, cmap)
     heat = axes.imshow(
-        drawn.values, extent=_extent(drawn.grid), cmap=cmap, norm=drawn.norm, alpha=alpha,
+        drawn.values,
+        extent=_extent(drawn.grid),
+        cmap=cmap,
+        norm=drawn.norm,
+        alpha=alpha,
         aspect="auto",
-    )  # fmt: skip
+    )
     draw_grid(axes, drawn.grid, strength=0.5)
     return heat
 
@@ -207,8 +209,11 @@ def draw_bars(axes: Axes, drawn: DrawnMap, cmap: str) -> PolyCollection:
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * half
     bars = PolyCollection(
         list(np.stack([x, y], axis=-1)[:, None, :] + corners),
-        cmap=cmap, norm=drawn.norm, linewidths=0, zorder=3,
-    )  # fmt: skip
+        cmap=cmap,
+        norm=drawn.norm,
+        linewidths=0,
+        zorder=3,
+    )
     bars.set_array(drawn.values.ravel())
     axes.add_collection(bars)
     return bars
@@ -244,9 +249,14 @@ def draw_values(axes: Axes, drawn: DrawnMap, cmap: str, *, one_line: bool, bins:
 def draw_counts(axes: Axes, counts: np.ndarray, borders: np.ndarray, color: Any) -> None:
     """Draw counts (bins,) over bin borders (bins + 1,) in one colour, or one a bar."""
     axes.bar(
-        borders[:-1], counts, np.diff(borders), align="edge", color=color,
-        edgecolor="0.4", linewidth=matplotlib.rcParams["axes.linewidth"] * 0.4,
-    )  # fmt: skip
+        borders[:-1],
+        counts,
+        np.diff(borders),
+        align="edge",
+        color=color,
+        edgecolor="0.4",
+        linewidth=matplotlib.rcParams["axes.linewidth"] * 0.4,
+    )
     axes.margins(x=0.02)
     axes.set_yticks([0, max(1, int(counts.max(initial=0)))])
 

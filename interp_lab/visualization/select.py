@@ -123,8 +123,15 @@ def _of_dimensions(results: Results, wanted: Mapping[str, Any], left: np.ndarray
         _check_known("dimensions", name, known, wanted)
     found = [row for row, pair in pairs.items() if set(names) <= pair]
     if not found:
-        partners = _listed({side for pair in pairs.values() if names[0] in pair for side in pair
-                            if side != names[0]})  # fmt: skip
+        partners = _listed(
+            {
+                side
+                for pair in pairs.values()
+                if names[0] in pair
+                for side in pair
+                if side != names[0]
+            }
+        )
         raise ConfigError(
             f"select.dimensions={names}: no pair of these two; {names[0]} stands against {partners}"
         )

@@ -75,14 +75,28 @@ def sheet(style: Style, page: Page, heading: Heading) -> Sheet:
     top = margin
     for text, scale, look in lines:
         wrapped = wrap(text, size[0] - 2 * margin, base * scale)
-        figure.text(margin / size[0], 1 - top / size[1], wrapped, va="top",
-                    fontsize=base * scale, linespacing=1.25, **look)  # fmt: skip
+        figure.text(
+            margin / size[0],
+            1 - top / size[1],
+            wrapped,
+            va="top",
+            fontsize=base * scale,
+            linespacing=1.25,
+            **look,
+        )
         top += (wrapped.count("\n") + 1) * base * scale * 1.4 / 72
     foot = wrap(heading.foot, size[0] - 2 * margin, base * 0.8)
     bottom = margin
     if foot:
-        figure.text(margin / size[0], margin / size[1], foot, va="bottom", color="0.3",
-                    fontsize=base * 0.8, linespacing=1.25)  # fmt: skip
+        figure.text(
+            margin / size[0],
+            margin / size[1],
+            foot,
+            va="bottom",
+            color="0.3",
+            fontsize=base * 0.8,
+            linespacing=1.25,
+        )
         bottom += (foot.count("\n") + 1) * base * 0.8 * 1.4 / 72
     gap = 0.35 * base / 72
     rect = (0, bottom / size[1], 1, 1 - (top + bottom) / size[1])

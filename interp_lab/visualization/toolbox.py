@@ -127,9 +127,14 @@ def reference_line(axes: Axes, value: float, words: str, *, beside: bool = False
     if beside:
         aligned = {"xytext": (3, 0), "ha": "left", "va": "center"}
     axes.annotate(
-        words, (1, value), xycoords=("axes fraction", "data"), textcoords="offset points",
-        fontsize="x-small", color=LINE, **aligned,
-    )  # fmt: skip
+        words,
+        (1, value),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        fontsize="x-small",
+        color=LINE,
+        **aligned,
+    )
 
 
 def legend_above(axes: Axes) -> None:
@@ -147,8 +152,16 @@ def intervals(
     axes.vlines(x, low, high, color=color, linewidth=width, zorder=2)
     size = matplotlib.rcParams["font.size"] * 0.4
     for ends in (low, high):
-        axes.plot(x, ends, linestyle="", marker="_", color=color, markersize=size,
-                  markeredgewidth=width, zorder=2)  # fmt: skip
+        axes.plot(
+            x,
+            ends,
+            linestyle="",
+            marker="_",
+            color=color,
+            markersize=size,
+            markeredgewidth=width,
+            zorder=2,
+        )
 
 
 def layer_head_map(
@@ -208,6 +221,12 @@ def _write_numbers(axes: Axes, values: np.ndarray, colors: np.ndarray, number: s
     bright = colors[..., :3] @ np.array([0.299, 0.587, 0.114])
     for (layer, head), value in np.ndenumerate(values):
         axes.text(
-            head, layer, f"{value:{number}}", ha="center", va="center", fontsize="x-small",
-            color="black" if bright[layer, head] > 0.5 else "white", zorder=4,
-        )  # fmt: skip
+            head,
+            layer,
+            f"{value:{number}}",
+            ha="center",
+            va="center",
+            fontsize="x-small",
+            color="black" if bright[layer, head] > 0.5 else "white",
+            zorder=4,
+        )

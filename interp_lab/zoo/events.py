@@ -20,10 +20,22 @@ from numpy.typing import NDArray
 
 Kind = Literal["informative", "misleading"]
 
-EVENTS = ("dog bark", "door slam", "bell ring", "car horn", "drum roll", "glass break",
-          "hand clap", "water splash")  # fmt: skip
-TEMPLATES = ("when does the {0} {1}", "find the {0} {1}", "the {0} {1} in this video",
-             "show me where there is a {0} {1}")  # fmt: skip
+EVENTS = (
+    "dog bark",
+    "door slam",
+    "bell ring",
+    "car horn",
+    "drum roll",
+    "glass break",
+    "hand clap",
+    "water splash",
+)
+TEMPLATES = (
+    "when does the {0} {1}",
+    "find the {0} {1}",
+    "the {0} {1} in this video",
+    "show me where there is a {0} {1}",
+)
 SEEN_WIDTH, HEARD_WIDTH, WORD_WIDTH = 16, 16, 16
 CLIPS = (20, 28)  # fewest and most clips of a video
 LENGTH = (3, 6)  # fewest and most clips of an event
@@ -108,8 +120,11 @@ def draw_video(kind: Kind, there: World, rng: np.random.Generator) -> Video:
     right, wrong, beside = (thirds[i] for i in rng.permutation(3))
     faint = FAINT if kind == "misleading" else 1.0
     seen = SEEN_NOISE * rng.standard_normal((clips, 2 * SEEN_WIDTH))
-    for (start, end), which, strength in ((right, event, 1.0), (wrong, event, faint),
-                                          (beside, other, 1.0)):  # fmt: skip
+    for (start, end), which, strength in (
+        (right, event, 1.0),
+        (wrong, event, faint),
+        (beside, other, 1.0),
+    ):
         seen[start:end] += strength * there.seen[which]
     heard = HEARD_NOISE * rng.standard_normal((clips, HEARD_WIDTH))
     if kind == "informative":

@@ -10,13 +10,26 @@ from interp_lab.capture.plans import AttentionPlan
 from interp_lab.capture.reduce import Keep
 
 LANGUAGE = [
-    tiny.llama, tiny.qwen2, tiny.mistral, tiny.gpt2, tiny.gemma2, tiny.gemma3_text, tiny.gpt_oss,
-    tiny.llava, tiny.qwen2_vl, tiny.qwen2_5_vl, tiny.omni,
-]  # fmt: skip
+    tiny.llama,
+    tiny.qwen2,
+    tiny.mistral,
+    tiny.gpt2,
+    tiny.gemma2,
+    tiny.gemma3_text,
+    tiny.gpt_oss,
+    tiny.llava,
+    tiny.qwen2_vl,
+    tiny.qwen2_5_vl,
+    tiny.omni,
+]
 TOWERS = [
-    (tiny.llava, "vision"), (tiny.clip, "language"), (tiny.clip, "vision"),
-    (tiny.qwen2_vl, "vision"), (tiny.qwen2_5_vl, "vision"), (tiny.omni, "audio"),
-]  # fmt: skip
+    (tiny.llava, "vision"),
+    (tiny.clip, "language"),
+    (tiny.clip, "vision"),
+    (tiny.qwen2_vl, "vision"),
+    (tiny.qwen2_5_vl, "vision"),
+    (tiny.omni, "audio"),
+]
 
 
 @pytest.mark.parametrize("build", LANGUAGE, ids=lambda b: b.__name__)
@@ -105,8 +118,9 @@ def test_bf16_equals_fp32_softmax_of_the_same_scores(build):
     assert gap(ours.values, theirs.values) <= 2e-3
 
 
-@pytest.mark.parametrize(("build", "path"), [(tiny.llama, "lse"), (tiny.gemma2, "rows")],
-                         ids=["lse", "rows"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("build", "path"), [(tiny.llama, "lse"), (tiny.gemma2, "rows")], ids=["lse", "rows"]
+)
 def test_the_path_is_reported(build, path):
     model, inputs = tiny.make(build)
     with watch_attention(model, [{"all": keep_all()}]) as watched:

@@ -87,9 +87,15 @@ def test_an_lse_of_packed_rows_is_put_back_in_place():
 
 @pytest.mark.parametrize(
     "lse",
-    [None, torch.tensor(1.0), torch.zeros(0), torch.zeros(2, 3, 0), torch.zeros(3, 9),
-     torch.zeros(2, 2, 5)],
-)  # fmt: skip
+    [
+        None,
+        torch.tensor(1.0),
+        torch.zeros(0),
+        torch.zeros(2, 3, 0),
+        torch.zeros(3, 9),
+        torch.zeros(2, 2, 5),
+    ],
+)
 def test_what_cannot_be_an_lse_is_none(lse):
     assert lse_rows(lse, call()) is None
 
@@ -101,9 +107,10 @@ def test_rows_that_a_kernel_rounded_up_are_cut():
 
 def test_flex_attention_gives_its_lse_before_it_is_rounded(monkeypatch):
     monkeypatch.setattr(
-        file, "compile_friendly_flex_attention",
+        file,
+        "compile_friendly_flex_attention",
         lambda q, k, v, training=False, **rest: flex.flex_attention(q, k, v, **rest),
-    )  # fmt: skip
+    )
     q, k, v = torch.randn(3, 1, 2, 16, 16, generator=torch.Generator().manual_seed(0))
     before = file.compile_friendly_flex_attention
     with FlexWitness() as witness:

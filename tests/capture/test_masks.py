@@ -49,11 +49,16 @@ def visible_places(queries, keys, window=None, segments=None, padding=0):
         (1, 9, None, {}, {}),
         (9, 9, None, {"sliding_window": 4}, {"window": 4}),
         (4, 9, torch.tensor([[0, 0, 1, 1, 1, 1, 1, 1, 1]]), {}, {"padding": 2}),
-        (9, 9, None, {"cu_seq_lens_q": torch.tensor([0, 4, 9]), "is_causal": False},
-         {"segments": torch.tensor([0] * 4 + [1] * 5)}),
+        (
+            9,
+            9,
+            None,
+            {"cu_seq_lens_q": torch.tensor([0, 4, 9]), "is_causal": False},
+            {"segments": torch.tensor([0] * 4 + [1] * 5)},
+        ),
     ],
     ids=["causal", "chunk", "decode", "window", "padding", "packed"],
-)  # fmt: skip
+)
 def test_flash_arguments(queries, keys, mask, options, meaning):
     query, key, value = states(queries, keys)
     call = read_call("flash_attention_2", Causal(), query, key, mask, options)

@@ -28,9 +28,15 @@ def ranged(dtype: torch.dtype) -> tf.PreTrainedModel:
     """
     torch.manual_seed(0)
     config = tf.Qwen2Config(
-        vocab_size=99, hidden_size=64, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=28, num_key_value_heads=4, head_dim=128, max_position_embeddings=512,
-    )  # fmt: skip
+        vocab_size=99,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        head_dim=128,
+        max_position_embeddings=512,
+    )
     model = tf.Qwen2ForCausalLM(config).eval()
     with torch.no_grad():
         for layer in model.model.layers:
@@ -104,10 +110,21 @@ def test_right_numbers_pass_in_half_precision_at_small_scores(scale, dtype):
 
 @pytest.mark.parametrize(
     "build",
-    [tiny.llama, tiny.qwen2, tiny.mistral, tiny.gpt2, tiny.gemma2, tiny.gemma3_text, tiny.gpt_oss,
-     tiny.llava, tiny.qwen2_vl, tiny.qwen2_5_vl, tiny.omni],
+    [
+        tiny.llama,
+        tiny.qwen2,
+        tiny.mistral,
+        tiny.gpt2,
+        tiny.gemma2,
+        tiny.gemma3_text,
+        tiny.gpt_oss,
+        tiny.llava,
+        tiny.qwen2_vl,
+        tiny.qwen2_5_vl,
+        tiny.omni,
+    ],
     ids=lambda b: b.__name__,
-)  # fmt: skip
+)
 def test_right_numbers_pass_on_every_model(build):
     model, inputs = tiny.make(build)
     n = inputs["input_ids"].shape[1]
@@ -119,9 +136,15 @@ def test_right_numbers_pass_on_every_model(build):
 
 @pytest.mark.parametrize(
     ("build", "tower"),
-    [(tiny.llava, "vision"), (tiny.qwen2_vl, "vision"), (tiny.qwen2_5_vl, "vision"),
-     (tiny.omni, "audio"), (tiny.clip, "vision"), (tiny.clip, "language")],
-)  # fmt: skip
+    [
+        (tiny.llava, "vision"),
+        (tiny.qwen2_vl, "vision"),
+        (tiny.qwen2_5_vl, "vision"),
+        (tiny.omni, "audio"),
+        (tiny.clip, "vision"),
+        (tiny.clip, "language"),
+    ],
+)
 def test_right_numbers_pass_in_every_tower(build, tower):
     model, inputs = tiny.make(build)
     plans = {

@@ -254,16 +254,19 @@ def test_live_check_stops_when_the_processor_gave_no_audio():
 
 
 @pytest.mark.parametrize("query_rows", [None, 3])
-@pytest.mark.parametrize("build", [tiny.llama, tiny.mistral, tiny.gemma2, tiny.llava],
-                         ids=lambda b: b.__name__)  # fmt: skip
+@pytest.mark.parametrize(
+    "build", [tiny.llama, tiny.mistral, tiny.gemma2, tiny.llava], ids=lambda b: b.__name__
+)
 def test_verify_agrees_with_the_models_own_eager_attention(build, query_rows):
     model, inputs = tiny.make(build)
     span = tuple(range(2, 22))
-    plans = [{
-        "max": AttentionPlan(span, (0, 1, 2), Max()),
-        "mass": AttentionPlan(span, (1, 2), Sum(), heads=(0, 2)),
-        "winner": AttentionPlan(span, (0, 1, 2), ArgMax("head")),
-    }]  # fmt: skip
+    plans = [
+        {
+            "max": AttentionPlan(span, (0, 1, 2), Max()),
+            "mass": AttentionPlan(span, (1, 2), Sum(), heads=(0, 2)),
+            "winner": AttentionPlan(span, (0, 1, 2), ArgMax("head")),
+        }
+    ]
     with watch_attention(model, plans) as watched:
         model(**inputs)
     errors = eager_difference(

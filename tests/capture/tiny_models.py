@@ -10,18 +10,32 @@ Inputs = dict[str, Any]
 Made = tuple[tf.PreTrainedModel, Inputs]
 
 TEXT = {
-    "vocab_size": 99, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
-    "num_attention_heads": 4, "max_position_embeddings": 512, "bos_token_id": 1,
-    "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
 GQA = {**TEXT, "num_key_value_heads": 2}
 MROPE = {"rope_scaling": {"type": "mrope", "rope_type": "default", "mrope_section": [1, 1, 2]}}
 VISION = {
-    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "image_size": 16, "patch_size": 4,
-}  # fmt: skip
-TOKENS = {"image_token_id": 90, "video_token_id": 91, "vision_start_token_id": 92,
-          "vision_end_token_id": 93}  # fmt: skip
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 16,
+    "patch_size": 4,
+}
+TOKENS = {
+    "image_token_id": 90,
+    "video_token_id": 91,
+    "vision_start_token_id": 92,
+    "vision_end_token_id": 93,
+}
 
 
 def ids(batch: int, length: int) -> torch.Tensor:
@@ -49,8 +63,15 @@ def mistral() -> Made:
 
 
 def gpt2() -> Made:
-    config = tf.GPT2Config(vocab_size=99, n_embd=32, n_layer=3, n_head=4, n_positions=512,
-                           bos_token_id=1, eos_token_id=2)  # fmt: skip
+    config = tf.GPT2Config(
+        vocab_size=99,
+        n_embd=32,
+        n_layer=3,
+        n_head=4,
+        n_positions=512,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
     return tf.GPT2LMHeadModel(config), text_inputs()
 
 
@@ -61,21 +82,34 @@ def gemma2() -> Made:
 
 def gemma3_text() -> Made:
     config = tf.Gemma3TextConfig(
-        **{**GQA, "num_hidden_layers": 4}, head_dim=8, sliding_window=7,
+        **{**GQA, "num_hidden_layers": 4},
+        head_dim=8,
+        sliding_window=7,
         layer_types=["sliding_attention", "full_attention"] * 2,
-    )  # fmt: skip
+    )
     return tf.Gemma3ForCausalLM(config), text_inputs()
 
 
 def gpt_oss() -> Made:
-    config = tf.GptOssConfig(**{**GQA, "num_hidden_layers": 2}, head_dim=8, sliding_window=7,
-                             num_local_experts=2, num_experts_per_tok=1)  # fmt: skip
+    config = tf.GptOssConfig(
+        **{**GQA, "num_hidden_layers": 2},
+        head_dim=8,
+        sliding_window=7,
+        num_local_experts=2,
+        num_experts_per_tok=1,
+    )
     return tf.GptOssForCausalLM(config), text_inputs()
 
 
 def falcon() -> Made:
-    config = tf.FalconConfig(vocab_size=99, hidden_size=32, num_hidden_layers=2,
-                             num_attention_heads=4, bos_token_id=1, eos_token_id=2)  # fmt: skip
+    config = tf.FalconConfig(
+        vocab_size=99,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
     return tf.FalconForCausalLM(config), text_inputs()
 
 
@@ -86,10 +120,16 @@ def bloom() -> Made:
 
 def bart() -> Made:
     config = tf.BartConfig(
-        vocab_size=99, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
-        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64,
+        vocab_size=99,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
         max_position_embeddings=64,
-    )  # fmt: skip
+    )
     # As many tokens on both sides, so that the key axis alone does not tell.
     inputs = {**text_inputs(12), "decoder_input_ids": ids(1, 12)}
     return tf.BartForConditionalGeneration(config), inputs
@@ -104,8 +144,11 @@ def llava() -> Made:
     )
     tokens = torch.cat((ids(1, 5), torch.full((1, 16), 90), ids(1, 9)), 1)
     mask = torch.ones_like(tokens)
-    inputs = {"input_ids": tokens, "attention_mask": mask,
-              "pixel_values": torch.randn(1, 3, 16, 16)}  # fmt: skip
+    inputs = {
+        "input_ids": tokens,
+        "attention_mask": mask,
+        "pixel_values": torch.randn(1, 3, 16, 16),
+    }
     return tf.LlavaForConditionalGeneration(config), inputs
 
 
@@ -123,30 +166,59 @@ def _qwen_vl_inputs(rows: int = 4, cols: int = 6) -> Inputs:
 
 
 def qwen2_vl() -> Made:
-    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "patch_size": 4,
-              "mlp_ratio": 2}  # fmt: skip
+    vision = {
+        "depth": 2,
+        "embed_dim": 32,
+        "hidden_size": 32,
+        "num_heads": 2,
+        "patch_size": 4,
+        "mlp_ratio": 2,
+    }
     config = tf.Qwen2VLConfig(text_config={**GQA, **MROPE}, vision_config=vision, **TOKENS)
     return tf.Qwen2VLForConditionalGeneration(config), _qwen_vl_inputs()
 
 
 def qwen2_5_vl() -> Made:
-    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2,
-              "patch_size": 4, "out_hidden_size": 32, "window_size": 16,
-              "fullatt_block_indexes": [1]}  # fmt: skip
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "patch_size": 4,
+        "out_hidden_size": 32,
+        "window_size": 16,
+        "fullatt_block_indexes": [1],
+    }
     config = tf.Qwen2_5_VLConfig(text_config={**GQA, **MROPE}, vision_config=vision, **TOKENS)
     return tf.Qwen2_5_VLForConditionalGeneration(config), _qwen_vl_inputs()
 
 
 def omni() -> Made:
-    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2,
-              "patch_size": 4, "out_hidden_size": 32}  # fmt: skip
-    audio = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2,
-             "encoder_ffn_dim": 64, "num_mel_bins": 16, "n_window": 10,
-             "output_dim": 32}  # fmt: skip
+    vision = {
+        "depth": 1,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "patch_size": 4,
+        "out_hidden_size": 32,
+    }
+    audio = {
+        "d_model": 32,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 64,
+        "num_mel_bins": 16,
+        "n_window": 10,
+        "output_dim": 32,
+    }
     config = tf.Qwen2_5OmniThinkerConfig(
-        text_config={**GQA, **MROPE}, vision_config=vision, audio_config=audio,
-        audio_token_index=94, image_token_index=90, video_token_index=91,
-    )  # fmt: skip
+        text_config={**GQA, **MROPE},
+        vision_config=vision,
+        audio_config=audio,
+        audio_token_index=94,
+        image_token_index=90,
+        video_token_index=91,
+    )
     config.vision_start_token_id = 92
     frames = 80
     n_audio = ((frames - 1) // 2 + 1 - 2) // 2 + 1

@@ -122,9 +122,12 @@ def test_killed_and_continued_equals_uninterrupted(
 ) -> None:
     """SIGKILL at several moments; what comes out must be the same, dataset by dataset."""
     common = [
-        "dataset=images", f"dataset.path={pictures(60, bad=2)}", "visualization.max_samples=0",
-        "batch_size=2", "output.part_size=4",
-    ]  # fmt: skip
+        "dataset=images",
+        f"dataset.path={pictures(60, bad=2)}",
+        "visualization.max_samples=0",
+        "batch_size=2",
+        "output.part_size=4",
+    ]
     whole = start(*common, f"output.root={tmp_path}/whole")
     out, err = whole.communicate()
     assert whole.returncode == 3, err
@@ -157,9 +160,13 @@ def test_interrupt_stops_cleanly_and_says_how_to_go_on(
     pictures: Callable[..., Path], tmp_path: Path
 ) -> None:
     process = start(
-        "dataset=images", f"dataset.path={pictures(400)}", "visualization.max_samples=0",
-        "batch_size=1", "output.part_size=2", f"output.root={tmp_path}/o",
-    )  # fmt: skip
+        "dataset=images",
+        f"dataset.path={pictures(400)}",
+        "visualization.max_samples=0",
+        "batch_size=1",
+        "output.part_size=2",
+        f"output.root={tmp_path}/o",
+    )
     while process.poll() is None and not list((tmp_path / "o").rglob("*.part.h5")):
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)

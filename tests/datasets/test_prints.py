@@ -121,9 +121,13 @@ def test_semdim(tmp_path: Path) -> None:
 
     def make() -> SemanticDimensions:
         return SemanticDimensions(
-            str(file), "audio", "en", audio_root=str(root / "audio"),
-            alignment_dir=str(root / "alignment"), max_samples=3,
-        )  # fmt: skip
+            str(file),
+            "audio",
+            "en",
+            audio_root=str(root / "audio"),
+            alignment_dir=str(root / "alignment"),
+            max_samples=3,
+        )
 
     word = json.loads(file.read_text())["en"][0]["word"]
     own = {name for name in make().ids() if name.startswith(f"en/{word}/")}

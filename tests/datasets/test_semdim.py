@@ -99,9 +99,14 @@ def test_both_orders_of_every_pair_are_samples(make: Make) -> None:
         "phone_unit": "",
     }
     assert shown(dataset, 1) == [
-        ("word", "achoo"), ("dim1", "small"), ("dim2", "big"),
-        ("number1", "1"), ("dim1", "small"), ("number2", "2"), ("dim2", "big"),
-    ]  # fmt: skip
+        ("word", "achoo"),
+        ("dim1", "small"),
+        ("dim2", "big"),
+        ("number1", "1"),
+        ("dim1", "small"),
+        ("number2", "2"),
+        ("dim2", "big"),
+    ]
     assert "1: small\n2: big" in samples[1].parts[0][1]
 
 
@@ -111,9 +116,7 @@ def test_without_flip_only_the_canonical_order_is_asked(make: Make) -> None:
     }
     dataset = make(words, flip=False)
     # big-small is the study's order; zig-zag is the one that comes first in the file.
-    assert dataset.ids() == [
-        "en/a/big-small/plain", "en/a/zig-zag/plain", "en/b/zig-zag/plain"
-    ]  # fmt: skip
+    assert dataset.ids() == ["en/a/big-small/plain", "en/a/zig-zag/plain", "en/b/zig-zag/plain"]
     assert [dataset.load(i).answer for i in range(3)] == ["2", "2", "2"]
     assert dataset.load(0).facts["dimension1"] == "big"
 
@@ -171,8 +174,11 @@ def test_languages_groups_pairs_and_numbers_are_chosen(make: Make) -> None:
 
     assert names(language="ko") == ["ko/e/big-small", "ko/f/big-small", "ko/f/sharp-round"]
     assert names(language=["ko", "en"], dimensions=["round-sharp"]) == [
-        "ko/f/sharp-round", "en/a/sharp-round", "en/c/sharp-round", "en/d/sharp-round"
-    ]  # fmt: skip
+        "ko/f/sharp-round",
+        "en/a/sharp-round",
+        "en/c/sharp-round",
+        "en/d/sharp-round",
+    ]
     assert names(word_group="rare", dimensions="big-small") == ["en/c/big-small"]
     assert names(max_samples=1, dimensions=["big-small"]) == ["en/a/big-small", "ko/e/big-small"]
     counted = make(words, dimensions=["sharp-round"])
@@ -284,9 +290,11 @@ def test_ids_are_unique_and_stay_whatever_is_chosen(make: Make) -> None:
     assert every[5 * 4].startswith("en/and|or/") and every[6 * 4].startswith("en/and|or (2)/")
     assert make(words).ids() == every
     assert make(words, word_group="7", dimensions=["fast-slow"]).ids() == [
-        "en/bank (3)/fast-slow/plain", "en/bank (3)/fast-slow/flipped",
-        "fr/bank/fast-slow/plain", "fr/bank/fast-slow/flipped",
-    ]  # fmt: skip
+        "en/bank (3)/fast-slow/plain",
+        "en/bank (3)/fast-slow/flipped",
+        "fr/bank/fast-slow/plain",
+        "fr/bank/fast-slow/flipped",
+    ]
 
 
 def test_a_spoken_word_is_heard_and_not_read(spoken: Make, tmp_path: Path) -> None:

@@ -19,8 +19,12 @@ def written(folder: Path, records: object) -> str:
 
 
 def record(**changes: object) -> dict[str, object]:
-    values = {"id": "a.png", "image": ["./0.png"], "problem": "where?",
-              "answer": "<|box_start|>(225,843),(226,844)<|box_end|>"}  # fmt: skip
+    values = {
+        "id": "a.png",
+        "image": ["./0.png"],
+        "problem": "where?",
+        "answer": "<|box_start|>(225,843),(226,844)<|box_end|>",
+    }
     return {k: v for k, v in (values | changes).items() if v is not None}
 
 

@@ -21,8 +21,15 @@ def test_the_real_checkup_as_json(
     said = command("mode=doctor", "--json")
     values = json.loads(said.out)
     groups = {f["group"] for f in values["findings"]}
-    assert groups == {"versions", "kernels on cpu", "capture on cpu", "figures", "launchers",
-                      "files", "memory"}  # fmt: skip
+    assert groups == {
+        "versions",
+        "kernels on cpu",
+        "capture on cpu",
+        "figures",
+        "launchers",
+        "files",
+        "memory",
+    }
     assert values["holds"] == (said.code == 0), said.err
     assert list(tmp_path.iterdir()) == []
 

@@ -46,10 +46,18 @@ def qwen2(device: torch.device, dtype: torch.dtype) -> transformers.Qwen2ForCaus
     """Two layers with the heads of Qwen2-7B, random weights."""
     torch.manual_seed(0)
     config = transformers.Qwen2Config(
-        vocab_size=200, hidden_size=28 * 128, intermediate_size=256, num_hidden_layers=2,
-        num_attention_heads=28, num_key_value_heads=4, max_position_embeddings=1024,
-        bos_token_id=1, eos_token_id=None, pad_token_id=0, attn_implementation="sdpa",
-    )  # fmt: skip
+        vocab_size=200,
+        hidden_size=28 * 128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        max_position_embeddings=1024,
+        bos_token_id=1,
+        eos_token_id=None,
+        pad_token_id=0,
+        attn_implementation="sdpa",
+    )
     return transformers.Qwen2ForCausalLM(config).to(device, dtype).eval()
 
 

@@ -93,8 +93,10 @@ def test_large_weights_are_sampled_so_that_every_head_counts(
     found = [printed(tensors)]
     assert printed(tensors) == found[0]
     for number in range(0, d // head, 7):
-        for key, place in (("q", np.s_[number * head : (number + 1) * head]),
-                           ("o", np.s_[:, number * head : (number + 1) * head])):  # fmt: skip
+        for key, place in (
+            ("q", np.s_[number * head : (number + 1) * head]),
+            ("o", np.s_[:, number * head : (number + 1) * head]),
+        ):
             changed = {k: v.copy() for k, v in tensors.items()}
             changed[key][place] = 0
             found.append(printed(changed))

@@ -16,8 +16,15 @@ from transformers.models.whisper.modeling_whisper import WhisperAttention
 from interp_lab.errors import UnsupportedModelError
 from interp_lab.libraries import huggingface as inside
 
-SIZES = dict(hidden_size=32, intermediate_size=16, num_hidden_layers=2, num_attention_heads=4,
-             num_key_value_heads=2, vocab_size=40, max_position_embeddings=64)  # fmt: skip
+SIZES = dict(
+    hidden_size=32,
+    intermediate_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    vocab_size=40,
+    max_position_embeddings=64,
+)
 
 
 def llama(attention: str = "sdpa") -> LlamaForCausalLM:
@@ -111,8 +118,9 @@ def test_the_internal_field_switches_one_configuration_alone() -> None:
 def test_a_switched_layer_runs_its_files_eager_function(monkeypatch: pytest.MonkeyPatch) -> None:
     file = sys.modules[LlamaAttention.__module__]
     original, calls = file.eager_attention_forward, []
-    monkeypatch.setattr(file, "eager_attention_forward",
-                        lambda *a, **k: calls.append(a) or original(*a, **k))  # fmt: skip
+    monkeypatch.setattr(
+        file, "eager_attention_forward", lambda *a, **k: calls.append(a) or original(*a, **k)
+    )
     model = llama()
     inside.set_implementation(model.model.layers[1].self_attn.config, "eager")
     model(torch.arange(5)[None])
@@ -187,8 +195,9 @@ def test_each_layer_of_a_cache_counts_for_itself() -> None:
 
 
 def windows() -> Gemma3TextConfig:
-    return Gemma3TextConfig(**SIZES, head_dim=8, sliding_window=3,
-                            layer_types=["sliding_attention", "full_attention"])  # fmt: skip
+    return Gemma3TextConfig(
+        **SIZES, head_dim=8, sliding_window=3, layer_types=["sliding_attention", "full_attention"]
+    )
 
 
 def test_a_window_counts_what_it_dropped_and_says_that_it_slides() -> None:
@@ -215,8 +224,13 @@ def test_a_static_cache_hands_out_empty_places_and_says_so() -> None:
     with inside.overlay("sdpa", attend), torch.no_grad():
         # Its name in the call differs between versions; that it arrives does not.
         name = {"cache", "past_key_values"} & set(inspect.signature(model.forward).parameters)
-        model.generate(torch.arange(6)[None], **{name.pop(): cache}, max_new_tokens=2,
-                       do_sample=False, pad_token_id=0)  # fmt: skip
+        model.generate(
+            torch.arange(6)[None],
+            **{name.pop(): cache},
+            max_new_tokens=2,
+            do_sample=False,
+            pad_token_id=0,
+        )
     assert calls.starts == [0, 6]
     assert lengths == [12] * 4
     assert inside.is_static(cache, 1) and not inside.slides(cache, 1)

@@ -55,9 +55,12 @@ def folder(tmp_path: Path) -> Path:
 def said(folder: Path, *arguments: str) -> list[dict]:
     done = subprocess.run(
         [sys.executable, str(folder / "app.py"), f"--config-path={folder}/conf", *arguments],
-        cwd=folder, capture_output=True, text=True, check=True,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
         env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"},
-    )  # fmt: skip
+    )
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
@@ -97,8 +100,11 @@ def test_a_job_alone_knows_what_was_typed_and_looks_up_globs(folder: Path) -> No
 def test_jobs_of_a_sweep_are_numbered_as_their_product_and_leave_a_record(folder: Path) -> None:
     jobs = said(folder, "--multirun", "a=1,2", "b=x,y", f"hydra.sweep.dir={folder}/swept")
     assert [job["typed"] for job in jobs] == [
-        ["a=1", "b=x"], ["a=1", "b=y"], ["a=2", "b=x"], ["a=2", "b=y"],
-    ]  # fmt: skip
+        ["a=1", "b=x"],
+        ["a=1", "b=y"],
+        ["a=2", "b=x"],
+        ["a=2", "b=y"],
+    ]
     assert [job["number"] for job in jobs] == [0, 1, 2, 3]
     assert all(job["sweep"] and job["folder"] == f"{folder}/swept" for job in jobs)
     assert swept_overrides(recorded_settings(sweep_record(folder / "swept"))) == ["a=1,2", "b=x,y"]

@@ -75,13 +75,21 @@ def test_tokens_are_cls_and_then_cells_row_by_row() -> None:
 
 def test_siglip_has_no_cls_and_its_last_hidden_state_is_before_the_norm() -> None:
     tower = {
-        "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "image_size": 32, "patch_size": 8,
-    }  # fmt: skip
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 8,
+    }
     model = ClipVision(
-        family="siglip", checkpoint="none", device=torch.device("cpu"), init="random",
-        architecture=tower, processor={"size": {"height": 32, "width": 32}},
-    )  # fmt: skip
+        family="siglip",
+        checkpoint="none",
+        device=torch.device("cpu"),
+        init="random",
+        architecture=tower,
+        processor={"size": {"height": 32, "width": 32}},
+    )
     assert isinstance(model.module, SiglipVisionModel) and not model.has_cls
     seen = model.prepare([Sample("x", images=(Image.open(CAT),))]).seen[0]
     assert seen.tokens.where(role="cls") == () and len(seen.tokens) == 16
@@ -90,8 +98,14 @@ def test_siglip_has_no_cls_and_its_last_hidden_state_is_before_the_norm() -> Non
 
 def test_random_weights_are_said_and_reproducible() -> None:
     def build(seed: int) -> ClipVision:
-        tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
-                 "num_attention_heads": 2, "image_size": 16, "patch_size": 8}  # fmt: skip
+        tower = {
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 16,
+            "patch_size": 8,
+        }
         return ClipVision(**TINY | {"init": "random", "architecture": tower, "seed": seed})
 
     def first(model: ClipVision) -> torch.Tensor:

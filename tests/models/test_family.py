@@ -30,10 +30,19 @@ CAT = Path(__file__).parents[2] / "interp_lab" / "zoo" / "photos" / "cat.jpg"
 NEEDED = inspect.Parameter.empty
 # The options of the families before they shared them: name -> default.
 OPTIONS = {
-    "checkpoint": NEEDED, "device": NEEDED, "revision": None, "dtype": "bfloat16",
-    "init": "pretrained", "trust_remote_code": False, "architecture": None, "processor": None,
-    "device_map": None, "attn_implementation": "sdpa", "temperature": 0.0, "seed": 0,
-}  # fmt: skip
+    "checkpoint": NEEDED,
+    "device": NEEDED,
+    "revision": None,
+    "dtype": "bfloat16",
+    "init": "pretrained",
+    "trust_remote_code": False,
+    "architecture": None,
+    "processor": None,
+    "device_map": None,
+    "attn_implementation": "sdpa",
+    "temperature": 0.0,
+    "seed": 0,
+}
 RANDOM = ("init", "architecture", "processor", "seed")
 TOWER = ("device_map", "attn_implementation", "temperature")
 
@@ -44,12 +53,18 @@ TOWER = ("device_map", "attn_implementation", "temperature")
         (Llava, OPTIONS | {"dtype": "float16", "max_new_tokens": 16}),
         (QwenVL, OPTIONS | {"max_new_tokens": 1024, "min_pixels": None, "max_pixels": None}),
         (QwenOmni, OPTIONS | {"max_new_tokens": 8}),
-        (TextModel, {k: v for k, v in OPTIONS.items() if k not in RANDOM}
-                    | {"dtype": "float32", "max_new_tokens": 8}),
-        (ClipVision, {k: v for k, v in OPTIONS.items() if k not in TOWER}
-                     | {"dtype": "float32", "family": NEEDED}),
+        (
+            TextModel,
+            {k: v for k, v in OPTIONS.items() if k not in RANDOM}
+            | {"dtype": "float32", "max_new_tokens": 8},
+        ),
+        (
+            ClipVision,
+            {k: v for k, v in OPTIONS.items() if k not in TOWER}
+            | {"dtype": "float32", "family": NEEDED},
+        ),
     ],
-)  # fmt: skip
+)
 def test_options_and_defaults_of_every_family(family: Any, expected: dict[str, Any]) -> None:
     parameters = inspect.signature(family).parameters
     assert {name: p.default for name, p in parameters.items()} == expected
@@ -94,10 +109,15 @@ def vip(tmp_path: Path) -> VipLlava:
     values = architecture()
     del values["vision_feature_layer"], values["vision_feature_select_strategy"]
     return VipLlava(
-        "none", CPU, dtype="float32", init="random", max_new_tokens=3,
+        "none",
+        CPU,
+        dtype="float32",
+        init="random",
+        max_new_tokens=3,
         architecture=values | {"vision_feature_layers": [-1, -2]},
-        processor=save_processor(tmp_path / "processor"), seed=5,
-    )  # fmt: skip
+        processor=save_processor(tmp_path / "processor"),
+        seed=5,
+    )
 
 
 def sample(name: str, text: str = "What is it ?", image: bool = True) -> Sample:

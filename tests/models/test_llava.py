@@ -43,9 +43,14 @@ def sample(name: str = "a", image: bool = True, **facts: Any) -> Sample:
 @pytest.fixture
 def tiny(tmp_path: Path) -> Llava:
     return Llava(
-        checkpoint="tiny", device=CPU, dtype="float32", init="random", max_new_tokens=3,
-        architecture=architecture(), processor=save_processor(tmp_path / "processor"),
-    )  # fmt: skip
+        checkpoint="tiny",
+        device=CPU,
+        dtype="float32",
+        init="random",
+        max_new_tokens=3,
+        architecture=architecture(),
+        processor=save_processor(tmp_path / "processor"),
+    )
 
 
 def test_prompts_of_both_formats(tiny: Llava) -> None:
@@ -117,13 +122,28 @@ def original_release(folder: Path, model: LlavaForConditionalGeneration, **confi
     save_file(weights, release / "model.safetensors", metadata={"format": "pt"})
     text = model.config.text_config
     values = {
-        "model_type": "llava", "mm_projector_type": "mlp2x_gelu", "mm_vision_tower": str(tower),
-        "mm_vision_select_layer": -2, "mm_vision_select_feature": "patch",
-        **{k: getattr(text, k) for k in ("vocab_size", "hidden_size", "intermediate_size",
-           "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-           "max_position_embeddings", "rms_norm_eps", "bos_token_id", "eos_token_id")},
+        "model_type": "llava",
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_vision_tower": str(tower),
+        "mm_vision_select_layer": -2,
+        "mm_vision_select_feature": "patch",
+        **{
+            k: getattr(text, k)
+            for k in (
+                "vocab_size",
+                "hidden_size",
+                "intermediate_size",
+                "num_hidden_layers",
+                "num_attention_heads",
+                "num_key_value_heads",
+                "max_position_embeddings",
+                "rms_norm_eps",
+                "bos_token_id",
+                "eos_token_id",
+            )
+        },
         **config,
-    }  # fmt: skip
+    }
     (release / "config.json").write_text(json.dumps(values))
     return release
 
@@ -231,9 +251,14 @@ def test_four_layers_of_the_7b_run_in_memory_that_does_not_grow(tmp_path: Path) 
     values["text_config"]["num_hidden_layers"] = 4
     values["image_token_index"] = 4
     model = Llava(
-        checkpoint="4 layers", device=CPU, dtype="float32", init="random", architecture=values,
-        processor=save_processor(tmp_path, image_size=336, patch_size=14), max_new_tokens=1,
-    )  # fmt: skip
+        checkpoint="4 layers",
+        device=CPU,
+        dtype="float32",
+        init="random",
+        architecture=values,
+        processor=save_processor(tmp_path, image_size=336, patch_size=14),
+        max_new_tokens=1,
+    )
     study = ScienceQAHeads().for_model(model)
     memory = []
     for _ in range(4):

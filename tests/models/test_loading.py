@@ -57,9 +57,13 @@ def test_weights_are_placed_while_they_are_read(
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> tuple[Any, str]:
     config = tf.Qwen2Config(
-        vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1,
-    )  # fmt: skip
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
     torch.manual_seed(0)
     module = tf.Qwen2ForCausalLM(config)
     module.save_pretrained(tmp_path / "qwen")

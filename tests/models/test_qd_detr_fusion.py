@@ -14,8 +14,10 @@ from interp_lab.models.qd_detr.fusion import Fusion, GatedBlock, PaperBlock
 
 Array = np.ndarray
 TOLERANCE = 1e-6
-VARIANT = ("fusion.fusion_layers.*.gating_function.mlp_mha",
-           "fusion.fusion_layers.*.gating_function.mlp_ffn")  # fmt: skip
+VARIANT = (
+    "fusion.fusion_layers.*.gating_function.mlp_mha",
+    "fusion.fusion_layers.*.gating_function.mlp_ffn",
+)
 
 
 def weights(module: nn.Module) -> dict[str, Array]:

@@ -47,9 +47,11 @@ def test_a_span_that_is_not_in_the_prompt_is_an_error():
 def llava_config():
     vision = tf.CLIPVisionConfig(image_size=12, patch_size=4)
     return tf.LlavaConfig(
-        vision_config=vision, text_config=tf.LlamaConfig(), image_token_index=0,
+        vision_config=vision,
+        text_config=tf.LlamaConfig(),
+        image_token_index=0,
         vision_feature_select_strategy="default",
-    )  # fmt: skip
+    )
 
 
 def test_llava_cells_are_row_major(tokenizer):

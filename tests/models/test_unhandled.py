@@ -24,9 +24,15 @@ from interp_lab.zoo import weights_path
 
 CPU = torch.device("cpu")
 SMALL = {
-    "vocab_size": 50, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
-    "num_attention_heads": 2, "num_key_value_heads": 1, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 
 
 def refused(config: Any, handled: dict[str, Any] | None = None) -> str | None:
@@ -94,10 +100,14 @@ def test_a_family_may_take_care_of_a_key_or_of_some_of_its_values() -> None:
 def test_a_released_qwen_configuration_stands() -> None:
     """Its text keys stand at the top, with a kind of positions and a window that is off."""
     flat = SMALL | {
-        "rope_scaling": {"type": "mrope", "mrope_section": [2, 1, 1]}, "rope_theta": 1e6,
-        "sliding_window": 32768, "use_sliding_window": False, "max_window_layers": 1,
-        "use_mrope": False, "vision_config": {"depth": 1, "in_chans": 3, "spatial_patch_size": 14},
-    }  # fmt: skip
+        "rope_scaling": {"type": "mrope", "mrope_section": [2, 1, 1]},
+        "rope_theta": 1e6,
+        "sliding_window": 32768,
+        "use_sliding_window": False,
+        "max_window_layers": 1,
+        "use_mrope": False,
+        "vision_config": {"depth": 1, "in_chans": 3, "spatial_patch_size": 14},
+    }
     for kind in (tf.Qwen2VLConfig, tf.Qwen2_5_VLConfig):
         assert refused(kind(**flat)) is None
 

@@ -18,9 +18,13 @@ def save_processor(folder: Path, image_size: int = 32, patch_size: int = 8) -> s
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", bos_token="[BOS]",
-        eos_token="[EOS]", additional_special_tokens=["<image>"],
-    )  # fmt: skip
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        bos_token="[BOS]",
+        eos_token="[EOS]",
+        additional_special_tokens=["<image>"],
+    )
     LlavaProcessor(
         image_processor=CLIPImageProcessor(
             size={"shortest_edge": image_size},
@@ -42,18 +46,34 @@ def save_processor(folder: Path, image_size: int = 32, patch_size: int = 8) -> s
 def architecture(**changes: Any) -> dict[str, Any]:
     """LlavaConfig's values for a tiny model that fits `save_processor`."""
     text = {
-        "model_type": "llama", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 32,
-        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
-        "max_position_embeddings": 128, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0,
-    }  # fmt: skip
+        "model_type": "llama",
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "pad_token_id": 0,
+    }
     vision = {
-        "model_type": "clip_vision_model", "hidden_size": 16, "intermediate_size": 16,
-        "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8,
+        "model_type": "clip_vision_model",
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 8,
         "projection_dim": 16,
-    }  # fmt: skip
+    }
     return {
         "text_config": text | changes.pop("text", {}),
         "vision_config": vision | changes.pop("vision", {}),
-        "image_token_index": 4, "image_seq_length": 16, "vision_feature_layer": -2,
-        "vision_feature_select_strategy": "default", **changes,
-    }  # fmt: skip
+        "image_token_index": 4,
+        "image_seq_length": 16,
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+        **changes,
+    }

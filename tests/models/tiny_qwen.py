@@ -60,34 +60,62 @@ def save_processor(folder: Path, min_pixels: int = 256, max_pixels: int = 4096) 
 
 def architecture(kind: str = "qwen2_5_vl", **text: Any) -> dict[str, Any]:
     """The configuration's values of a tiny model that fits `save_processor`."""
-    vision = {"depth": 2, "num_heads": 2, "patch_size": 4, "spatial_merge_size": 2,
-              "temporal_patch_size": 2}  # fmt: skip
+    vision = {
+        "depth": 2,
+        "num_heads": 2,
+        "patch_size": 4,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    }
     own = {
-        "qwen2_5_vl": {"hidden_size": 16, "intermediate_size": 32, "out_hidden_size": 48,
-                       "window_size": 16, "fullatt_block_indexes": [1], "tokens_per_second": 2},
+        "qwen2_5_vl": {
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "out_hidden_size": 48,
+            "window_size": 16,
+            "fullatt_block_indexes": [1],
+            "tokens_per_second": 2,
+        },
         "qwen2_vl": {"embed_dim": 16, "hidden_size": 48, "mlp_ratio": 2},
-    }  # fmt: skip
+    }
     return {
         "model_type": kind,
-        "image_token_id": 5, "video_token_id": 6, "vision_start_token_id": 3,
+        "image_token_id": 5,
+        "video_token_id": 6,
+        "vision_start_token_id": 3,
         "vision_end_token_id": 4,
         "text_config": {
-            "vocab_size": 263, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096,
-            "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-            "rope_parameters": {"rope_type": "default", "mrope_section": [2, 2, 2],
-                                "rope_theta": 10000.0},
-        } | text,
+            "vocab_size": 263,
+            "hidden_size": 48,
+            "intermediate_size": 64,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 4096,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+            "rope_parameters": {
+                "rope_type": "default",
+                "mrope_section": [2, 2, 2],
+                "rope_theta": 10000.0,
+            },
+        }
+        | text,
         "vision_config": vision | own[kind],
-    }  # fmt: skip
+    }
 
 
 def model(tmp_path: Path, kind: str = "qwen2_5_vl", **options) -> QwenVL:
     options = {"max_new_tokens": 6, "dtype": "float32", **options}
     return QwenVL(
-        "no/checkpoint", CPU, init="random", architecture=architecture(kind),
-        processor=save_processor(tmp_path / "processor"), **options,
-    )  # fmt: skip
+        "no/checkpoint",
+        CPU,
+        init="random",
+        architecture=architecture(kind),
+        processor=save_processor(tmp_path / "processor"),
+        **options,
+    )
 
 
 def sample(name: str, *sizes: tuple[int, int], text: str = "where?") -> Sample:

@@ -20,12 +20,21 @@ LAUNCHER += ["+hydra.launcher.ray.init.include_dashboard=false"]
 def command(folder: Path, *arguments: str) -> Path:
     """Give a command and return the result that it names."""
     done = subprocess.run(
-        [sys.executable, "-m", "interp_lab", *arguments, f"output.root={folder}/outputs",
-         f"hydra.sweep.dir={folder}/sweep"],
-        cwd=folder, capture_output=True, text=True, timeout=500,
+        [
+            sys.executable,
+            "-m",
+            "interp_lab",
+            *arguments,
+            f"output.root={folder}/outputs",
+            f"hydra.sweep.dir={folder}/sweep",
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=500,
         # Ray starts its workers elsewhere.
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     print(done.stdout, done.stderr)
     assert done.returncode == 0, done.stderr
     named = [line for line in done.stdout.splitlines() if line.startswith("results: ")]
@@ -38,9 +47,7 @@ def test_three_jobs_on_ray_make_the_result_of_one(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "three").mkdir()
     one = command(tmp_path / "one", *STUDY)
-    three = command(
-        tmp_path / "three", *LAUNCHER, *STUDY, "shard.index=0,1,2", "shard.count=3"
-    )  # fmt: skip
+    three = command(tmp_path / "three", *LAUNCHER, *STUDY, "shard.index=0,1,2", "shard.count=3")
     assert contents(three) == contents(one)
     assert len(list((tmp_path / "three" / "sweep" / ".jobs").rglob("[0-9]*.json"))) == 3
     logs = [p.read_text() for p in sorted((tmp_path / "three" / "sweep").glob("[0-9]/*.log"))]

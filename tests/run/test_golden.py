@@ -52,9 +52,11 @@ def test_a_result_of_before_is_drawn(command: Command, tmp_path: Path, study: st
     shutil.copy(GOLDEN / study / "results.h5", copy)
     quick = ["visualization.max_samples=1", "visualization.dpi=50", "visualization.workers=0"]
     if study == "trajectory":  # a film takes long, and is drawn by the same code as its poster
-        quick += [f"visualization.figures.{name}.enabled=false"
-                  for name, node in composed("task=trajectory").visualization.figures.items()
-                  if str(node["_target_"]).endswith("attention_video")]  # fmt: skip
+        quick += [
+            f"visualization.figures.{name}.enabled=false"
+            for name, node in composed("task=trajectory").visualization.figures.items()
+            if str(node["_target_"]).endswith("attention_video")
+        ]
     said = command("mode=render", f"results={copy}", *quick)
     assert said.code == 0, said.err + said.out
     assert any((copy.parent / "figures").rglob("*.png"))
@@ -69,18 +71,25 @@ OLD = "/tmp/oldcode/interp_lab/zoo"
     [
         ((f"dataset.path={OLD}/photos/scenes", *SCENES), "tiny_clip-scenes-f204a5145f"),
         (
-            ("task=scienceqa", "dataset.max_samples=4",
-             f"dataset.question_file={OLD}/data/scienceqa/layout_a/questions.json",
-             f"dataset.image_folder={OLD}/data/scienceqa/layout_a/images"),
+            (
+                "task=scienceqa",
+                "dataset.max_samples=4",
+                f"dataset.question_file={OLD}/data/scienceqa/layout_a/questions.json",
+                f"dataset.image_folder={OLD}/data/scienceqa/layout_a/images",
+            ),
             "tiny_llava-scienceqa_tiny-178590377e",
         ),
         (
-            ("task=avigate", "dataset.max_samples=4", f"dataset.feature_root={OLD}/data/avigate",
-             f"dataset.annotations={OLD}/data/avigate/annotations.jsonl"),
+            (
+                "task=avigate",
+                "dataset.max_samples=4",
+                f"dataset.feature_root={OLD}/data/avigate",
+                f"dataset.annotations={OLD}/data/avigate/annotations.jsonl",
+            ),
             "tiny_avigate_global-qvhighlights_tiny-c80ea20dcb",
         ),
     ],
-)  # fmt: skip
+)
 def test_directories_of_before_are_found_by_their_names(
     overrides: tuple[str, ...], name: str
 ) -> None:

@@ -36,12 +36,21 @@ def long_map(scale: int) -> TokenMap:
     """A prompt in which everything grows: pictures, words, sound, the marked words."""
     cells = [
         Token("<i>", "image", "image", image=i, cell=(r, c))
-        for i in range(scale) for r in range(3) for c in range(4)
-    ]  # fmt: skip
-    sound = [Token("~", "audio", "audio", seconds=(i * 0.04, (i + 1) * 0.04))
-             for i in range(6 * scale)]  # fmt: skip
-    marks = [("word", "word"), ("option", "number1"), ("option", "dim1"), ("option", "number2"),
-             ("option", "dim2"), ("user", None)]  # fmt: skip
+        for i in range(scale)
+        for r in range(3)
+        for c in range(4)
+    ]
+    sound = [
+        Token("~", "audio", "audio", seconds=(i * 0.04, (i + 1) * 0.04)) for i in range(6 * scale)
+    ]
+    marks = [
+        ("word", "word"),
+        ("option", "number1"),
+        ("option", "dim1"),
+        ("option", "number2"),
+        ("option", "dim2"),
+        ("user", None),
+    ]
     text = [(role, label) for role, label in marks for _ in range(scale)]
     words = [
         Token("a", role, chars=(i, i + 1), label=label) for i, (role, label) in enumerate(text)
@@ -95,20 +104,27 @@ def test_lists_of_a_map_are_those_of_a_search_from_token_to_token() -> None:
             for label in (None, "dim1"):
                 roles = (role,) if isinstance(role, str) else role
                 want = [
-                    i for i, t in enumerate(listed)
+                    i
+                    for i, t in enumerate(listed)
                     if (roles is None or t.role in roles)
                     and (image is None or t.image == image)
                     and (label is None or t.label == label)
-                ]  # fmt: skip
+                ]
                 assert list(tokens.where(role=role, image=image, label=label)) == want
     for start in range(-1, 20):
         for end in range(start, 20):
-            at = [i for i, t in enumerate(listed)
-                  if t.chars and t.chars[0] < end and start < t.chars[1]]  # fmt: skip
+            at = [
+                i
+                for i, t in enumerate(listed)
+                if t.chars and t.chars[0] < end and start < t.chars[1]
+            ]
             assert list(tokens.at_chars(start, end)) == at
             span = start * 0.03, end * 0.03
-            heard = [i for i, t in enumerate(listed)
-                     if t.seconds and span[0] <= sum(t.seconds) / 2 < span[1]]  # fmt: skip
+            heard = [
+                i
+                for i, t in enumerate(listed)
+                if t.seconds and span[0] <= sum(t.seconds) / 2 < span[1]
+            ]
             assert list(tokens.at_seconds(*span)) == heard
 
 

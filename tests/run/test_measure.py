@@ -59,9 +59,12 @@ class OddOne(ClipVision):
 
 
 def measurement(
-    folder: Path, dataset: Any, model: type[ClipVision] = ClipVision, batch_size: int = 4,
+    folder: Path,
+    dataset: Any,
+    model: type[ClipVision] = ClipVision,
+    batch_size: int = 4,
     share: float = 1.0,
-) -> Measurement:  # fmt: skip
+) -> Measurement:
     tower = model(family="clip", checkpoint="zoo:tiny_clip", device=torch.device("cpu"))
     if isinstance(tower, SmallMemory):
         tower.batches = []

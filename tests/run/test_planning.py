@@ -77,10 +77,16 @@ def test_a_sweep_has_a_plan_for_each_group_that_shares(
     command: Callable[..., object], pictures: Callable[..., Path], tmp_path: Path
 ) -> None:
     said = command(
-        "--multirun", "mode=plan", "dataset=images", f"dataset.path={pictures(10)}",
-        "device=cpu,cpu,cpu", "analysis.metric=cosine,dot_product", "batch_size=2",
-        "hydra/launcher=slurm", "hydra.launcher.partition=none_such",
-    )  # fmt: skip
+        "--multirun",
+        "mode=plan",
+        "dataset=images",
+        f"dataset.path={pictures(10)}",
+        "device=cpu,cpu,cpu",
+        "analysis.metric=cosine,dot_product",
+        "batch_size=2",
+        "hydra/launcher=slurm",
+        "hydra.launcher.partition=none_such",
+    )
     assert said.code == 0, said.err
     # Batches of 2 are dealt out to three jobs: 0 1, 6 7 | 2 3, 8 9 | 4 5.
     jobs = [text for text in said.out.splitlines() if text.startswith("jobs")]
@@ -145,8 +151,9 @@ def test_it_warns_when_the_weights_do_not_fit(
     command: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planning, "free_memory", lambda device: 2**30)
-    said = command("mode=plan", "task=scienceqa", "model=llava_1_5_7b", "model.init=random",
-                   "device=cpu")  # fmt: skip
+    said = command(
+        "mode=plan", "task=scienceqa", "model=llava_1_5_7b", "model.init=random", "device=cpu"
+    )
     assert "7,063,427,072 parameters in float16: 13.2 GiB" in line(said, "model")
     assert "the weights alone need 13.2 GiB and cpu has 1.0 GiB free" in line(said, "warning")
 

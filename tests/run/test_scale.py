@@ -71,9 +71,12 @@ def test_the_trivial_study_runs_through_the_real_command(
 ) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     said = command(
-        "task=synthetic", f"--config-dir={BENCHMARKS}/studies", "dataset.n=500", "batch_size=50",
+        "task=synthetic",
+        f"--config-dir={BENCHMARKS}/studies",
+        "dataset.n=500",
+        "batch_size=50",
         "dataset.bad_every=100",
-    )  # fmt: skip
+    )
     assert said.code == 3, said.err
     from synthetic_study import scores_of
 

@@ -140,9 +140,12 @@ def test_beginning_anew_with_several_jobs_measures_everything_once(
     path = result_of(tmp_path / "outputs")
     before = path.read_bytes()
     # The first job alone, as if the second had been killed.
-    said = command("--multirun", "hydra/launcher=basic", "resume=false", *quick(
-        tmp_path, "shard.index=0,0", "shard.count=2"
-    ))  # fmt: skip
+    said = command(
+        "--multirun",
+        "hydra/launcher=basic",
+        "resume=false",
+        *quick(tmp_path, "shard.index=0,0", "shard.count=2"),
+    )
     assert said.code == 3 and "5 samples measured, 1 failed" in said.err
     assert path.read_bytes() == before
     said = command("mode=merge", *quick(tmp_path))

@@ -43,8 +43,9 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     folder = tmp_path_factory.mktemp("one")
     done = subprocess.run(
         [sys.executable, "-m", "interp_lab", *STUDY, f"output.root={folder}"],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return contents(result_path(done.stdout))
 
@@ -62,9 +63,16 @@ class Sweep:
         self.folder = folder
         self.environment = environment
         indices = ",".join(map(str, range(shards)))
-        self.command = [sys.executable, "-m", "interp_lab", *LAUNCHER, *STUDY,
-                        f"shard.index={indices}", f"shard.count={shards}",
-                        f"output.root={folder}/outputs"]  # fmt: skip
+        self.command = [
+            sys.executable,
+            "-m",
+            "interp_lab",
+            *LAUNCHER,
+            *STUDY,
+            f"shard.index={indices}",
+            f"shard.count={shards}",
+            f"output.root={folder}/outputs",
+        ]
         self.sweeps = 0
 
     def start(self) -> "subprocess.Popen[str]":
@@ -72,8 +80,11 @@ class Sweep:
         self.sweeps += 1
         return subprocess.Popen(
             [*self.command, f"hydra.sweep.dir={self.place}"],
-            env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
     @property
     def place(self) -> Path:

@@ -27,10 +27,11 @@ def installed() -> dict[str, dict[str, str]]:
     """Return the packages of this environment: name -> version and requires_python."""
     return {
         d.metadata["Name"]: {
-            "version": d.version, "requires_python": d.metadata.get("Requires-Python") or "",
+            "version": d.version,
+            "requires_python": d.metadata.get("Requires-Python") or "",
         }
         for d in distributions()
-    }  # fmt: skip
+    }
 
 
 def pins(found: dict[str, dict[str, str]]) -> list[str]:
@@ -67,8 +68,9 @@ def checked(lines: list[str]) -> bool:
 def main() -> int:
     """Write the file; 1 if a check failed, and then nothing is written."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--installed", action="store_true",
-                        help="pin this environment, without asking the registry")  # fmt: skip
+    parser.add_argument(
+        "--installed", action="store_true", help="pin this environment, without asking the registry"
+    )
     if parser.parse_args().installed:
         lines, passed = pins(installed()), True
     else:

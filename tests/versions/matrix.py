@@ -82,8 +82,9 @@ def resolved(wanted: Sequence[str]) -> dict[str, dict[str, str]]:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     if done.returncode:
         raise InstallError(f"{' '.join(wanted)}: {last_line(done.stderr)}")
-    return {found["metadata"]["name"]: found["metadata"] for found in
-            json.loads(done.stdout)["install"]}  # fmt: skip
+    return {
+        found["metadata"]["name"]: found["metadata"] for found in json.loads(done.stdout)["install"]
+    }
 
 
 def newest(package: str) -> str:
@@ -174,8 +175,15 @@ def study(python: Path, task: str, draw: bool) -> str:
     """
     figures = [] if draw else ["visualization.figures=null"]
     with tempfile.TemporaryDirectory() as folder:
-        done = run(python, "-m", "interp_lab", f"task={task}", f"output.root={folder}/outputs",
-                   f"hydra.run.dir={folder}/hydra", *figures)  # fmt: skip
+        done = run(
+            python,
+            "-m",
+            "interp_lab",
+            f"task={task}",
+            f"output.root={folder}/outputs",
+            f"hydra.run.dir={folder}/hydra",
+            *figures,
+        )
         made = any(Path(folder).rglob("results.h5"))
     if done.returncode == 0:
         return OK if made else "no results.h5 was made"
@@ -190,9 +198,13 @@ def run(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [str(python), *arguments]
     try:
         return subprocess.run(
-            command, cwd=ROOT, env={**os.environ, **settings}, capture_output=True, text=True,
+            command,
+            cwd=ROOT,
+            env={**os.environ, **settings},
+            capture_output=True,
+            text=True,
             timeout=LONGEST,
-        )  # fmt: skip
+        )
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 1, "", f"took more than {LONGEST} s")
 
@@ -292,8 +304,13 @@ def plain(number: str) -> str:
 def main() -> int:
     """Run the table; 0 if every check of every row passed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", action="append", default=[], metavar="VERSION",
-                        help="of transformers, or torch-VERSION; only prints")  # fmt: skip
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="VERSION",
+        help="of transformers, or torch-VERSION; only prints",
+    )
     parser.add_argument("--again", action="store_true", help="fill rows again that are filled")
     options = parser.parse_args()
     done = [filled(row, options.again) for row in rows(options.only)]

@@ -36,12 +36,18 @@ FIELDS: list[Field] = [
     *(Category(name, name) for name in ("ended", "answer", "predicted")),
     *(Picture(f"image_{i}", "picture", ragged=True) for i in range(3)),
     *(Point(f"{kind}_point", f"{kind} point") for kind in ("predicted", "reference")),
-    *(StepCurve(f"share_{part}", f"share on {part}", definition="trajectory.share/1")
-      for part in PARTS),
+    *(
+        StepCurve(f"share_{part}", f"share on {part}", definition="trajectory.share/1")
+        for part in PARTS
+    ),
     *(StepCurve(f"centre_{axis}", f"centre of mass, {axis}") for axis in "xy"),
-    *(StepCurve(f"distance_{kind}", f"distance to the {kind} point",
-                definition="trajectory.distance/1") for kind in ("predicted", "reference")),
-]  # fmt: skip
+    *(
+        StepCurve(
+            f"distance_{kind}", f"distance to the {kind} point", definition="trajectory.distance/1"
+        )
+        for kind in ("predicted", "reference")
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,11 @@ def token_map(story: Story) -> TokenMap:
         add(piece)
     for image, (rows, cols) in enumerate(story.grids):
         add("<|vision_start|>", "special")
-        tokens.extend(Token("<image>", "image", "image", image=image, cell=(r, c))
-                      for r in range(rows) for c in range(cols))  # fmt: skip
+        tokens.extend(
+            Token("<image>", "image", "image", image=image, cell=(r, c))
+            for r in range(rows)
+            for c in range(cols)
+        )
         add("<|vision_end|>", "special")
     for piece in pieces(story.intro) + pieces(story.ask):
         add(piece)
@@ -146,16 +155,23 @@ def rows_of(story: Story, tokens: TokenMap, n_heads: int) -> np.ndarray:
 def values_of(story: Story) -> dict[str, Any]:
     """The fields of one sample."""
     tokens = token_map(story)
-    n_heads = {"mean": 1, "all": 4}.get(story.heads, len(story.heads)) if isinstance(
-        story.heads, str) else len(story.heads)  # fmt: skip
+    n_heads = (
+        {"mean": 1, "all": 4}.get(story.heads, len(story.heads))
+        if isinstance(story.heads, str)
+        else len(story.heads)
+    )
     n_steps = len(story.words)
     is_done = bool(story.words) and story.words[-1] == "<|im_end|>"
     values: dict[str, Any] = {
-        "rows": rows_of(story, tokens, n_heads), "layers": story.layers,
-        "heads": json.dumps(story.heads), "tokens": tokens.to_json(),
+        "rows": rows_of(story, tokens, n_heads),
+        "layers": story.layers,
+        "heads": json.dumps(story.heads),
+        "tokens": tokens.to_json(),
         "ended": "end_token" if is_done else "max_new_tokens",
-        "answer": "(750,250)", "predicted": "(700,300)", "output": "".join(story.words),
-    }  # fmt: skip
+        "answer": "(750,250)",
+        "predicted": "(700,300)",
+        "output": "".join(story.words),
+    }
     if story.keep_pictures:
         values |= {f"image_{i}": picture_of(s, i) for i, s in enumerate(story.sides)}
     rng = np.random.default_rng(3)
@@ -172,7 +188,8 @@ def values_of(story: Story) -> dict[str, Any]:
             if getattr(story, kind) is not None:
                 values[f"{kind}_point"] = getattr(story, kind)
                 values[f"distance_{kind}"] = np.linspace(0.5, 0.1, n_steps) * np.ones(
-                    kept) + rng.normal(0, 0.02, kept)  # fmt: skip
+                    kept
+                ) + rng.normal(0, 0.02, kept)
     return values
 
 
@@ -192,8 +209,7 @@ def aggregates_of(stories: Sequence[Story], layers: int = N_LAYERS) -> list[tupl
         for one in having:
             total[:, : one.shape[1]] += one
             number[: one.shape[1]] += 1
-        found.append((StepCurve(f"mean_{name}", f"mean {name}"),
-                      total / np.maximum(number, 1)))  # fmt: skip
+        found.append((StepCurve(f"mean_{name}", f"mean {name}"), total / np.maximum(number, 1)))
     return found
 
 
@@ -207,18 +223,59 @@ def written(
     writer.flush()
     found = aggregates_of(stories) if aggregates else []
     final = folder / "results.h5"
-    attributes = {"task_name": "trajectory", "model": "tiny_qwen_vl", "dataset": "paths",
-                  "notes": json.dumps(list(notes))}  # fmt: skip
+    attributes = {
+        "task_name": "trajectory",
+        "model": "tiny_qwen_vl",
+        "dataset": "paths",
+        "notes": json.dumps(list(notes)),
+    }
     ids = [story.name for story in stories]
     merge(list_parts(folder / "parts"), ids, final, attributes, lambda results: found)
     return open_results(final)
 
 
-WORDS = ("<think>", " The", " path", " goes", " right", ",", " right", ",", " up", " and", " up",
-         ".", "\n", " 다음", " 점", "は", "右上", " 😀", "</think>", "\n", "<answer>",
-         "<|object_ref_start|>", "the", " 13", "th", " point", "<|object_ref_end|>",
-         "<|box_start|>", "(", "700", ",", "300", "),(", "701", ",", "301", ")", "<|box_end|>",
-         "</answer>", "<|im_end|>")  # fmt: skip
+WORDS = (
+    "<think>",
+    " The",
+    " path",
+    " goes",
+    " right",
+    ",",
+    " right",
+    ",",
+    " up",
+    " and",
+    " up",
+    ".",
+    "\n",
+    " 다음",
+    " 점",
+    "は",
+    "右上",
+    " 😀",
+    "</think>",
+    "\n",
+    "<answer>",
+    "<|object_ref_start|>",
+    "the",
+    " 13",
+    "th",
+    " point",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "(",
+    "700",
+    ",",
+    "300",
+    "),(",
+    "701",
+    ",",
+    "301",
+    ")",
+    "<|box_end|>",
+    "</answer>",
+    "<|im_end|>",
+)
 PATH = Story("answer_1.png", WORDS)
 
 

@@ -27,16 +27,29 @@ from interp_lab.store.results import Results, open_results
 from interp_lab.visualization.base import Style
 
 FIELDS: list[Field] = [
-    *(Category(name, name) for name in ("language", "word", "data_type", "dimension1",
-                                        "dimension2", "pair", "answer", "predicted")),
+    *(
+        Category(name, name)
+        for name in (
+            "language",
+            "word",
+            "data_type",
+            "dimension1",
+            "dimension2",
+            "pair",
+            "answer",
+            "predicted",
+        )
+    ),
     *(Scalar(name, name) for name in ("correct", "flipped")),
     Pattern("attention_matrix", "attention", definition="semdim.attention_matrix/1"),
     Pattern("flow_matrix", "attention to the answer", definition="semdim.flow/1"),
-    *(UnitScores(f"fraction_{n}", "share", definition=f"semdim.fraction/1 ({n})")
-      for n in ("sum", "mean")),
+    *(
+        UnitScores(f"fraction_{n}", "share", definition=f"semdim.fraction/1 ({n})")
+        for n in ("sum", "mean")
+    ),
     *(Document(name, name) for name in ("matrix_tokens", "flow_tokens", "units")),
     Spectrogram("spectrogram", "sound"),
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True)
@@ -55,8 +68,13 @@ APPLE = Word("apple", "en", "original", ("app", "le"))
 BUTTERFLY = Word("나비", "ko", "original", ("나", "비"))
 CHO = Word("チョウ", "ja", "original", ("チ", "ョ", "ウ"))
 CAFE = Word("été", "fr", "original", ("é", "té"))
-CHURCH = Word("church", "en", "ipa", ("t͡ʃ", "ɯː", "ɹ", "ŋ", "æ̃", "t͡ʃ"),
-              phones=("t͡ʃ", "ɯː", "ɹ", "ŋ", "æ̃", "t͡ʃ"))  # fmt: skip
+CHURCH = Word(
+    "church",
+    "en",
+    "ipa",
+    ("t͡ʃ", "ɯː", "ɹ", "ŋ", "æ̃", "t͡ʃ"),
+    phones=("t͡ʃ", "ɯː", "ɹ", "ŋ", "æ̃", "t͡ʃ"),
+)
 NABI = Word("나비", "ko", "audio", n_audio=20, phones=("n", "a", "b", "i"))
 
 
@@ -73,14 +91,21 @@ def word_tokens(word: Word, group: str = "word") -> list[dict[str, Any]]:
 def units_of(word: Word) -> list[dict[str, Any]]:
     """Phones: two silent audio tokens at either end, the rest in equal stretches; or tokens."""
     if not word.n_audio:
-        return [{"label": t, "keys": [i], "start": i, "end": i + 1, "unit": "token"}
-                for i, t in enumerate(word.tokens)]  # fmt: skip
+        return [
+            {"label": t, "keys": [i], "start": i, "end": i + 1, "unit": "token"}
+            for i, t in enumerate(word.tokens)
+        ]
     parts = np.array_split(np.arange(2, word.n_audio - 2), len(word.phones))
     return [
-        {"label": phone, "keys": part.tolist(), "start": 0.04 * part[0],
-         "end": 0.04 * part[-1] + 0.04, "unit": "second"}
+        {
+            "label": phone,
+            "keys": part.tolist(),
+            "start": 0.04 * part[0],
+            "end": 0.04 * part[-1] + 0.04,
+            "unit": "second",
+        }
         for phone, part in zip(word.phones, parts, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def causal(rng: np.random.Generator, layers: int, heads: int, n: int, peak: int) -> np.ndarray:
@@ -107,10 +132,17 @@ def sample_values(
     rng = np.random.default_rng(zlib.crc32(f"{word.word}{pair}{flipped}".encode()))
     first, second = pair[::-1] if flipped else pair
     values: dict[str, Any] = {
-        "language": word.language, "word": word.word, "data_type": word.data_type,
-        "dimension1": first, "dimension2": second, "pair": "-".join(pair),
-        "answer": str(1 + flipped), "predicted": "1", "correct": not flipped, "flipped": flipped,
-    }  # fmt: skip
+        "language": word.language,
+        "word": word.word,
+        "data_type": word.data_type,
+        "dimension1": first,
+        "dimension2": second,
+        "pair": "-".join(pair),
+        "answer": str(1 + flipped),
+        "predicted": "1",
+        "correct": not flipped,
+        "flipped": flipped,
+    }
     matrix = word_tokens(word) + pieces("dim1", first, 6) + pieces("dim2", second, 6)
     flow = word_tokens(word) + pieces("option1", first, 4) + pieces("option2", second, 4)
     flow += [{"text": "\n", "group": "answer", "seconds": None}]
@@ -187,8 +219,10 @@ def phone_aggregates(
     spread = np.linspace(0.03, 0.05, layers)
     about = "share toward the first side"
     found: list[tuple[Field, Any]] = [
-        (PhoneMap("phone_dimension", about, definition="semdim.fraction/1 (sum)"),
-         np.where(counts > 0, shares, 0)),
+        (
+            PhoneMap("phone_dimension", about, definition="semdim.fraction/1 (sum)"),
+            np.where(counts > 0, shares, 0),
+        ),
         (PhoneMap("phone_dimension_count", "words", dtype="int64"), counts),
         (Document("phones", "phones"), json.dumps(list(phones))),
         (Document("dimensions", "dimensions"), json.dumps(list(dimensions))),
@@ -196,7 +230,7 @@ def phone_aggregates(
         (PhoneMap("phone_permutation_high", about), np.full_like(shares, 0.6)),
         (DimensionCurve("permutation_low", about), np.full_like(curves, 0.47)),
         (DimensionCurve("permutation_high", about), np.full_like(curves, 0.53)),
-    ]  # fmt: skip
+    ]
     for end, shift in (("", 0.0), ("_low", -1.0), ("_high", 1.0)):
         found.append((DimensionCurve(f"dimension_curve{end}", about), curves + shift * spread))
     return found
@@ -205,8 +239,13 @@ def phone_aggregates(
 def knockout_aggregates() -> list[tuple[Field, Any]]:
     """What blocking the word changes, by band; the baseline's answer cannot change."""
     found: list[tuple[Field, Any]] = []
-    numbers = {"baseline": (0.9, None), "all": (0.52, 0.45), "early": (0.6, 0.38),
-               "middle": (0.8, 0.15), "late": (0.88, 0.02)}  # fmt: skip
+    numbers = {
+        "baseline": (0.9, None),
+        "all": (0.52, 0.45),
+        "early": (0.6, 0.38),
+        "middle": (0.8, 0.15),
+        "late": (0.88, 0.02),
+    }
     for band, (accuracy, change) in numbers.items():
         for measure, value in (("accuracy", accuracy), ("answer_change", change)):
             if value is None:

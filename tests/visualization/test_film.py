@@ -299,9 +299,15 @@ def test_a_marker_stays_on_its_picture(point: tuple[float, float]) -> None:
 
 @pytest.mark.parametrize(
     "sides",
-    [[(1, 1)], [(50, 10_000)], [(10_000, 50)], [(300, 500), (400, 260)], [(224, 224)] * 5,
-     [(6, 1280), (300, 300), (64, 64)]],
-)  # fmt: skip
+    [
+        [(1, 1)],
+        [(50, 10_000)],
+        [(10_000, 50)],
+        [(300, 500), (400, 260)],
+        [(224, 224)] * 5,
+        [(6, 1280), (300, 300), (64, 64)],
+    ],
+)
 def test_pictures_lie_apart_inside_the_panel(sides: list[tuple[int, int]]) -> None:
     room = (494, 561)
     slots = arranged(sides, room, 12)

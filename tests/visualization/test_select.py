@@ -72,8 +72,11 @@ def test_samples_are_chosen_by_their_fields(
 @pytest.mark.parametrize(
     ("select", "line"),
     [
-        ({"word": "appel"}, r"select.word='appel': no sample has it. Did you mean 'apple'\? "
-                            "There are: apple, été, 나비"),
+        (
+            {"word": "appel"},
+            r"select.word='appel': no sample has it. Did you mean 'apple'\? "
+            "There are: apple, été, 나비",
+        ),
         ({"language": "ja"}, "There are: en, fr, ko"),
         ({"word": "apple", "data_type": "audio"}, "no sample with word=apple has it.*: original"),
         ({"dimensions": ["big", "smal"]}, "Did you mean 'small'"),
@@ -81,7 +84,7 @@ def test_samples_are_chosen_by_their_fields(
         ({"dimensions": ["a", "b", "c"]}, "give one dimension or the two of a pair"),
         ({"words": "apple"}, "select.words: no such key. Did you mean 'word'"),
     ],
-)  # fmt: skip
+)
 def test_what_matches_nothing_is_an_error(
     results: Results, select: dict[str, Any], line: str
 ) -> None:
@@ -118,8 +121,9 @@ def test_groups_are_whole_also_beyond_the_limit(results: Results) -> None:
 
 
 def test_files_are_named_by_their_fields(results: Results, tmp_path: Path) -> None:
-    paths = draw_all(results.path, {"h": HEAT, "m": MEAN}, Style(dpi=10, workers=0),
-                     tmp_path, {"word": "나비"})  # fmt: skip
+    paths = draw_all(
+        results.path, {"h": HEAT, "m": MEAN}, Style(dpi=10, workers=0), tmp_path, {"word": "나비"}
+    )
     names = [str(path.relative_to(tmp_path)) for path in paths]
     assert names[:4] == [
         "ko/heat_나비_big_small.png",

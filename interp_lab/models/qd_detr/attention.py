@@ -13,8 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "prelu": nn.PReLU, "relu": nn.ReLU, "gelu": nn.GELU, "selu": nn.SELU,
-}  # fmt: skip
+    "prelu": nn.PReLU,
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "selu": nn.SELU,
+}
 
 
 class Projection(nn.Module):

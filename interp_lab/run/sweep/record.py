@@ -220,8 +220,10 @@ def limit_processes(hydra: Any) -> None:
     with read_write(hydra):
         hydra.launcher.n_jobs = count
     if 1 < count < len(swept.jobs) and at_once(SweptJobs(swept.keys, swept.jobs[:count])) < count:
-        log.warning("device is not the last key of this sweep: its jobs wait for one device while "
-                    "the others idle; give device=... after the other keys")  # fmt: skip
+        log.warning(
+            "device is not the last key of this sweep: its jobs wait for one device while "
+            "the others idle; give device=... after the other keys"
+        )
 
 
 def started(forget: bool = False) -> Path | None:

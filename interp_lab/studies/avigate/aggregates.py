@@ -57,10 +57,12 @@ def gate_blocks(results: Results, kind: str) -> Iterator[np.ndarray]:
 def column(results: Results, name: str) -> np.ndarray:
     """Return a number of every sample, NaN where a sample has none: (n,)."""
     held = [results.holds(name, sample) for sample in results.sample_ids]
-    return np.array([
-        float(results.read(name, sample)) if there else np.nan
-        for sample, there in zip(results.sample_ids, held, strict=True)
-    ])  # fmt: skip
+    return np.array(
+        [
+            float(results.read(name, sample)) if there else np.nan
+            for sample, there in zip(results.sample_ids, held, strict=True)
+        ]
+    )
 
 
 def stacked(results: Results, name: str) -> np.ndarray:
@@ -84,9 +86,11 @@ def _statistics(results: Results, kind: str, near_zero: float) -> list[Named]:
     counts = _histograms(results, kind, low, high)
     for layer, row in enumerate(counts):
         field = Histogram(
-            f"histogram_{kind}_layer{layer}", f"{kind} gate, layer {layer}",
-            lowest=low, highest=high,
-        )  # fmt: skip
+            f"histogram_{kind}_layer{layer}",
+            f"{kind} gate, layer {layer}",
+            lowest=low,
+            highest=high,
+        )
         found.append((field, row))
     return found
 
@@ -169,8 +173,9 @@ def _measures(results: Results, options: Mapping[str, int]) -> list[Named]:
             both = known & np.isfinite(values[PLAIN])
             if condition != PLAIN and both.any():
                 paired = paired_difference(numbers[both], values[PLAIN][both], **options)
-                found += _scalars(f"{condition}_less_plain_{measure}_{group}",
-                                  f"{words}, less plain", paired)  # fmt: skip
+                found += _scalars(
+                    f"{condition}_less_plain_{measure}_{group}", f"{words}, less plain", paired
+                )
     return found
 
 

@@ -14,9 +14,16 @@ from interp_lab.studies.avigate.report import report
 
 SHORT = {"attention": "att"}
 PER_SAMPLE = (
-    "audio_kind", "query", "clip_seconds", "windows", "saliency", "predicted_windows",
-    "predicted_scores", "predicted_saliency", "loss_difference",
-)  # fmt: skip
+    "audio_kind",
+    "query",
+    "clip_seconds",
+    "windows",
+    "saliency",
+    "predicted_windows",
+    "predicted_scores",
+    "predicted_saliency",
+    "loss_difference",
+)
 
 
 def export(results: Results, folder: Path, *, save_raw: bool, figures: str = "../figures") -> None:

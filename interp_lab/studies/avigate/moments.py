@@ -42,16 +42,24 @@ def moment_fields(variants: Sequence[str]) -> list[Field]:
         Windows("windows", "relevant windows"),
         Windows("predicted_windows", "predicted windows, the surest first"),
         WindowScores("predicted_scores", "scores of the predicted windows"),
-        Scalar("loss_difference", "loss without audio minus loss with it", ragged=True,
-               definition="avigate.loss_difference/1"),
-    ]  # fmt: skip
+        Scalar(
+            "loss_difference",
+            "loss without audio minus loss with it",
+            ragged=True,
+            definition="avigate.loss_difference/1",
+        ),
+    ]
     for condition in (PLAIN, *variants):
         for measure, about in MEASURES.items():
             definition = "" if measure == "loss" else METRICS
             fields.append(
-                Scalar(field_name(condition, measure), _named(about, condition), ragged=True,
-                       definition=definition)
-            )  # fmt: skip
+                Scalar(
+                    field_name(condition, measure),
+                    _named(about, condition),
+                    ragged=True,
+                    definition=definition,
+                )
+            )
     return fields
 
 

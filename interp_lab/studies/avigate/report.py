@@ -26,15 +26,28 @@ output changes sign together with its gate gives the same network. How much of t
 through is therefore stated as |g|, and a difference in |g| is no proof that the audio is used. What
 shows use is what happens to the loss and to the moments found when the gates are changed."""
 MEASURE_WORDS = {
-    "r1_0_5": "R1@0.5", "r1_0_7": "R1@0.7", "average_precision": "mAP", "loss": "loss",
-}  # fmt: skip
+    "r1_0_5": "R1@0.5",
+    "r1_0_7": "R1@0.7",
+    "average_precision": "mAP",
+    "loss": "loss",
+}
 # Measures whose changes the summary states.
 SUMMARISED = ("r1_0_5", "average_precision")
 COLUMNS = {
-    "mean": "mean", "std": "std", "min": "min", "p5": "5 %", "p25": "25 %", "median": "median",
-    "p75": "75 %", "p95": "95 %", "max": "max", "magnitude": "|g|",
-    "share_positive": "positive", "share_negative": "negative", "share_near_zero": "near zero",
-}  # fmt: skip
+    "mean": "mean",
+    "std": "std",
+    "min": "min",
+    "p5": "5 %",
+    "p25": "25 %",
+    "median": "median",
+    "p75": "75 %",
+    "p95": "95 %",
+    "max": "max",
+    "magnitude": "|g|",
+    "share_positive": "positive",
+    "share_negative": "negative",
+    "share_near_zero": "near zero",
+}
 PICTURES = (
     ("overall_statistics", "All gates"),
     ("layer_distributions", "Distribution of each layer"),
@@ -54,13 +67,16 @@ def report(results: Results, figures: str) -> str:
     lines = [
         "# Gates of audio-visual fusion",
         "",
-        *_table(("", ""), [
-            ("model", attributes.get("model", "")),
-            ("data set", attributes.get("dataset", "")),
-            ("samples", f"{len(results)} measured{failed}"),
-            ("gates", _shapes(results)),
-            ("near zero", f"abs(g) up to {float(results.aggregate('near_zero')):g}"),
-        ]),
+        *_table(
+            ("", ""),
+            [
+                ("model", attributes.get("model", "")),
+                ("data set", attributes.get("dataset", "")),
+                ("samples", f"{len(results)} measured{failed}"),
+                ("gates", _shapes(results)),
+                ("near zero", f"abs(g) up to {float(results.aggregate('near_zero')):g}"),
+            ],
+        ),
         "",
         *(f"> {note}\n" for note in results.notes),
         *_summary(results),
@@ -68,7 +84,7 @@ def report(results: Results, figures: str) -> str:
         "",
         READING,
         "",
-    ]  # fmt: skip
+    ]
     lines += _statistics(results)
     lines += _associations(results)
     lines += _measures(results)
@@ -96,8 +112,10 @@ def _summary(results: Results) -> list[str]:
     lines = ["## What was found", "", "In brackets: 95 % bootstrap intervals over samples.", ""]
     for kind in gate_kinds(results):
         size = [float(v) for v in results.aggregate(f"{kind}_magnitude")]
-        signs = [float(results.aggregate(f"{kind}_share_{s}_overall"))
-                 for s in ("positive", "negative", "near_zero")]  # fmt: skip
+        signs = [
+            float(results.aggregate(f"{kind}_share_{s}_overall"))
+            for s in ("positive", "negative", "near_zero")
+        ]
         lines.append(
             f"- The **{kind}** gates are at mean |g| "
             f"{_number(kind, 'magnitude_overall', results)}, from {min(size):.3f} (layer "
@@ -141,12 +159,15 @@ def _statistics(results: Results) -> list[str]:
         n_layers = len(results.aggregate(f"{kind}_mean"))
         for row in range(n_layers + 1):
             numbers = [
-                results.aggregate(f"{kind}_{name}")[row] if row < n_layers
+                results.aggregate(f"{kind}_{name}")[row]
+                if row < n_layers
                 else results.aggregate(f"{kind}_{name}_overall")
                 for name in COLUMNS
-            ]  # fmt: skip
-            cells = [f"{float(v):.0%}" if name.startswith("share") else f"{float(v):.3f}"
-                     for name, v in zip(COLUMNS, numbers, strict=True)]  # fmt: skip
+            ]
+            cells = [
+                f"{float(v):.0%}" if name.startswith("share") else f"{float(v):.3f}"
+                for name, v in zip(COLUMNS, numbers, strict=True)
+            ]
             rows.append((str(row) if row < n_layers else "all", *cells))
         header = ("layer", *(word.replace("|", "\\|") for word in COLUMNS.values()))
         lines += [f"### {kind} gates", "", *_table(header, rows), ""]

@@ -165,8 +165,9 @@ class GateTracker:
         chosen = self._known(list(self.gate_history) if sample_id is None else [sample_id])
         found: dict[str, Any] = {"n_samples": len(chosen), "gates": {}}
         for kind in self.paths:
-            blocks = [self._stacked(name, kind).reshape(len(self.paths[kind]), -1)
-                      for name in chosen]  # fmt: skip
+            blocks = [
+                self._stacked(name, kind).reshape(len(self.paths[kind]), -1) for name in chosen
+            ]
             numbers = describe(lambda held=blocks: iter(held), self.near_zero)
             found["gates"][kind] = {
                 "overall": {name: float(values[-1]) for name, values in numbers.items()},

@@ -70,9 +70,14 @@ class Knockout:
             chosen = [(int(layer), int(winners[layer])) for layer in layers]
         rng = np.random.default_rng([self.seed, zlib.crc32(sample_id.encode())])
         control = _others(chosen, n_heads, rng)
-        return {"random": control} if self.choice == "random" else {
-            "winners": chosen, "random": control,
-        }  # fmt: skip
+        return (
+            {"random": control}
+            if self.choice == "random"
+            else {
+                "winners": chosen,
+                "random": control,
+            }
+        )
 
     def values(
         self,

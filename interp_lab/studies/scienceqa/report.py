@@ -26,8 +26,10 @@ def report(results: Results, top_k: int) -> str:
     ]
     lines.append(f"definition  {results.fields['scores'].definition}")
     lines += [f"note        {note}" for note in results.notes]
-    lines.append(f"samples     {len(results)} measured, {len(results.failures)} failed, "
-                 f"{results.aggregate('n_with_image')} with an image")  # fmt: skip
+    lines.append(
+        f"samples     {len(results)} measured, {len(results.failures)} failed, "
+        f"{results.aggregate('n_with_image')} with an image"
+    )
     lines.append(f"accuracy    {_interval(results, 'accuracy')}")
     lines += ["", CAUTION, ""]
     lines += _knockout(results)
@@ -40,10 +42,16 @@ def _layers(results: Results, top_k: int) -> list[str]:
     counts: np.ndarray = results.aggregate("layer_head_counts")
     curves = {
         name: results.aggregate(name)
-        for name in ("distinct_heads", "entropy_bits", "near_tie_share", "top_head_share_low",
-                     "top_head_share_high", "split_half_agreement")
+        for name in (
+            "distinct_heads",
+            "entropy_bits",
+            "near_tie_share",
+            "top_head_share_low",
+            "top_head_share_high",
+            "split_half_agreement",
+        )
         if name in results.aggregates
-    }  # fmt: skip
+    }
     lines = ["layer  distinct  entropy/bit  near-ties  halves agree  heads (share of samples)"]
     for layer, row in enumerate(counts):
         order = np.argsort(-row, kind="stable")[:top_k]

@@ -120,10 +120,16 @@ def word_spans(tokens: TokenMap, dimension_role: str) -> WordSpans:
     word = tokens.where(role="word") or tokens.where(modality="audio")
     dims = [tokens.where(role=dimension_role, label=label) for label in ("dim1", "dim2")]
     options = [
-        tuple(sorted((*tokens.where(role="option", label=f"number{n}"),
-                      *tokens.where(role="option", label=f"dim{n}"))))
+        tuple(
+            sorted(
+                (
+                    *tokens.where(role="option", label=f"number{n}"),
+                    *tokens.where(role="option", label=f"dim{n}"),
+                )
+            )
+        )
         for n in (1, 2)
-    ]  # fmt: skip
+    ]
     for name, found in (
         ("the word", word),
         ("the first dimension", dims[0]),

@@ -53,10 +53,15 @@ class AttentionVisualizer:
         self.max_image_num = max_image_num
         self._output = Path(output_dir).absolute()
         known = (conf_dir() / "model" / f"{model_name_or_path}.yaml").is_file()
-        chosen = [f"model={model_name_or_path}"] if known else [
-            "model=qwen2_vl_2b", f"model.checkpoint='{model_name_or_path}'",
-            f"model.name='{safe_name(Path(model_name_or_path).name)}'",
-        ]  # fmt: skip
+        chosen = (
+            [f"model={model_name_or_path}"]
+            if known
+            else [
+                "model=qwen2_vl_2b",
+                f"model.checkpoint='{model_name_or_path}'",
+                f"model.name='{safe_name(Path(model_name_or_path).name)}'",
+            ]
+        )
         where = [] if device is None else [f"device={device}"]
         self._overrides = [*chosen, *where, *(quoted(override) for override in overrides)]
 

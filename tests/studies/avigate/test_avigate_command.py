@@ -50,9 +50,14 @@ def own(tmp_path: Path):
 
 def test_the_shipped_network_gives_every_file(command) -> None:
     path = result_path(
-        command(*SMALL, "dataset.max_samples=5", "numbers.save_raw=true",
-                "visualization.max_samples=1", "visualization.dpi=60")
-    )  # fmt: skip
+        command(
+            *SMALL,
+            "dataset.max_samples=5",
+            "numbers.save_raw=true",
+            "visualization.max_samples=1",
+            "visualization.dpi=60",
+        )
+    )
     exports, figures = path.parent / "exports", path.parent / "figures"
     with open_results(path) as results:
         first = results.sample_ids[0]
@@ -63,10 +68,15 @@ def test_the_shipped_network_gives_every_file(command) -> None:
         assert np.array_equal(raw, results.read("gate_attention", first)[1])
     assert shape[1:] == (1, 1)
     for name in (
-        "overall_statistics", "layer_distributions", "activation_patterns", "gate_clustering",
-        "comparisons/gate_comparison", f"individual_samples/gate_analysis_{first}",
-        "gate_benefit", "moments_under_gates",
-    ):  # fmt: skip
+        "overall_statistics",
+        "layer_distributions",
+        "activation_patterns",
+        "gate_clustering",
+        "comparisons/gate_comparison",
+        f"individual_samples/gate_analysis_{first}",
+        "gate_benefit",
+        "moments_under_gates",
+    ):
         assert (figures / f"{name}.png").is_file(), name
     details = json.loads((exports / f"individual_samples/{first}_details.json").read_text())
     assert details["windows"] and details["gates"]["ffn"][0]["clips"] == 1
@@ -176,8 +186,12 @@ def test_padding_is_cut_and_a_batch_needs_a_word(command, own) -> None:
 
 
 def test_a_sample_with_nan_fails_alone(command, own, tmp_path: Path) -> None:
-    said = command(*own("{_target_: gated_toy.Clips, name: clips, broken: 2}"), *QUIET,
-                   "batch_size=1", "max_failed_share=0.5")  # fmt: skip
+    said = command(
+        *own("{_target_: gated_toy.Clips, name: clips, broken: 2}"),
+        *QUIET,
+        "batch_size=1",
+        "max_failed_share=0.5",
+    )
     assert said.code != 0 and "5 samples measured, 1 failed" in said.err
     found = list(tmp_path.rglob("results.h5"))
     with open_results(found[0]) as results:

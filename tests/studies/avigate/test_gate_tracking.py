@@ -66,8 +66,9 @@ def test_the_rows_of_a_batch_are_samples(network: Fusion, tracked: GateTracker) 
         network(torch.cat([v0, v1]), torch.cat([a0, a1]))
     for new, old in (("x", "s0"), ("y", "s1")):
         for kind in ("attention_gates", "ffn_gates"):
-            pairs = zip(tracked.gate_history[new][kind], tracked.gate_history[old][kind],
-                        strict=True)  # fmt: skip
+            pairs = zip(
+                tracked.gate_history[new][kind], tracked.gate_history[old][kind], strict=True
+            )
             assert all(np.abs(one - other).max() < 1e-6 for one, other in pairs)
 
 
@@ -141,12 +142,19 @@ def test_the_summary_is_printed(tracked: GateTracker, capsys: pytest.CaptureFixt
 def test_all_files_of_the_study_are_written(tracked: GateTracker, tmp_path: Path) -> None:
     report = GateAnalyzer(tracked).analyze_all_samples(tmp_path, save_raw=True, max_samples=1)
     names = {
-        "ANALYSIS_REPORT.md", "overall_statistics.json", "overall_statistics.png",
-        "layer_distributions.png", "activation_patterns.png", "gate_clustering.png",
-        "individual_samples/s3_details.json", "individual_samples/gate_analysis_s0.png",
-        "comparisons/gate_comparison.png", "raw_data/s0_layer0_att.npy",
-        "raw_data/s3_layer1_ffn.npy", "results.h5",
-    }  # fmt: skip
+        "ANALYSIS_REPORT.md",
+        "overall_statistics.json",
+        "overall_statistics.png",
+        "layer_distributions.png",
+        "activation_patterns.png",
+        "gate_clustering.png",
+        "individual_samples/s3_details.json",
+        "individual_samples/gate_analysis_s0.png",
+        "comparisons/gate_comparison.png",
+        "raw_data/s0_layer0_att.npy",
+        "raw_data/s3_layer1_ffn.npy",
+        "results.h5",
+    }
     written = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     assert names <= written
     raw = np.load(tmp_path / "raw_data/s3_layer1_ffn.npy")
@@ -163,8 +171,9 @@ def test_all_files_of_the_study_are_written(tracked: GateTracker, tmp_path: Path
 
 def test_a_tracked_result_is_drawn_again(command, tracked: GateTracker, tmp_path: Path) -> None:
     path = tracked.write_results(tmp_path / "kept" / "results.h5")
-    said = command("mode=render", f"results={path}", "visualization.format=svg",
-                   "visualization.workers=0")  # fmt: skip
+    said = command(
+        "mode=render", f"results={path}", "visualization.format=svg", "visualization.workers=0"
+    )
     assert said.code == 0, said.err
     assert (path.parent / "figures" / "overall_statistics.svg").is_file()
 
@@ -172,8 +181,9 @@ def test_a_tracked_result_is_drawn_again(command, tracked: GateTracker, tmp_path
 def test_single_samples_and_comparisons_are_saved(tracked: GateTracker, tmp_path: Path) -> None:
     tracked.save_gate_analysis(tmp_path / "one", "s1")
     assert {p.name for p in (tmp_path / "one").iterdir()} == {
-        "s1_details.json", "gate_analysis_s1.png",
-    }  # fmt: skip
+        "s1_details.json",
+        "gate_analysis_s1.png",
+    }
     details = json.loads((tmp_path / "one/s1_details.json").read_text())
     kept = tracked.gate_history["s1"]["attention_gates"][0]
     assert details["gates"]["attention"][0]["by_clip"] == pytest.approx(kept[:, 0].tolist())

@@ -76,8 +76,9 @@ def test_statistics_by_hand() -> None:
     assert found["share_negative"] == pytest.approx([0.25, 0.0, 0.125])
     assert found["share_near_zero"] == pytest.approx([0.5, 0.0, 0.25])
     assert found["std"] == pytest.approx([*BY_HAND.std(axis=1), BY_HAND.std()])
-    assert found["p5"] == pytest.approx([*np.percentile(BY_HAND, 5, axis=1),
-                                         np.percentile(BY_HAND, 5)])  # fmt: skip
+    assert found["p5"] == pytest.approx(
+        [*np.percentile(BY_HAND, 5, axis=1), np.percentile(BY_HAND, 5)]
+    )
 
 
 def test_many_values_give_the_same_statistics_without_holding_them() -> None:

@@ -113,8 +113,10 @@ def knockouts() -> list[tuple[Field, object]]:
     """Numbers of three conditions; the random heads' logit difference is below zero."""
     found: list[tuple[Field, object]] = []
     for condition, accuracy, logit in (
-        ("winners", 0.4, 0.3), ("baseline", 0.9, 2.5), ("random", 0.85, -0.4)
-    ):  # fmt: skip
+        ("winners", 0.4, 0.3),
+        ("baseline", 0.9, 2.5),
+        ("random", 0.85, -0.4),
+    ):
         for measure, value in (("accuracy", accuracy), ("logit_difference", logit)):
             spread = heads.Estimate(*(np.array(value + d) for d in (0, -0.08, 0.08)))
             found += estimates(f"knockout_{condition}_{measure}", measure, Scalar, spread)
@@ -151,8 +153,13 @@ def written(
     kept = [(f, v) for f, v in aggregates if f.name not in without]
     attributes = {"task_name": "scienceqa", "model": "llava_1_5_7b", "dataset": "scienceqa"}
     final = folder / "results.h5"
-    merge(list_parts(folder / "parts"), [str(i) for i in range(n)], final, attributes,
-          lambda results: kept)  # fmt: skip
+    merge(
+        list_parts(folder / "parts"),
+        [str(i) for i in range(n)],
+        final,
+        attributes,
+        lambda results: kept,
+    )
     return open_results(final)
 
 

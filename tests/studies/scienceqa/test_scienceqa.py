@@ -163,16 +163,26 @@ def test_exports_keep_the_formats_that_scripts_read(tmp_path: Path) -> None:
         scores = np.full((2, 12), 0.1)
         scores[[0, 1], winning] = 0.5
         values: dict[str, Any] = {
-            "scores": scores, "max_head_per_layer": winning, "margin": [0.4, 0.4],
-            "image_token_start": 1, "image_token_end": 17, "image_file": f"{i}/image.png",
-            "answer": "A", "predicted": "A", "output": "A", "correct": int(i != 2),
-        }  # fmt: skip
+            "scores": scores,
+            "max_head_per_layer": winning,
+            "margin": [0.4, 0.4],
+            "image_token_start": 1,
+            "image_token_end": 17,
+            "image_file": f"{i}/image.png",
+            "answer": "A",
+            "predicted": "A",
+            "output": "A",
+            "correct": int(i != 2),
+        }
         writer.add(i, str(i), values)
     writer.flush()
     attributes = {
-        "task_name": "scienceqa", "model": "m", "dataset": "d", "notes": "[]",
+        "task_name": "scienceqa",
+        "model": "m",
+        "dataset": "d",
+        "notes": "[]",
         "definitions": json.dumps(analysis.definitions),
-    }  # fmt: skip
+    }
     path = tmp_path / "results.h5"
     merge(list_parts(tmp_path / "parts"), ["0", "1", "2"], path, attributes, numbers.compute)
     with open_results(path) as results:
@@ -188,8 +198,11 @@ def test_exports_keep_the_formats_that_scripts_read(tmp_path: Path) -> None:
     }
     records = torch.load(tmp_path / "exports" / "attention_head_records.pt", weights_only=True)
     assert records[1] == {
-        "sample_id": "1", "image_file": "1/image.png", "max_head_per_layer": [1, 11],
-        "image_token_start": 1, "image_token_end": 17,
-    }  # fmt: skip
+        "sample_id": "1",
+        "image_file": "1/image.png",
+        "max_head_per_layer": [1, 11],
+        "image_token_start": 1,
+        "image_token_end": 17,
+    }
     report = (tmp_path / "exports" / "analysis_report.txt").read_text()
     assert "11: 2 (67%)" in report and "does not show use" in report

@@ -9,9 +9,12 @@ import torch
 from interp_lab.store.results import open_results
 
 FIGURES = {
-    "max_attention_head_distribution", "max_attention_head_heatmap", "top_k_heads_per_layer",
-    "head_frequency_total", "layer_diversity",
-}  # fmt: skip
+    "max_attention_head_distribution",
+    "max_attention_head_heatmap",
+    "top_k_heads_per_layer",
+    "head_frequency_total",
+    "layer_diversity",
+}
 
 
 def result_path(said) -> Path:

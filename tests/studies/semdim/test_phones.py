@@ -52,8 +52,10 @@ def test_a_panel_a_band_with_0_5_in_the_middle_of_the_colours(results: Results) 
     figure = phone_dimension_heatmap(results, STYLE)
     drawn = panels(figure)
     assert [axes.get_title(loc="left") for axes in drawn] == [
-        "early layers 0–1", "middle layers 2–4", "late layers 5–6",
-    ]  # fmt: skip
+        "early layers 0–1",
+        "middle layers 2–4",
+        "late layers 5–6",
+    ]
     for axes, rows in zip(drawn, (slice(0, 2), slice(2, 5), slice(5, 7)), strict=True):
         (image,) = axes.get_images()
         values = image.get_array()
@@ -99,8 +101,9 @@ def test_cells_beyond_the_shuffles_have_a_dot(results: Results) -> None:
         rows, columns = np.nonzero((values < 0.4) | (values > 0.6))
         (dots,) = axes.get_lines()
         assert (dots.get_ydata().tolist(), dots.get_xdata().tolist()) == (
-            rows.tolist(), columns.tolist(),
-        )  # fmt: skip
+            rows.tolist(),
+            columns.tolist(),
+        )
     assert len(rows)  # the late layers have some
     assert "Dots: beyond 95 % of shuffles" in said(figure)
 

@@ -102,11 +102,15 @@ def stored(folder: Path, rows: list[dict[str, Any]], **options: Any) -> dict[str
             number,
             ids[-1],
             {
-                "fraction_sum": share, "fraction_mean": share, "mass": np.ones_like(share),
-                "units": json.dumps(units), "pair": "big-small", "flipped": int(row["flipped"]),
+                "fraction_sum": share,
+                "fraction_mean": share,
+                "mass": np.ones_like(share),
+                "units": json.dumps(units),
+                "pair": "big-small",
+                "flipped": int(row["flipped"]),
                 "correct": int(row.get("correct", 1)),
             },
-        )  # fmt: skip
+        )
     writer.flush()
     about = {"definitions": json.dumps(analysis.definitions)}
     merge(list_parts(folder / "parts"), ids, folder / "r.h5", about, lambda _: [])

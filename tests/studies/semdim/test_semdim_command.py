@@ -68,9 +68,12 @@ def test_only_what_is_selected_is_drawn_again(command) -> None:
     with open_results(path) as results:
         word = results.read("word", results.sample_ids[-1])
     said = command(
-        "mode=render", f"results={path}", f"select.word={word}", "select.dimensions=[big,small]",
+        "mode=render",
+        f"results={path}",
+        f"select.word={word}",
+        "select.dimensions=[big,small]",
         "visualization.max_samples=-1",
-    )  # fmt: skip
+    )
     assert said.code == 0, said.err
     names = [p.name for p in (path.parent / "figures").rglob("semdim_heatmap_*.png")]
     assert len(names) == 2 and all(f"_{word}_" in n and "big" in n for n in names)
@@ -95,9 +98,14 @@ def test_other_layer_types(command, layer_type: str, rows: int) -> None:
 
 def test_hiding_the_word_from_everything_makes_the_answer_a_guess(command) -> None:
     path = result_path(
-        command("task=semdim", "dataset.max_samples=6", "analysis.knockout=true",
-                "numbers.bootstrap=100", "visualization.max_samples=0")
-    )  # fmt: skip
+        command(
+            "task=semdim",
+            "dataset.max_samples=6",
+            "analysis.knockout=true",
+            "numbers.bootstrap=100",
+            "visualization.max_samples=0",
+        )
+    )
     with open_results(path) as results:
         assert results.aggregate("knockout_baseline_accuracy") >= 0.95
         assert results.aggregate("knockout_everywhere_accuracy") <= 0.75
@@ -112,10 +120,14 @@ def test_a_missing_wav_is_a_recorded_failure_and_never_a_text_prompt(command, tm
     gone = sorted((tmp_path / "data" / "audio" / "en").glob("*.wav"))[0]
     gone.unlink()
     said = command(
-        "task=semdim", "dataset.max_samples=20", f"dataset.data_file={tmp_path}/data/words.json",
-        f"dataset.audio_root={tmp_path}/data/audio", "visualization.max_samples=0",
-        f"dataset.alignment_dir={tmp_path}/data/alignment", "numbers.bootstrap=100",
-    )  # fmt: skip
+        "task=semdim",
+        "dataset.max_samples=20",
+        f"dataset.data_file={tmp_path}/data/words.json",
+        f"dataset.audio_root={tmp_path}/data/audio",
+        "visualization.max_samples=0",
+        f"dataset.alignment_dir={tmp_path}/data/alignment",
+        "numbers.bootstrap=100",
+    )
     assert said.code == 3, said.err
     path = Path(said.out.strip().splitlines()[-1].removeprefix("results: "))
     with open_results(path) as results:

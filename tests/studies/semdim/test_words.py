@@ -113,8 +113,10 @@ def test_one_layer_and_head_are_shown_alone(words: Results) -> None:
         values[np.tri(len(values), dtype=bool)]
     )
     assert "head 1" in said(figure)
-    for chosen, line in (({"layer": 4}, "select.layer=4: .* layers 0 to 3"),
-                         ({"head": 3}, "select.head=3: .* heads 0 to 2")):  # fmt: skip
+    for chosen, line in (
+        ({"layer": 4}, "select.layer=4: .* layers 0 to 3"),
+        ({"head": 3}, "select.head=3: .* heads 0 to 2"),
+    ):
         with pytest.raises(ConfigError, match=line):
             attention_heatmap(words, WordStyle(**chosen), WRITTEN)
 
@@ -136,9 +138,11 @@ def test_lines_part_word_and_dimensions_and_reach_across(words: Results) -> None
     segments = {tuple(map(tuple, line)) for line in separators[0].get_segments()}
     # app, le | big | small
     assert segments == {
-        ((1.5, -0.5), (1.5, 3.5)), ((2.5, -0.5), (2.5, 3.5)),
-        ((-0.5, 1.5), (3.5, 1.5)), ((-0.5, 2.5), (3.5, 2.5)),
-    }  # fmt: skip
+        ((1.5, -0.5), (1.5, 3.5)),
+        ((2.5, -0.5), (2.5, 3.5)),
+        ((-0.5, 1.5), (3.5, 1.5)),
+        ((-0.5, 2.5), (3.5, 2.5)),
+    }
     assert (axes.get_xlim(), axes.get_ylim()) == ((-0.5, 3.5), (3.5, -0.5))
     assert labels(axes) == ["app", "le", "big", "small"]
     colors = [label.get_color() for label in axes.get_xticklabels()]
@@ -243,8 +247,13 @@ def test_many_even_links_are_thin() -> None:
 
 
 def test_a_flow_goes_from_the_word_through_options_to_the_answer() -> None:
-    tokens = [Token("a", "word"), Token("b", "word"), Token("x", "option1"),
-              Token("y", "option2"), Token(":", "answer")]  # fmt: skip
+    tokens = [
+        Token("a", "word"),
+        Token("b", "word"),
+        Token("x", "option1"),
+        Token("y", "option2"),
+        Token(":", "answer"),
+    ]
     places = node_places(tokens)
     assert places[:, 0].tolist() == [0, 0, 1, 1, 1.75]
     assert places[2, 1] < 0.5 < places[3, 1]
@@ -278,9 +287,11 @@ def test_every_script_is_drawn(
         warnings.simplefilter("error")
         name = results.sample_ids[0]
         for figure in (
-            attention_heatmap(results, STYLE, name), average_heatmap(results, STYLE, [name]),
-            attention_flow(results, STYLE, name), fraction_by_unit(results, STYLE, name),
-        ):  # fmt: skip
+            attention_heatmap(results, STYLE, name),
+            average_heatmap(results, STYLE, [name]),
+            attention_flow(results, STYLE, name),
+            fraction_by_unit(results, STYLE, name),
+        ):
             save(figure, tmp_path / "x.png", STYLE)
     assert caplog.text == ""
 

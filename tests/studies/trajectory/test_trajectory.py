@@ -43,10 +43,16 @@ def eager_rows(made, one) -> np.ndarray:
     prepared = made.prepare([one])
     made.module.set_attn_implementation("eager")
     out = made.module.generate(
-        **prepared.inputs, max_new_tokens=made.max_new_tokens, do_sample=False, temperature=None,
-        top_p=None, top_k=None, output_attentions=True, return_dict_in_generate=True,
+        **prepared.inputs,
+        max_new_tokens=made.max_new_tokens,
+        do_sample=False,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        output_attentions=True,
+        return_dict_in_generate=True,
         pad_token_id=0,
-    )  # fmt: skip
+    )
     made.module.set_attn_implementation("sdpa")
     n_keys = out.sequences.shape[1]
     rows = np.zeros((made.n_layers, made.n_heads, len(out.attentions), n_keys))
@@ -65,8 +71,11 @@ def test_rows_equal_eager_at_every_step_alone_and_in_a_batch(tmp_path: Path, kin
     for batch in (two[:1], two[1:], two):
         values = measured(made, Trajectory(layers="all", heads="all"), batch)
         for value in values:
-            expected = truth[0] if len(value["layers"]) and value["n_prompt"] == _n(made, two[0]) \
-                else truth[1]  # fmt: skip
+            expected = (
+                truth[0]
+                if len(value["layers"]) and value["n_prompt"] == _n(made, two[0])
+                else truth[1]
+            )
             assert value["rows"].shape == expected.shape
             assert np.abs(value["rows"] - expected).max() < 1e-6
             assert value["rows"].max() > 0.2  # the pattern is not flat
@@ -157,12 +166,15 @@ def test_what_ended_an_answer_is_said(tmp_path: Path, caplog) -> None:
 def test_means_are_over_the_samples_that_have_come_so_far(tmp_path: Path) -> None:
     made = model(tmp_path, max_new_tokens=8)
     analysis = Trajectory(layers=[1])
-    samples = [sample("a", (16, 16)), replace(sample("b", (24, 16)), id="b", facts={
-        "reference_point": (0.1, 0.1)})]  # fmt: skip
+    samples = [
+        sample("a", (16, 16)),
+        replace(sample("b", (24, 16)), id="b", facts={"reference_point": (0.1, 0.1)}),
+    ]
     values = [measured(made, analysis, [one])[0] for one in samples]
     short = int(values[0]["n_generated"]) - 3
-    values[0] = {k: _cut(v, short) if k.startswith(("share", "centre")) else v
-                 for k, v in values[0].items()}  # fmt: skip
+    values[0] = {
+        k: _cut(v, short) if k.startswith(("share", "centre")) else v for k, v in values[0].items()
+    }
     writer = PartWriter(tmp_path / "parts", analysis.fields)
     for i, (one, value) in enumerate(zip(samples, values, strict=True)):
         writer.add(i, one.id, value)
@@ -182,8 +194,11 @@ def test_means_are_over_the_samples_that_have_come_so_far(tmp_path: Path) -> Non
         AnswerNumbers().export(results, tmp_path)
     records = json.loads((tmp_path / "trajectory_records.json").read_text())
     assert records[0]["reference_point"] is None
-    assert records[1]["reference_point"] == {"image": 0, "x": pytest.approx(0.1),
-                                             "y": pytest.approx(0.1)}  # fmt: skip
+    assert records[1]["reference_point"] == {
+        "image": 0,
+        "x": pytest.approx(0.1),
+        "y": pytest.approx(0.1),
+    }
 
 
 def _cut(values: np.ndarray, steps: int) -> np.ndarray:

@@ -29,8 +29,10 @@ def test_one_map_gives_its_video_and_figures(command) -> None:
         with open_results(path) as results:
             assert len(frames) == results.read("n_generated", 0)
     assert {p.stem for p in figures.glob("*.png")} >= {
-        "attention_poster_layer1", "attention_strip_layer3", "attention_shares",
-    }  # fmt: skip
+        "attention_poster_layer1",
+        "attention_strip_layer3",
+        "attention_shares",
+    }
     record = json.loads((path.parent / "exports" / "trajectory_records.json").read_text())[0]
     assert record["ended"] == "end_token"
     assert record["predicted_point"] == record["reference_point"]
@@ -59,10 +61,13 @@ def test_bad_records_fail_alone_and_are_named(command, tmp_path: Path) -> None:
     ]
     (tmp_path / "data.json").write_text(json.dumps(records))
     said = command(
-        "task=trajectory", "dataset=trajectory", f"dataset.data_file={tmp_path}/data.json",
-        "model.max_new_tokens=4", "visualization.max_samples=0",
+        "task=trajectory",
+        "dataset=trajectory",
+        f"dataset.data_file={tmp_path}/data.json",
+        "model.max_new_tokens=4",
+        "visualization.max_samples=0",
         "max_failed_share=1",
-    )  # fmt: skip
+    )
     path = result_path(said, code=3)
     with open_results(path) as results:
         assert results.sample_ids == ["dot", "two"]
@@ -81,7 +86,7 @@ def test_llava_writes_under_the_same_study(command) -> None:
             "dataset=scienceqa_tiny",
             "dataset.max_samples=1",
             "visualization.max_samples=0",
-        )  # fmt: skip
+        )
     )
     with open_results(path) as results:
         rows, share = results.read("rows", 0), results.read("share_image", 0)
@@ -137,8 +142,14 @@ def small_disk(tmp_path: Path):
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_part(small_disk: Path) -> None:
-    command = [sys.executable, "-m", "interp_lab", "task=trajectory", "model.max_new_tokens=40",
-               f"output.root={small_disk}"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "interp_lab",
+        "task=trajectory",
+        "model.max_new_tokens=40",
+        f"output.root={small_disk}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     line = done.stderr.strip().splitlines()[-1]

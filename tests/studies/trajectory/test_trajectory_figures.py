@@ -45,17 +45,25 @@ from interp_lab.visualization.film import Film
 
 STYLE = TrajectoryStyle(workers=0, width=640, dpi=40)
 LONG = Story("long", WORDS[:-1] * 11 + WORDS[-1:], heads="all")
-TWO = Story("two", WORDS[:9], ((300, 500), (400, 260)), ((4, 6), (5, 3)), heads=[3, 7],
-            reference=(1, 0.2, 0.9))  # fmt: skip
+TWO = Story(
+    "two",
+    WORDS[:9],
+    ((300, 500), (400, 260)),
+    ((4, 6), (5, 3)),
+    heads=[3, 7],
+    reference=(1, 0.2, 0.9),
+)
 STORIES = [
-    PATH, LONG, TWO,
+    PATH,
+    LONG,
+    TWO,
     Story("empty", ("<|im_end|>",), predicted=None),
     Story("text only", WORDS[:6], (), ()),
     Story("pixel", WORDS[:4], ((1, 1),), ((1, 1),)),
     Story("wide", WORDS[:4], ((6, 1280),), ((1, 100),)),
     Story("cells only", WORDS[:4], keep_pictures=False),
     Story("later", (*WORDS[:10], *(f" {word}" for word in PHRASE.split()), " go")),
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -313,10 +321,14 @@ def test_one_sample_has_its_figures_at_the_top(tmp_path: Path) -> None:
     paths = draw_all(tmp_path, figures, style, tmp_path / "figures", {"layer": 4})
     names = [str(p.relative_to(tmp_path / "figures")) for p in paths]
     assert names == [
-        "combined_attention_visualization_layer4.mp4", "frames_layer4",
-        "attention_poster_layer4.png", "attention_strip_layer4.png", "attention_shares.png",
-        "attention_share_curves.png", "distance_to_points.png",
-    ]  # fmt: skip
+        "combined_attention_visualization_layer4.mp4",
+        "frames_layer4",
+        "attention_poster_layer4.png",
+        "attention_strip_layer4.png",
+        "attention_shares.png",
+        "attention_share_curves.png",
+        "distance_to_points.png",
+    ]
     about, frames = decoded(paths[0])
     assert about["pix_fmt"].startswith("yuv420p")
     stills = sorted(paths[1].iterdir())
@@ -333,8 +345,9 @@ def test_several_samples_and_layers_have_folders(tmp_path: Path) -> None:
     paths = draw_all(tmp_path, video, style, tmp_path / "figures")
     assert [str(p.relative_to(tmp_path / "figures")) for p in paths] == [
         f"{sample}/combined_attention_visualization_layer{layer}.mp4"
-        for sample in ("answer_1.png", "two") for layer in (2, 4)
-    ]  # fmt: skip
+        for sample in ("answer_1.png", "two")
+        for layer in (2, 4)
+    ]
     with pytest.raises(ConfigError, match="select.layer=5: sample 'answer_1.png' holds.*2, 4"):
         draw_all(tmp_path, video, style, tmp_path / "figures", {"layer": [4, 5]})
 
@@ -397,8 +410,11 @@ def test_a_strip_draws_attention_itself_on_one_scale(results: Results) -> None:
     rows = values_of(TWO)["rows"][1].mean(axis=0)
     tokens = token_map(TWO)
     heats = [a.images[1] for a in figure.axes if len(a.images) == 2]
-    expected = [rows[s, list(tokens.where(image=i))].reshape(g)
-                for s in (0, 4) for i, g in enumerate(TWO.grids)]  # fmt: skip
+    expected = [
+        rows[s, list(tokens.where(image=i))].reshape(g)
+        for s in (0, 4)
+        for i, g in enumerate(TWO.grids)
+    ]
     assert len(heats) == 4
     top = max(e.max() for e in expected)
     for heat, values in zip(heats, expected, strict=True):
@@ -431,8 +447,9 @@ def test_distances_are_of_the_chosen_layers(results: Results) -> None:
     figure = distance_curves(results, STYLE)
     panels = [a for a in figure.axes if a.lines]
     assert [a.get_title(loc="left") for a in panels] == [
-        "to the predicted point", "to the reference point"
-    ]  # fmt: skip
+        "to the predicted point",
+        "to the reference point",
+    ]
     for panel, kind in zip(panels, ("predicted", "reference"), strict=True):
         stored = results.aggregate(f"mean_distance_{kind}")
         assert [line.get_label() for line in panel.lines] == ["layer 2", "layer 4"]

@@ -23,8 +23,11 @@ from interp_lab.visualization.base import NothingToDrawError, Style
 from interp_lab.visualization.toolbox import intervals
 
 MEASURES = {
-    "r1_0_5": "R1@0.5", "r1_0_7": "R1@0.7", "average_precision": "mAP", "loss": "loss",
-}  # fmt: skip
+    "r1_0_5": "R1@0.5",
+    "r1_0_7": "R1@0.7",
+    "average_precision": "mAP",
+    "loss": "loss",
+}
 WORDS = {"plain": "gates as\nthey are", "audio_off": "audio\noff", "gates_open": "gates\nopen"}
 USE_CAPTION = (
     "The sign of a tanh gate is arbitrary, so |g| is shown. A correlation over samples is no proof "
@@ -57,8 +60,14 @@ def gate_benefit(
         "is; above 0 the audio helps. ρ: Spearman's correlation with its 95 % bootstrap interval."
     )
     with style.context(page.points):
-        figure = gate_sheet(results, style, page, "Does the gate open when the audio helps?",
-                            foot=foot, caption=USE_CAPTION)  # fmt: skip
+        figure = gate_sheet(
+            results,
+            style,
+            page,
+            "Does the gate open when the audio helps?",
+            foot=foot,
+            caption=USE_CAPTION,
+        )
         grid = figure.subplots(len(held), n_layers, squeeze=False, sharey=True)
         for row, kind in zip(grid, held, strict=True):
             for layer in range(sizes[kind].shape[1]):
@@ -75,8 +84,15 @@ def _points(axes: Axes, results: Results, size: np.ndarray, saved: np.ndarray) -
     axes.axhline(0, color="0.6", linewidth=width, linestyle=(0, (4, 3)), zorder=0)
     points = matplotlib.rcParams["font.size"] ** 2 / 5
     for place, (name, rows) in enumerate(groups(results).items()):
-        axes.scatter(size[rows], saved[rows], s=points, color=group_color(name, place), alpha=0.6,
-                     linewidths=0, label=name)  # fmt: skip
+        axes.scatter(
+            size[rows],
+            saved[rows],
+            s=points,
+            color=group_color(name, place),
+            alpha=0.6,
+            linewidths=0,
+            label=name,
+        )
     axes.set_xlim(left=0)
 
 
@@ -92,8 +108,9 @@ def _legend(axes: Axes, results: Results) -> None:
     names = list(groups(results))
     if names == ["all"]:
         return
-    axes.legend(loc="best", fontsize="x-small", handletextpad=0.1, title="audio",
-                title_fontsize="x-small")  # fmt: skip
+    axes.legend(
+        loc="best", fontsize="x-small", handletextpad=0.1, title="audio", title_fontsize="x-small"
+    )
 
 
 def moments_under_gates(
@@ -122,13 +139,20 @@ def moments_under_gates(
         "gate is what keeps misleading audio out."
     )
     with style.context(page.points):
-        figure = gate_sheet(results, style, page, "Moments found under changed gates",
-                            foot=foot, caption=caption)  # fmt: skip
+        figure = gate_sheet(
+            results, style, page, "Moments found under changed gates", foot=foot, caption=caption
+        )
         row = figure.subplots(1, len(held), squeeze=False)[0]
         for axes, (measure, conditions) in zip(row, held.items(), strict=True):
             _bars(axes, results, measure, conditions)
-        row[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize="x-small",
-                      borderaxespad=0.1, handlelength=1)  # fmt: skip
+        row[0].legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=3,
+            fontsize="x-small",
+            borderaxespad=0.1,
+            handlelength=1,
+        )
     return figure
 
 
@@ -148,20 +172,34 @@ def _bars(axes: Axes, results: Results, measure: str, conditions: Sequence[str])
     width = 0.8 / len(names)
     for place, name in enumerate(names):
         for spot, condition in enumerate(conditions):
-            ends = [aggregate_scalar(results, f"{condition}_{measure}_{name}{e}")
-                    for e in ("", "_low", "_high")]  # fmt: skip
+            ends = [
+                aggregate_scalar(results, f"{condition}_{measure}_{name}{e}")
+                for e in ("", "_low", "_high")
+            ]
             if ends[0] is None:
                 continue
             x = spot - 0.4 + width * (place + 0.5)
             size = int(aggregate_scalar(results, f"n_{name}") or 0)
-            axes.bar(x, ends[0], width * 0.92, color=group_color(name, place),
-                     label=f"{name}, n = {size}" if spot == 0 else None)  # fmt: skip
+            axes.bar(
+                x,
+                ends[0],
+                width * 0.92,
+                color=group_color(name, place),
+                label=f"{name}, n = {size}" if spot == 0 else None,
+            )
             top = ends[0]
             if ends[1] is not None and ends[2] is not None:
                 intervals(axes, np.array([x]), np.array(ends[1:2]), np.array(ends[2:]), "0.15")
                 top = ends[2]
-            axes.annotate(f"{ends[0]:.2f}", (x, top), xytext=(0, 2), textcoords="offset points",
-                          ha="center", va="bottom", fontsize="x-small")  # fmt: skip
+            axes.annotate(
+                f"{ends[0]:.2f}",
+                (x, top),
+                xytext=(0, 2),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize="x-small",
+            )
     axes.set_xticks(
         range(len(conditions)), [WORDS.get(c, c.replace("_", "\n")) for c in conditions]
     )

@@ -49,8 +49,14 @@ def gate_comparison(
     page = style.page((max(6.5, 1.6 + 0.55 * len(names)), 1.7 + 2.3 * len(kinds)), fill=True)
     foot = "Points: mean gate over clips and channels, one colour a layer, joined for each sample."
     with style.context(page.points):
-        figure = gate_sheet(results, style, page, "Gates of samples compared", foot=foot,
-                            subtitle=[f"{len(names)} of {len(results)} samples"])  # fmt: skip
+        figure = gate_sheet(
+            results,
+            style,
+            page,
+            "Gates of samples compared",
+            foot=foot,
+            subtitle=[f"{len(names)} of {len(results)} samples"],
+        )
         grid = figure.subplots(len(kinds), 1, squeeze=False, sharex=True)[:, 0]
         for axes, kind in zip(grid, kinds, strict=True):
             _compared(axes, means[kind], kind, style.cmap)
@@ -64,8 +70,14 @@ def _compared(axes: Axes, means: np.ndarray, kind: str, cmap: str) -> None:
     zero_line(axes)
     width = matplotlib.rcParams["axes.linewidth"]
     size = matplotlib.rcParams["font.size"] / 1.9
-    axes.vlines(np.arange(len(means)), means.min(axis=1), means.max(axis=1), color="0.8",
-                linewidth=width * 2, zorder=1)  # fmt: skip
+    axes.vlines(
+        np.arange(len(means)),
+        means.min(axis=1),
+        means.max(axis=1),
+        color="0.8",
+        linewidth=width * 2,
+        zorder=1,
+    )
     for layer, color in enumerate(layer_colors(means.shape[1], cmap)):
         axes.plot(means[:, layer], "o", color=color, markersize=size, label=f"layer {layer}")
     axes.set(ylabel=f"mean {kind} gate", xlim=(-0.6, len(means) - 0.4))

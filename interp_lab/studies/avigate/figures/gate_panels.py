@@ -54,18 +54,21 @@ def stacked(results: Results, name: str, kind: type[Field]) -> np.ndarray:
     """
     held = {n: f for n, f in results.fields.items() if isinstance(f, kind)}
     if name not in held:
-        raise NothingToDrawError(f"the samples hold no {kind.__name__} {name}."
-                                 f"{did_you_mean(name, held)}")  # fmt: skip
+        raise NothingToDrawError(
+            f"the samples hold no {kind.__name__} {name}.{did_you_mean(name, held)}"
+        )
     return np.concatenate([block[name] for block in results.stream([name])])
 
 
 def scalars(results: Results, name: str) -> np.ndarray:
     """Return a number of every sample, NaN where a sample has none: (sample,)."""
     held = [results.holds(name, sample) for sample in results.sample_ids]
-    return np.array([
-        float(results.read(name, sample)) if there else np.nan
-        for sample, there in zip(results.sample_ids, held, strict=True)
-    ])  # fmt: skip
+    return np.array(
+        [
+            float(results.read(name, sample)) if there else np.nan
+            for sample, there in zip(results.sample_ids, held, strict=True)
+        ]
+    )
 
 
 def audio_kinds(results: Results) -> np.ndarray:
@@ -119,8 +122,9 @@ def gate_sheet(
     if not subtitle:
         words.append(f"{len(results)} sample{'s' * (len(results) != 1)}")
         words += [f"{len(results.failures)} failed"] if results.failures else []
-    heading = Heading(title, " · ".join([*words, *subtitle]), tuple(results.notes),
-                      f"{foot} {caption}".strip())  # fmt: skip
+    heading = Heading(
+        title, " · ".join([*words, *subtitle]), tuple(results.notes), f"{foot} {caption}".strip()
+    )
     return sheet(style, page, heading)
 
 
@@ -165,9 +169,14 @@ def gate_map(
 def legend_of_layers(axes: Axes) -> None:
     """Put the legend of layers in a row above the axes, on the left."""
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=8, fontsize="x-small", borderaxespad=0.1,
-        handlelength=1.2, columnspacing=1.2,
-    )  # fmt: skip
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=8,
+        fontsize="x-small",
+        borderaxespad=0.1,
+        handlelength=1.2,
+        columnspacing=1.2,
+    )
 
 
 def zero_line(axes: Axes) -> None:

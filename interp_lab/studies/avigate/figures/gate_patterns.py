@@ -99,8 +99,15 @@ def _name_rows(axes: Axes, names: list[str], kinds: np.ndarray, edge_share: floa
     figure = axes.figure
     assert figure is not None
     below = ScaledTranslation(0, -points * 3.4 / 72, figure.dpi_scale_trans)
-    edge.legend(loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=edge.transAxes + below,
-                ncols=2, fontsize="x-small", handlelength=1, borderaxespad=0)  # fmt: skip
+    edge.legend(
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        bbox_transform=edge.transAxes + below,
+        ncols=2,
+        fontsize="x-small",
+        handlelength=1,
+        borderaxespad=0,
+    )
 
 
 def gate_clustering(
@@ -166,8 +173,15 @@ def _name_columns(axes: Axes, kinds: list[str], sizes: list[int]) -> None:
     start = 0
     for kind, size in zip(kinds, sizes, strict=True):
         middle = start + (size - 1) / 2
-        axes.text(middle, 1.01, kind, transform=axes.get_xaxis_transform(), ha="center",
-                  va="bottom", fontsize="small")  # fmt: skip
+        axes.text(
+            middle,
+            1.01,
+            kind,
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+            fontsize="small",
+        )
         if start:
             axes.axvline(start - 0.5, color="white", linewidth=matplotlib.rcParams["font.size"] / 4)
         start += size

@@ -55,8 +55,9 @@ def gate_analysis(results: Results, style: Style, sample: str, *, cmap: str = "R
         foot = _foot(gates, has_moments=rows[0][0] == "moments")
         words = _words(results, sample)
         figure = gate_sheet(results, style, page, title, foot=foot, subtitle=words)
-        grid = figure.subplots(len(rows), 1, squeeze=False, sharex=True,
-                               height_ratios=[ratio for _, ratio in rows])[:, 0]  # fmt: skip
+        grid = figure.subplots(
+            len(rows), 1, squeeze=False, sharex=True, height_ratios=[ratio for _, ratio in rows]
+        )[:, 0]
         # The same range for every sample: a closed gate must not look open in its own figure.
         norm = symmetric([np.ones(1), *gates.values()])
         for axes, (name, _) in zip(grid, rows, strict=True):
@@ -74,15 +75,21 @@ def gate_analysis(results: Results, style: Style, sample: str, *, cmap: str = "R
 
 def _length(results: Results, sample: str, gates: dict[str, np.ndarray]) -> tuple[float, str]:
     """Return how long the sample is, in seconds where that is known, else in clips; and which."""
-    curves = [results.read(n, sample) for n in ("saliency", "predicted_saliency")
-              if results.holds(n, sample)]  # fmt: skip
+    curves = [
+        results.read(n, sample)
+        for n in ("saliency", "predicted_saliency")
+        if results.holds(n, sample)
+    ]
     clips = max([g.shape[1] for g in gates.values()] + [len(c) for c in curves])
     if results.holds("clip_seconds", sample) and clips > 1:
         return clips * float(results.read("clip_seconds", sample)), "time [s]"
     if clips > 1:
         return float(clips), "clip"
-    ends = [results.read(n, sample).max() for n in ("windows", "predicted_windows")
-            if results.holds(n, sample)]  # fmt: skip
+    ends = [
+        results.read(n, sample).max()
+        for n in ("windows", "predicted_windows")
+        if results.holds(n, sample)
+    ]
     return (float(max(ends)), "time [s]") if ends else (1.0, "the whole input")
 
 
@@ -119,13 +126,20 @@ def _moments(
     """Draw both saliencies, each over its own range, and the windows as bars above them."""
     width = matplotlib.rcParams["axes.linewidth"] * 2
     for name, color, words in (
-        ("saliency", TRUE_COLOR, "annotated"), ("predicted_saliency", FOUND_COLOR, "predicted"),
-    ):  # fmt: skip
+        ("saliency", TRUE_COLOR, "annotated"),
+        ("predicted_saliency", FOUND_COLOR, "predicted"),
+    ):
         if name in curves:
             values = np.asarray(results.read(name, sample), dtype=np.float64)
             span = float(np.ptp(values)) or 1.0
-            _steps(axes, (values - values.min()) / span, length, color=color, linewidth=width,
-                   label=f"saliency, {words}")  # fmt: skip
+            _steps(
+                axes,
+                (values - values.min()) / span,
+                length,
+                color=color,
+                linewidth=width,
+                label=f"saliency, {words}",
+            )
     if results.holds("windows", sample):
         for start, end in results.read("windows", sample):
             axes.barh(1.72, end - start, 0.22, start, color=TRUE_COLOR)
@@ -134,15 +148,23 @@ def _moments(
         found = results.read("predicted_windows", sample)[:MOST_FOUND]
     for place, (start, end) in enumerate(found):
         # The surest in full colour; the next ones fainter and lower.
-        axes.barh(1.36, end - start, (0.24, 0.14, 0.08)[place], start,
-                  color=FOUND_COLOR, alpha=(1, 0.55, 0.35)[place])  # fmt: skip
+        axes.barh(
+            1.36,
+            end - start,
+            (0.24, 0.14, 0.08)[place],
+            start,
+            color=FOUND_COLOR,
+            alpha=(1, 0.55, 0.35)[place],
+        )
     axes.set(ylim=(-0.06, 1.9))
-    axes.set_yticks([0, 1, 1.36, 1.72], ["lowest", "highest", "found", "relevant"],
-                    fontsize="x-small")  # fmt: skip
+    axes.set_yticks(
+        [0, 1, 1.36, 1.72], ["lowest", "highest", "found", "relevant"], fontsize="x-small"
+    )
     axes.tick_params(axis="y", length=0)
     if curves:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize="x-small",
-                    borderaxespad=0.1)  # fmt: skip
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize="x-small", borderaxespad=0.1
+        )
 
 
 def _lines(
@@ -155,18 +177,36 @@ def _lines(
         if values.shape[1] > 1:
             low, high = np.percentile(values, [5, 95], axis=1)
             borders = np.linspace(0, length, len(values) + 1)
-            axes.fill_between(borders, np.append(low, low[-1]), np.append(high, high[-1]),
-                              step="post", color=color, alpha=0.16, linewidth=0)  # fmt: skip
-        _steps(axes, values.mean(axis=1), length, color=color, linewidth=width,
-               label=f"layer {layer}: {round(float(values.mean()), 2) + 0.0:+.2f}")  # fmt: skip
+            axes.fill_between(
+                borders,
+                np.append(low, low[-1]),
+                np.append(high, high[-1]),
+                step="post",
+                color=color,
+                alpha=0.16,
+                linewidth=0,
+            )
+        _steps(
+            axes,
+            values.mean(axis=1),
+            length,
+            color=color,
+            linewidth=width,
+            label=f"layer {layer}: {round(float(values.mean()), 2) + 0.0:+.2f}",
+        )
     top = float(norm.vmax or 1.0) * 1.06
     axes.set(ylim=(-top, top), ylabel=f"{kind} gate")
 
 
 def _map(
-    axes: Axes, gates: np.ndarray, style: Style, cmap: str, norm: Normalize, length: float,
+    axes: Axes,
+    gates: np.ndarray,
+    style: Style,
+    cmap: str,
+    norm: Normalize,
+    length: float,
     kind: str,
-) -> None:  # fmt: skip
+) -> None:
     if gates.shape[2] > 1:  # channels of either sign would cancel in a mean
         values, cmap, label = np.abs(gates).mean(axis=2), style.cmap, "mean |g|"
         norm = Normalize(0, float(norm.vmax or 1.0))

@@ -58,8 +58,11 @@ def layer_histograms(results: Results, kind: str) -> tuple[np.ndarray, np.ndarra
         NothingToDrawError: if the result holds none.
     """
     start = f"histogram_{kind}_layer"
-    held = {name: f for name, f in results.aggregates.items()
-            if isinstance(f, Histogram) and name.startswith(start)}  # fmt: skip
+    held = {
+        name: f
+        for name, f in results.aggregates.items()
+        if isinstance(f, Histogram) and name.startswith(start)
+    }
     if not held:
         raise NothingToDrawError(f"the result holds no Histogram {start}<number>")
     names = [f"{start}{i}" for i in range(len(held))]
@@ -82,8 +85,10 @@ def _all_values(axes: Axes, results: Results, kind: str) -> None:
 
 
 def _means(axes: Axes, results: Results, kind: str, cmap: str) -> None:
-    curves = {n: aggregate_curve(results, f"{kind}_{n}")
-              for n in ("mean", "magnitude", "p5", "p25", "p75", "p95")}  # fmt: skip
+    curves = {
+        n: aggregate_curve(results, f"{kind}_{n}")
+        for n in ("mean", "magnitude", "p5", "p25", "p75", "p95")
+    }
     layers = np.arange(len(curves["mean"] if curves["mean"] is not None else []))
     width = matplotlib.rcParams["axes.linewidth"]
     size = matplotlib.rcParams["font.size"] / 2.2
@@ -113,8 +118,15 @@ def _signs(axes: Axes, results: Results, kind: str, *, legend: bool) -> None:
     layer_ticks(axes, n_layers)
     axes.set(ylabel="share of values", ylim=(0, 1))
     if legend:
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, fontsize="x-small",
-                    borderaxespad=0.1, handlelength=1, columnspacing=1)  # fmt: skip
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1),
+            ncols=3,
+            fontsize="x-small",
+            borderaxespad=0.1,
+            handlelength=1,
+            columnspacing=1,
+        )
 
 
 def layer_distributions(results: Results, style: Style) -> Figure:
@@ -155,8 +167,13 @@ def _ridges(axes: Axes, counts: np.ndarray, borders: np.ndarray, cmap: str) -> N
             layer - row * scale, borders, baseline=layer, fill=True, color=color, alpha=0.85
         )
         axes.axhline(layer, color="0.75", linewidth=width * 0.7, zorder=0)
-    axes.set(xlim=(borders[0], borders[-1]), ylim=(len(counts) - 0.6, -1.0), xlabel="gate",
-             ylabel="layer", yticks=np.arange(len(counts)))  # fmt: skip
+    axes.set(
+        xlim=(borders[0], borders[-1]),
+        ylim=(len(counts) - 0.6, -1.0),
+        xlabel="gate",
+        ylabel="layer",
+        yticks=np.arange(len(counts)),
+    )
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
 

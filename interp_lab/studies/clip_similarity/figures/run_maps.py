@@ -152,15 +152,27 @@ def _sorted_samples(
     points, line = matplotlib.rcParams["font.size"], matplotlib.rcParams["axes.linewidth"]
     axes.axhspan(low, high, color="0.92", linewidth=0)
     axes.axhline(middle, color="0.5", linewidth=line * 1.5)
-    axes.scatter(np.arange(1, n + 1), values[order], s=points**2 * (0.25 if n < 100 else 0.08),
-                 color=color, linewidths=0, rasterized=n > 2000, zorder=2)  # fmt: skip
+    axes.scatter(
+        np.arange(1, n + 1),
+        values[order],
+        s=points**2 * (0.25 if n < 100 else 0.08),
+        color=color,
+        linewidths=0,
+        rasterized=n > 2000,
+        zorder=2,
+    )
     for rank, side, way in ((0, "left", -1), (n - 1, "right", 1)):
         name = results.sample_ids[order[rank]]
         axes.annotate(
-            name if len(name) <= 28 else f"...{name[-25:]}", (rank + 1, values[order[rank]]),
-            textcoords="offset points", xytext=(0, way * 0.8 * points), ha=side, va="center",
-            fontsize="x-small", color="0.3",
-        )  # fmt: skip
+            name if len(name) <= 28 else f"...{name[-25:]}",
+            (rank + 1, values[order[rank]]),
+            textcoords="offset points",
+            xytext=(0, way * 0.8 * points),
+            ha=side,
+            va="center",
+            fontsize="x-small",
+            color="0.3",
+        )
     spread = f"median {middle:.3g}, middle half {low:.3g} to {high:.3g}, n = {n}"
     _title(axes, field, spread)
     axes.set(xlabel="samples, sorted", ylabel=_label(field))

@@ -68,8 +68,16 @@ def accuracy_split(
             low, high = _wilson(wins, n)
             intervals(upper, x, low, high, color, 0.7)
             size = matplotlib.rcParams["font.size"] / 2.4
-            upper.plot(x, wins / n, linestyle="", marker=marker, markersize=size, color=color,
-                       label=f"{word} answers, n = {n}", zorder=3)  # fmt: skip
+            upper.plot(
+                x,
+                wins / n,
+                linestyle="",
+                marker=marker,
+                markersize=size,
+                color=color,
+                label=f"{word} answers, n = {n}",
+                zorder=3,
+            )
         legend_above(upper)
         upper.set(ylabel="share of samples", ylim=(0, 1.03), yticks=np.linspace(0, 1, 6))
         layer_ticks(upper, n_layers)
@@ -97,8 +105,15 @@ def _head_table(axes: Axes, right: np.ndarray, wrong: np.ndarray) -> None:
     for layer, (one, other) in enumerate(zip(right, wrong, strict=True)):
         for row, number in ((0, one), (1, other)):
             differs = row == 1 and one != other
-            axes.text(layer, row, str(number), ha="center", va="center", fontsize="x-small",
-                      color=TOP if differs else "0.2")  # fmt: skip
+            axes.text(
+                layer,
+                row,
+                str(number),
+                ha="center",
+                va="center",
+                fontsize="x-small",
+                color=TOP if differs else "0.2",
+            )
     axes.set(xlim=(-0.7, len(right) - 0.3), ylim=(1.5, -0.5), xticks=[])
     axes.set_yticks([0, 1], ["head, right", "head, wrong"], fontsize="x-small")
     axes.tick_params(length=0)

@@ -133,9 +133,13 @@ def _share_points(
     axes.plot(layers, share, linestyle="", marker="o", markersize=size, color=TOP, zorder=3)
     for layer, number in enumerate(heads.tolist()):
         axes.annotate(
-            str(number), (layer, max(high[layer], share[layer])), xytext=(0, size * 0.6 + 1.5),
-            textcoords="offset points", ha="center", fontsize="x-small",
-        )  # fmt: skip
+            str(number),
+            (layer, max(high[layer], share[layer])),
+            xytext=(0, size * 0.6 + 1.5),
+            textcoords="offset points",
+            ha="center",
+            fontsize="x-small",
+        )
     axes.set(ylim=(0, 1.12), yticks=np.linspace(0, 1, 6))
     layer_ticks(axes, len(share))
 
@@ -151,8 +155,16 @@ def _firmness(
         axes.bar(layers, values, width=0.7, color=REST, label=about)
     else:
         size = matplotlib.rcParams["font.size"] / 2.6
-        axes.plot(layers, values, linestyle="", marker="D", markersize=size, color=SECOND,
-                  label=about, clip_on=False)  # fmt: skip
+        axes.plot(
+            layers,
+            values,
+            linestyle="",
+            marker="D",
+            markersize=size,
+            color=SECOND,
+            label=about,
+            clip_on=False,
+        )
     axes.set(ylabel="share", ylim=(0, 1.06), yticks=[0, 0.5, 1])
     layer_ticks(axes, len(values))
     legend_above(axes)

@@ -99,9 +99,14 @@ def max_attention_head_heatmap(
     with style.context(page.points):
         figure = head_sheet(results, style, page, title, [field], foot, counted=samples_of(values))
         layer_head_map(
-            figure, figure.add_gridspec(1, 1)[0], values, cmap=style.cmap, number="d",
-            norm=Normalize(0, max(1, values.max())), label=sentence(field.about),
-        )  # fmt: skip
+            figure,
+            figure.add_gridspec(1, 1)[0],
+            values,
+            cmap=style.cmap,
+            number="d",
+            norm=Normalize(0, max(1, values.max())),
+            label=sentence(field.about),
+        )
     return figure
 
 
@@ -125,9 +130,14 @@ def mean_scores(results: Results, style: Style, *, scores: str = "mean_scores") 
         figure = head_sheet(results, style, page, "How strongly each head scores", [field], foot)
         unit = "" if field.unit == "1" else f" [{field.unit}]"
         layer_head_map(
-            figure, figure.add_gridspec(1, 1)[0], values, cmap=style.cmap, number=".2g",
-            norm=limits([values]), label=sentence(field.about) + unit,
-        )  # fmt: skip
+            figure,
+            figure.add_gridspec(1, 1)[0],
+            values,
+            cmap=style.cmap,
+            number=".2g",
+            norm=limits([values]),
+            label=sentence(field.about) + unit,
+        )
     return figure
 
 
@@ -225,9 +235,14 @@ def head_frequency_total(
         for number in red.tolist():
             bars[number].set_color(TOP)
             axes.annotate(
-                f"{totals[number]}", (number, float(totals[number])), xytext=(0, 2),
-                textcoords="offset points", ha="center", fontsize="x-small", color=TOP,
-            )  # fmt: skip
+                f"{totals[number]}",
+                (number, float(totals[number])),
+                xytext=(0, 2),
+                textcoords="offset points",
+                ha="center",
+                fontsize="x-small",
+                color=TOP,
+            )
         reference_line(axes, totals.sum() / n_heads, "equal\nshare", beside=True)
         index_ticks(axes.xaxis, n_heads, 40)
         axes.tick_params(axis="x", length=0, labelsize="x-small" if n_heads > 16 else "small")

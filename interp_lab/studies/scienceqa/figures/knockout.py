@@ -106,9 +106,14 @@ def _bars(
             end = float(high if value >= 0 else low)
         away, side = (4, "bottom") if value >= 0 else (-4, "top")
         axes.annotate(
-            f"{value:.3g}".replace("-", "−"), (place, end), xytext=(0, away), va=side,
-            textcoords="offset points", ha="center", fontsize="small",
-        )  # fmt: skip
+            f"{value:.3g}".replace("-", "−"),
+            (place, end),
+            xytext=(0, away),
+            va=side,
+            textcoords="offset points",
+            ha="center",
+            fontsize="small",
+        )
     axes.axhline(0, color=LINE, linewidth=matplotlib.rcParams["axes.linewidth"])
     words = [WORDS.get(c, c.replace("_", " ")) for c in conditions]
     axes.set_xticks(np.arange(len(words)), words, fontsize="x-small")

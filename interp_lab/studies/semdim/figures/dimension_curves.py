@@ -72,8 +72,9 @@ def dimension_layer_curves(
             _name_sides(axes, label)
             is_lowest = place + columns >= n
             axes.set(ylim=(EVEN - span, EVEN + span), xlim=(numbers[0], numbers[-1] + 1e-9))
-            axes.tick_params(labelbottom=is_lowest, labelleft=place % columns == 0, length=2,
-                             labelsize="x-small")  # fmt: skip
+            axes.tick_params(
+                labelbottom=is_lowest, labelleft=place % columns == 0, length=2, labelsize="x-small"
+            )
             axes.set_xlabel("layer" if is_lowest else "", fontsize="small")
             axes.set_ylabel("share" if place % columns == 0 else "", fontsize="small")
     return figure
@@ -117,5 +118,13 @@ def _name_sides(axes: Axes, label: str) -> None:
     """Write a pair's first side at the top and its second at the bottom of its panel."""
     first, _, second = label.partition("-")
     for text, y, side, color in ((first, 0.97, "top", TOP), (second, 0.03, "bottom", SECOND)):
-        axes.text(0.04, y, text, transform=axes.transAxes, va=side, fontsize="small", color=color,
-                  zorder=4)  # fmt: skip
+        axes.text(
+            0.04,
+            y,
+            text,
+            transform=axes.transAxes,
+            va=side,
+            fontsize="small",
+            color=color,
+            zorder=4,
+        )

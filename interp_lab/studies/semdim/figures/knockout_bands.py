@@ -80,8 +80,11 @@ def knockout_bands(
         )
         for axes, (measure, bands) in zip(row[0], panels.items(), strict=True):
             _bars(axes, results, {band: f"{prefix}_{band}_{measure}" for band in bands})
-            axes.set_ylabel("share of answers that change" if measure == "answer_change"
-                            else measure.replace("_", " "))  # fmt: skip
+            axes.set_ylabel(
+                "share of answers that change"
+                if measure == "answer_change"
+                else measure.replace("_", " ")
+            )
             if measure in (chance or {}):
                 reference_line(axes, (chance or {})[measure], "chance", beside=True)
     return figure
@@ -109,8 +112,15 @@ def _bars(axes: Axes, results: Results, names: Mapping[str, str]) -> None:
         if low is not None and high is not None:
             intervals(axes, np.array([place]), low.reshape(1), high.reshape(1), "0.15")
             top = float(high)
-        axes.annotate(f"{value:.2f}", (place, top), xytext=(0, 4), textcoords="offset points",
-                      ha="center", va="bottom", fontsize="small")  # fmt: skip
+        axes.annotate(
+            f"{value:.2f}",
+            (place, top),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize="small",
+        )
     axes.axhline(0, color=LINE, linewidth=matplotlib.rcParams["axes.linewidth"])
     words = [WORDS.get(band, band.replace("_", " ")) for band in names]
     axes.set_xticks(np.arange(len(words)), words, fontsize="x-small")

@@ -150,8 +150,16 @@ def _dots(axes: Axes, values: np.ma.MaskedArray, ends: Sequence[np.ndarray]) -> 
     outside = np.ma.filled((values < ends[0]) | (values > ends[1]), False)
     rows, columns = np.nonzero(outside)
     size = matplotlib.rcParams["font.size"] * 0.22
-    axes.plot(columns, rows, linestyle="", marker="o", markersize=size, color="black",
-              markeredgecolor="white", markeredgewidth=size * 0.35)  # fmt: skip
+    axes.plot(
+        columns,
+        rows,
+        linestyle="",
+        marker="o",
+        markersize=size,
+        color="black",
+        markeredgecolor="white",
+        markeredgewidth=size * 0.35,
+    )
 
 
 def _share_bar(axes: Axes, mappable: ScalarMappable) -> None:

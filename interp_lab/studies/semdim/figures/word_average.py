@@ -98,14 +98,21 @@ def average_heatmap(
     left_out = len(samples) - len(pooled.samples)
     foot = [
         "Rows attend to columns. Left: a dimension's row is the mean over its tokens, its column "
-        "the sum.", UNSEEN_WORDS, SCALE_WORDS[scale],
+        "the sum.",
+        UNSEEN_WORDS,
+        SCALE_WORDS[scale],
         f"Left out, since the word has other tokens there: {left_out} samples." * (left_out > 0),
-    ]  # fmt: skip
+    ]
     counted = f"{pooled.pairs} pair{'s' * (pooled.pairs != 1)}, {len(pooled.samples)} samples"
     heading = word_heading(
-        results, first, "{word}: mean attention", [pooled.field], [counted, *pooled.words],
-        " ".join(part for part in foot if part), of_one=False,
-    )  # fmt: skip
+        results,
+        first,
+        "{word}: mean attention",
+        [pooled.field],
+        [counted, *pooled.words],
+        " ".join(part for part in foot if part),
+        of_one=False,
+    )
     most = max(len(panel.rows) for panel in panels[1:])
     page = style.page((len(panels) * (PANEL + 0.7) + 0.9, max(PANEL, most * ROW) + 2.6), fill=True)
     with style.context(page.points):
@@ -125,8 +132,16 @@ def _side_panels(pooled: Pooled, extra: tuple[Any, Any, Any]) -> list[Panel]:
         if begin < end:
             title = "each dimension, mean over orders" if begin == 0 else "further dimensions"
             lines = [start - begin for start in starts if begin < start < end]
-            panels.append(Panel(title, np.ma.masked_array(values[begin:end]), rows[begin:end],
-                                pooled.word, *extra, lines))  # fmt: skip
+            panels.append(
+                Panel(
+                    title,
+                    np.ma.masked_array(values[begin:end]),
+                    rows[begin:end],
+                    pooled.word,
+                    *extra,
+                    lines,
+                )
+            )
     return panels
 
 

@@ -72,8 +72,9 @@ def token_ticks(axis: Axis, tokens: Sequence[Token], inches: float | None = None
         token = None if is_time else written[place - len(timed)][1]
         is_long = token is not None and text_inches(token.label, points) > room
         tick.tick1line.set_markersize(length if is_time else 0)
-        tick.label1.set(color=token.color if token else "0.2", fontsize=points,
-                        rotation=90 if is_long else 0)  # fmt: skip
+        tick.label1.set(
+            color=token.color if token else "0.2", fontsize=points, rotation=90 if is_long else 0
+        )
 
 
 def _label_share(n: int) -> float:
@@ -113,9 +114,13 @@ def draw_separators(axes: Axes, columns: Sequence[int], rows: Sequence[int], siz
 
 
 def strip_height(
-    tokens: Sequence[Token], names: Mapping[str, str], inches: float, points: float,
-    *, has_sound: bool,
-) -> float:  # fmt: skip
+    tokens: Sequence[Token],
+    names: Mapping[str, str],
+    inches: float,
+    points: float,
+    *,
+    has_sound: bool,
+) -> float:
     """Return the inches that the strip above a heat map needs for sound, phones and group names."""
     size = points * 0.85
     upright = [
@@ -132,9 +137,13 @@ def _is_narrow(name: str, inches: float, points: float) -> bool:
 
 
 def draw_strip(
-    axes: Axes, tokens: Sequence[Token], names: Mapping[str, str], inches: float,
-    sound: np.ndarray | None, units: Sequence[Unit],
-) -> None:  # fmt: skip
+    axes: Axes,
+    tokens: Sequence[Token],
+    names: Mapping[str, str],
+    inches: float,
+    sound: np.ndarray | None,
+    units: Sequence[Unit],
+) -> None:
     """Draw the strip above a heat map: the sound with its phones, and the names of the groups.
 
     Args:
@@ -158,8 +167,16 @@ def draw_strip(
             continue
         name, middle = names.get(group, group), (start + end - 1) / 2
         is_narrow = _is_narrow(name, (end - start) / len(tokens) * inches, points)
-        axes.text(middle, 0.06, name, rotation=90 if is_narrow else 0, ha="center", va="bottom",
-                  fontsize=points, color=tokens[start].color)  # fmt: skip
+        axes.text(
+            middle,
+            0.06,
+            name,
+            rotation=90 if is_narrow else 0,
+            ha="center",
+            va="bottom",
+            fontsize=points,
+            color=tokens[start].color,
+        )
 
 
 def draw_sound(axes: Axes, tokens: Sequence[Token], sound: np.ndarray) -> None:
@@ -174,8 +191,14 @@ def draw_sound(axes: Axes, tokens: Sequence[Token], sound: np.ndarray) -> None:
     left, right = column_of(tokens, np.array([begin, begin + inside.sum() * FRAME_SECONDS]))
     heard = sound[:, inside].astype(np.float32)
     # Half of a sound is background: it is white, so that the voice stands out.
-    axes.imshow(heard, origin="lower", aspect="auto", cmap="Greys", vmin=float(np.median(heard)),
-                extent=(left, right, 0.0, SOUND_TOP))  # fmt: skip
+    axes.imshow(
+        heard,
+        origin="lower",
+        aspect="auto",
+        cmap="Greys",
+        vmin=float(np.median(heard)),
+        extent=(left, right, 0.0, SOUND_TOP),
+    )
     # An image sets the limits of its axes.
     axes.set(xlim=(-0.5, len(tokens) - 0.5), ylim=(0, 1))
 
@@ -195,8 +218,14 @@ def draw_phones(
         middle, half = (left + right) / 2, text_inches(unit.label, points) / inches_a_token / 2
         is_high = middle - half < behind and not is_high
         behind = middle + half
-        axes.text(middle, PHONE_HIGH if is_high else PHONE_LOW, unit.label, ha="center",
-                  va="bottom", fontsize=points)  # fmt: skip
+        axes.text(
+            middle,
+            PHONE_HIGH if is_high else PHONE_LOW,
+            unit.label,
+            ha="center",
+            va="bottom",
+            fontsize=points,
+        )
 
 
 COLOR_OF_PHONES = "#b8860b"

@@ -160,10 +160,14 @@ def flow_links(
         pairs = [(query, key) for query in queries for key in keys]
         at = np.array(pairs, dtype=np.int64).reshape(-1, 2)
         of = [q if groups[q] in OPTIONS else k for q, k in pairs]
-        found.append(Links(
-            mean[at[:, 0], at[:, 1]], places[at[:, 1]], places[at[:, 0]],
-            tuple(tokens[int(i)].color for i in of),
-        ))  # fmt: skip
+        found.append(
+            Links(
+                mean[at[:, 0], at[:, 1]],
+                places[at[:, 1]],
+                places[at[:, 0]],
+                tuple(tokens[int(i)].color for i in of),
+            )
+        )
     return found[0], found[1]
 
 
@@ -212,24 +216,49 @@ def _nodes(
     is_crowded = sum(token.group == "word" for token in tokens) > 24
     for token, (x, y) in zip(tokens, places, strict=True):
         if token.group == "word":
-            axes.plot(x, y, marker="o", markersize=points * (0.25 if is_crowded else 0.4),
-                      color=WORD_COLOR, zorder=4)  # fmt: skip
+            axes.plot(
+                x,
+                y,
+                marker="o",
+                markersize=points * (0.25 if is_crowded else 0.4),
+                color=WORD_COLOR,
+                zorder=4,
+            )
             if token.seconds is None:
-                axes.annotate(token.label, (x, y), xytext=(-points * 0.7, 0), ha="right",
-                              textcoords="offset points", va="center",
-                              fontsize=points * (0.6 if is_crowded else 0.95))  # fmt: skip
+                axes.annotate(
+                    token.label,
+                    (x, y),
+                    xytext=(-points * 0.7, 0),
+                    ha="right",
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=points * (0.6 if is_crowded else 0.95),
+                )
         else:
             label = (answer or "answer") if token.group == "answer" else token.label
-            axes.text(x, y, label, ha="center", va="center", color="white", zorder=5,
-                      fontsize=points * 0.8,
-                      bbox={"boxstyle": "round,pad=0.25", "facecolor": token.color,
-                            "edgecolor": "white", "linewidth": points * 0.08})  # fmt: skip
+            axes.text(
+                x,
+                y,
+                label,
+                ha="center",
+                va="center",
+                color="white",
+                zorder=5,
+                fontsize=points * 0.8,
+                bbox={
+                    "boxstyle": "round,pad=0.25",
+                    "facecolor": token.color,
+                    "edgecolor": "white",
+                    "linewidth": points * 0.08,
+                },
+            )
     word = [token for token in tokens if token.group == "word"]
     if any(token.seconds for token in word):
         _phones_beside(axes, word, units)
     left = max((text_inches(t.label, points) for t in word if t.seconds is None), default=0.45)
-    axes.set(xlim=(WORD_X - 0.12 - left / 2.2, ANSWER_X + 0.3), ylim=(1.0, 0.0), xticks=[],
-             yticks=[])  # fmt: skip
+    axes.set(
+        xlim=(WORD_X - 0.12 - left / 2.2, ANSWER_X + 0.3), ylim=(1.0, 0.0), xticks=[], yticks=[]
+    )
     axes.spines[:].set_visible(False)
 
 
@@ -237,18 +266,35 @@ def _phones_beside(axes: Axes, word: Sequence[Token], units: Sequence[Unit]) -> 
     """Bracket the audio tokens of each phone, with its label; without phones name the seconds."""
     points, n = matplotlib.rcParams["font.size"], len(word)
     width = matplotlib.rcParams["axes.linewidth"] * 1.6
-    labels = [(unit.label, min(unit.keys), max(unit.keys)) for unit in units
-              if unit.keys and unit.label and unit.unit == "second"]  # fmt: skip
+    labels = [
+        (unit.label, min(unit.keys), max(unit.keys))
+        for unit in units
+        if unit.keys and unit.label and unit.unit == "second"
+    ]
     if not labels:
         step = max(1, n // 5)
-        labels = [(f"{token.seconds[0]:g} s", i, i) for i, token in enumerate(word)
-                  if token.seconds and i % step == 0]  # fmt: skip
+        labels = [
+            (f"{token.seconds[0]:g} s", i, i)
+            for i, token in enumerate(word)
+            if token.seconds and i % step == 0
+        ]
     for label, first, last in labels:
         if last > first:
-            axes.plot([WORD_X - 0.06] * 2, [(first + 0.2) / n, (last + 0.8) / n], color="#b8860b",
-                      linewidth=width, solid_capstyle="butt")  # fmt: skip
-        axes.annotate(label, (WORD_X - 0.06, (first + last + 1) / 2 / n), ha="right", va="center",
-                      xytext=(-points * 0.45, 0), textcoords="offset points")  # fmt: skip
+            axes.plot(
+                [WORD_X - 0.06] * 2,
+                [(first + 0.2) / n, (last + 0.8) / n],
+                color="#b8860b",
+                linewidth=width,
+                solid_capstyle="butt",
+            )
+        axes.annotate(
+            label,
+            (WORD_X - 0.06, (first + last + 1) / 2 / n),
+            ha="right",
+            va="center",
+            xytext=(-points * 0.45, 0),
+            textcoords="offset points",
+        )
 
 
 def _headings(
@@ -262,11 +308,26 @@ def _headings(
         if rows:
             color = tokens[groups.index(group)].color
             axes.annotate(
-                name, (OPTION_X, min(rows) if side < 0 else max(rows)), ha="center",
-                xytext=(0, -side * points * 1.1), textcoords="offset points", fontsize="medium",
-                va="bottom" if side < 0 else "top", color=color,
-            )  # fmt: skip
-    axes.annotate(names[2], (ANSWER_X, 0.5), ha="center", va="bottom", xytext=(0, points * 0.9),
-                  textcoords="offset points", fontsize="small", color="0.3", zorder=5,
-                  bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.8,
-                        "edgecolor": "none"} if names[2] else None)  # fmt: skip
+                name,
+                (OPTION_X, min(rows) if side < 0 else max(rows)),
+                ha="center",
+                xytext=(0, -side * points * 1.1),
+                textcoords="offset points",
+                fontsize="medium",
+                va="bottom" if side < 0 else "top",
+                color=color,
+            )
+    axes.annotate(
+        names[2],
+        (ANSWER_X, 0.5),
+        ha="center",
+        va="bottom",
+        xytext=(0, points * 0.9),
+        textcoords="offset points",
+        fontsize="small",
+        color="0.3",
+        zorder=5,
+        bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
+        if names[2]
+        else None,
+    )

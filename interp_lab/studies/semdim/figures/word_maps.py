@@ -108,8 +108,11 @@ def attention_heatmap(
     named = read_tokens(results, sample, tokens)
     heads, words = heads_of(results, values.shape[1], style)
     facts = facts_of(results, sample)
-    names = {group: facts[key] for group, key in
-             (("dim1", "dimension1"), ("dim2", "dimension2")) if key in facts}  # fmt: skip
+    names = {
+        group: facts[key]
+        for group, key in (("dim1", "dimension1"), ("dim2", "dimension2"))
+        if key in facts
+    }
     heard = sound_of(results, sample, sound)
     units = read_units(results, sample)
     unseen = (values == 0).all(axis=(0, 1))
@@ -119,14 +122,19 @@ def attention_heatmap(
         Panel(
             band.name,
             np.ma.masked_where(unseen, values[np.ix_(band.rows, heads)].mean((0, 1))),
-            rows, named, names, heard, units,
+            rows,
+            named,
+            names,
+            heard,
+            units,
         )
         for band in bands_of(results, len(values), style)
-    ]  # fmt: skip
+    ]
     foot = " ".join(
         ["Rows attend to columns; lines part the word from the two dimensions."]
-        + [UNSEEN_WORDS] * bool(unseen.any()) + [SCALE_WORDS[scale]]
-    )  # fmt: skip
+        + [UNSEEN_WORDS] * bool(unseen.any())
+        + [SCALE_WORDS[scale]]
+    )
     head = word_heading(results, sample, title, [field], [words], foot.strip())
     page = style.page((max(6.0, len(panels) * (PANEL + 0.1) + 1.6), PANEL + 2.6), fill=True)
     with style.context(page.points):

@@ -113,11 +113,14 @@ def read_units(results: Results, sample: str, name: str = "units") -> list[Unit]
         return []
     return [
         Unit(
-            unicodedata.normalize("NFC", row["label"]), tuple(row["keys"]),
-            float(row["start"]), float(row["end"]), row["unit"],
+            unicodedata.normalize("NFC", row["label"]),
+            tuple(row["keys"]),
+            float(row["start"]),
+            float(row["end"]),
+            row["unit"],
         )
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def _document(results: Results, sample: str, name: str) -> str:

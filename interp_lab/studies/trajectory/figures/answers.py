@@ -99,8 +99,11 @@ class TrajectoryStyle(Style):
         except (pickle.PicklingError, AttributeError, TypeError):
             is_found = False
         if not is_found:
-            self.refuse("workers", "a colour function that no module holds cannot go to another "
-                                   "process: set workers to 0")  # fmt: skip
+            self.refuse(
+                "workers",
+                "a colour function that no module holds cannot go to another "
+                "process: set workers to 0",
+            )
 
     @property
     def color_of(self) -> ColorFunction:
@@ -230,13 +233,24 @@ def read_trajectory(
         note = f"from the beginning: “{style.start_phrase}” does not occur"
         log.warning(
             "sample %r: visualization.start_phrase=%r does not occur in prompt and output: all "
-            "text is shown", sample, style.start_phrase,
-        )  # fmt: skip
+            "text is shown",
+            sample,
+            style.start_phrase,
+        )
     return Trajectory(
-        results, sample, layer, tokens, n_prompt, start or 0, note, heads,
+        results,
+        sample,
+        layer,
+        tokens,
+        n_prompt,
+        start or 0,
+        note,
+        heads,
         tuple(_picture(results, sample, i) for i in range(len(tokens.grids))),
-        tuple(_markers(results, sample, len(tokens.grids))), layers.index(layer), head_rows,
-    )  # fmt: skip
+        tuple(_markers(results, sample, len(tokens.grids))),
+        layers.index(layer),
+        head_rows,
+    )
 
 
 def _heads(results: Results, style: TrajectoryStyle, sample: str) -> tuple[tuple[int, ...], str]:

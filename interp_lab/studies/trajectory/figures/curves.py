@@ -53,8 +53,10 @@ def share_maps(results: Results, style: TrajectoryStyle) -> Figure:
     """
     found = {part: aggregate(results, f"mean_share_{part}", StepCurve) for part in PARTS}
     n_layers, n_steps = _shape(found["image"][1])
-    page = style.page((max(7.0, 3 * min(3.6, 1.6 + n_steps * 0.06) + 0.8),
-                       3.4 + min(3.0, n_layers * 0.08)), fill=True)  # fmt: skip
+    page = style.page(
+        (max(7.0, 3 * min(3.6, 1.6 + n_steps * 0.06) + 0.8), 3.4 + min(3.0, n_layers * 0.08)),
+        fill=True,
+    )
     title = "Where attention goes while the model writes"
     norm = Normalize(0.0, 1.0)
     with style.context(page.points):
@@ -69,8 +71,9 @@ def share_maps(results: Results, style: TrajectoryStyle) -> Figure:
             axes.tick_params(length=0, labelbottom=False, labelleft=column == 0)
             index_ticks(axes.yaxis, n_layers, 12)
             axes.set_ylabel("layer" if column == 0 else "")
-            _counts(figure.add_subplot(grid[1, column]), results, COUNTS, n_steps,
-                    is_first=column == 0)  # fmt: skip
+            _counts(
+                figure.add_subplot(grid[1, column]), results, COUNTS, n_steps, is_first=column == 0
+            )
         bar = figure.colorbar(ScalarMappable(norm, style.cmap), cax=figure.add_subplot(grid[0, 3]))
         bar.set_label("share of attention")
         bar.outline.set_visible(False)
@@ -111,15 +114,20 @@ def distance_curves(results: Results, style: TrajectoryStyle) -> Figure:
     Raises:
         NothingToDrawError: if the result holds neither.
     """
-    names = [kind for kind in POINTS
-             if isinstance(results.aggregates.get(f"mean_distance_{kind}"), StepCurve)]  # fmt: skip
+    names = [
+        kind
+        for kind in POINTS
+        if isinstance(results.aggregates.get(f"mean_distance_{kind}"), StepCurve)
+    ]
     if not names:
         raise NothingToDrawError("the result holds no distances: no answer with a point")
     found = {kind: aggregate(results, f"mean_distance_{kind}", StepCurve) for kind in names}
     stored = _stored(results)
     shown = _layers(results, style)
-    foot = ("Distance from the centre of mass of attention on the image to the point, in diagonals "
-            "of the picture.")  # fmt: skip
+    foot = (
+        "Distance from the centre of mass of attention on the image to the point, in diagonals "
+        "of the picture."
+    )
     title = "How far the attended place is from the point"
     with_counts = _Panels(results, style, title, [f for f, _ in found.values()], len(names), foot)
     colors = matplotlib.colormaps[style.cmap](np.linspace(0.1, 0.8, len(shown)))
@@ -197,8 +205,15 @@ def _curve(axes: Axes, values: np.ndarray, name: str, color: object) -> None:
     """Add a curve over steps; a single step is a point."""
     size = matplotlib.rcParams["font.size"] / 3
     marker = "o" if len(values) <= 40 else ""
-    axes.plot(np.arange(len(values)), values, label=name, color=color, marker=marker,
-              markersize=size, linewidth=matplotlib.rcParams["axes.linewidth"] * 2)  # fmt: skip
+    axes.plot(
+        np.arange(len(values)),
+        values,
+        label=name,
+        color=color,
+        marker=marker,
+        markersize=size,
+        linewidth=matplotlib.rcParams["axes.linewidth"] * 2,
+    )
 
 
 def _title(axes: Axes, words: str) -> None:
@@ -217,8 +232,13 @@ def _legend(axes: Axes) -> None:
 def _counts(axes: Axes, results: Results, name: str, n_steps: int, *, is_first: bool) -> None:
     """Draw how many samples there are at each step, with the axis of steps."""
     counts = aggregate(results, name, StepCounts)[1][:n_steps]
-    axes.fill_between(np.arange(-0.5, n_steps + 0.5), np.append(counts, counts[-1:]), step="post",
-                      color="0.8", linewidth=0)  # fmt: skip
+    axes.fill_between(
+        np.arange(-0.5, n_steps + 0.5),
+        np.append(counts, counts[-1:]),
+        step="post",
+        color="0.8",
+        linewidth=0,
+    )
     axes.set(xlim=(-0.5, n_steps - 0.5), ylim=(0, max(1, counts.max()) * 1.15))
     axes.set_xlabel("generated token")
     axes.set_ylabel("samples" if is_first else "")

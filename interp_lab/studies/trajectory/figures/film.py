@@ -138,11 +138,14 @@ class Shot:
         room = self.sheet.text_room
         panels = (
             TextPanel(
-                self.of.tokens.tokens, self.of.start, (room.height, room.width),
-                self.sheet.letters_of(size), self.sheet.letters_of(size * SMALL),
+                self.of.tokens.tokens,
+                self.of.start,
+                (room.height, room.width),
+                self.sheet.letters_of(size),
+                self.sheet.letters_of(size * SMALL),
             )
             for size in TEXT_SIZES
-        )  # fmt: skip
+        )
         panel = next(panels)
         while len(panel.lines) > panel.n_visible and (smaller := next(panels, None)):
             panel = smaller
@@ -160,7 +163,14 @@ class Shot:
         size, letters = self.sheet.pixels(22), self.sheet.letters_of(13)
         tags = [letters.mask(str(i + 1)) if len(grids) > 1 else None for i in range(len(grids))]
         return [
-            CellImage(picture, grid, slot, [m for m in of.markers if m.image == index], size,
-                      style.overlay_alpha, tags[index])
+            CellImage(
+                picture,
+                grid,
+                slot,
+                [m for m in of.markers if m.image == index],
+                size,
+                style.overlay_alpha,
+                tags[index],
+            )
             for index, (picture, grid, slot) in enumerate(zip(pictures, grids, slots, strict=True))
-        ]  # fmt: skip
+        ]

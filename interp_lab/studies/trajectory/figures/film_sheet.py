@@ -101,11 +101,24 @@ class FilmSheet:
     def count(self, out: np.ndarray, step: int, token: str) -> None:
         """Write which frame it is and which token is being written."""
         right, top = self.width - self.pixels(MARGIN), self.pixels(16)
-        self.write(out, f"frame {step + 1} of {self.of.n_steps}", right, top,
-                   letters=self._large, color=BLACK, right=True)  # fmt: skip
+        self.write(
+            out,
+            f"frame {step + 1} of {self.of.n_steps}",
+            right,
+            top,
+            letters=self._large,
+            color=BLACK,
+            right=True,
+        )
         told = f"step {step} writes “{token}” · {self.style.fps:g} frames a second"
-        self.write(out, told, right, top + self._large.height + self.pixels(4),
-                   room=self.pixels(460), right=True)  # fmt: skip
+        self.write(
+            out,
+            told,
+            right,
+            top + self._large.height + self.pixels(4),
+            room=self.pixels(460),
+            right=True,
+        )
 
     def tell_text(self, out: np.ndarray, shares: str, weights: np.ndarray) -> None:
         """Write the shares of text in a row, and what its colours span."""
@@ -154,8 +167,9 @@ class FilmSheet:
     def _draw_heading(self) -> None:
         of, margin, top = self.of, self.pixels(MARGIN), self.pixels(16)
         left_room = self.width - 2 * margin - self.pixels(480)
-        self.write(self.blank, of.sample, margin, top, letters=self._large, color=BLACK,
-                   room=left_room)  # fmt: skip
+        self.write(
+            self.blank, of.sample, margin, top, letters=self._large, color=BLACK, room=left_room
+        )
         known = of.results.attributes
         words = [f"layer {of.layer}", of.heads]
         words += [str(known[key]) for key in ("model", "dataset") if known.get(key)]
@@ -197,8 +211,14 @@ class FilmSheet:
         power = f"raised to the power {self.style.gamma:g}"
         told = f"Colours: each row min–max scaled over the shown tokens, over all cells, {power}. "
         told += "Attention alone does not show that the model uses what it looks at."
-        self.write(self.blank, told, self.pixels(MARGIN), top + high + self.pixels(5),
-                   letters=self._small, room=self.width - 2 * self.pixels(MARGIN))  # fmt: skip
+        self.write(
+            self.blank,
+            told,
+            self.pixels(MARGIN),
+            top + high + self.pixels(5),
+            letters=self._small,
+            room=self.width - 2 * self.pixels(MARGIN),
+        )
 
     def _draw_sign(self, kind: str, left: int, top: int) -> int:
         """Draw what the legend explains; return its width."""

@@ -82,8 +82,9 @@ def _chips_of_text(token: Token, position: int) -> Iterator[Chip]:
         return
     # A token may hold several ends of line, and letters between them.
     for part in re.findall(r"[^\n]*\n+|[^\n]+", text) or ["∅"]:
-        shown = "".join(MARKS.get(c, c if c.isprintable() or c in "\u200d\ufe0f" else "�")
-                        for c in part)  # fmt: skip
+        shown = "".join(
+            MARKS.get(c, c if c.isprintable() or c in "\u200d\ufe0f" else "�") for c in part
+        )
         yield Chip(position, position + 1, shown, "text", part.endswith("\n"))
 
 
@@ -110,8 +111,9 @@ class TextPanel:
         self.line_height = round(letters.height * 1.32)
         self.n_visible = max(1, self.height // self.line_height)
         self.lines = self._laid_out(chips_of(tokens, start))
-        self.line_of = {box.chip.end - 1: line for line, boxes in enumerate(self.lines)
-                        for box in boxes}  # fmt: skip
+        self.line_of = {
+            box.chip.end - 1: line for line, boxes in enumerate(self.lines) for box in boxes
+        }
         self._raster = lru_cache(LINES_KEPT)(self._draw_line)
 
     def window(self, current: int) -> range:

@@ -163,11 +163,16 @@ def _draw(
             if row == n_rows - 1:
                 axes.set_xlabel(f"{scene.text}\n", fontsize="medium", labelpad=3)
                 axes.annotate(
-                    f"step {scene.step} · {scene.share:.0%}", (0.5, 0),
-                    xycoords="axes fraction", textcoords="offset points", ha="center", va="top",
-                    xytext=(0, -1.9 * matplotlib.rcParams["font.size"]), fontsize="small",
+                    f"step {scene.step} · {scene.share:.0%}",
+                    (0.5, 0),
+                    xycoords="axes fraction",
+                    textcoords="offset points",
+                    ha="center",
+                    va="top",
+                    xytext=(0, -1.9 * matplotlib.rcParams["font.size"]),
+                    fontsize="small",
                     color="0.35",
-                )  # fmt: skip
+                )
     place = figure.add_subplot(grid[:, -1])
     bar = figure.colorbar(
         ScalarMappable(norm, style.cmap), cax=place, label="attention", alpha=style.overlay_alpha
@@ -206,6 +211,12 @@ def _mark(axes: Axes, marker: Marker, grid: tuple[int, int]) -> None:
     points = matplotlib.rcParams["font.size"]
     for ink, width in (("white", 0.3), (tuple(c / 255 for c in color), 0.13)):
         axes.plot(
-            marker.x * grid[1], marker.y * grid[0], sign, markersize=size, clip_on=False,
-            markerfacecolor="none", markeredgecolor=ink, markeredgewidth=points * width,
-        )  # fmt: skip
+            marker.x * grid[1],
+            marker.y * grid[0],
+            sign,
+            markersize=size,
+            clip_on=False,
+            markerfacecolor="none",
+            markeredgecolor=ink,
+            markeredgewidth=points * width,
+        )
