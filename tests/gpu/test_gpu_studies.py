@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def test_two_commands_on_one_device_take_turns(card: torch.device, tmp_path: Pat
 class Hungry(ClipVision):
     """A real tower whose forward also takes 256 MiB of the device's memory a sample."""
 
-    batches: list[int]
+    batches: ClassVar[list[int]]
 
     def run(self, prepared: Prepared) -> Sequence[torch.Tensor]:
         self.batches.append(len(prepared.seen))

@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -23,7 +23,7 @@ from interp_lab.studies.clip_similarity.analysis import ClipSimilarity
 class SmallMemory(ClipVision):
     """A real tower on a device that has room for two samples."""
 
-    batches: list[int]
+    batches: ClassVar[list[int]]
 
     def run(self, prepared: Prepared) -> Sequence[torch.Tensor]:
         self.batches.append(len(prepared.seen))
@@ -135,7 +135,7 @@ def test_a_measured_batch_equals_measuring_one_by_one(
 class Counting(ClipVision):
     """A real tower that notes how many samples each forward had."""
 
-    batches: list[int]
+    batches: ClassVar[list[int]]
 
     def run(self, prepared: Prepared) -> Sequence[torch.Tensor]:
         self.batches.append(len(prepared.seen))
