@@ -77,6 +77,9 @@ def defaults_by_source(target: str) -> Mapping[str, Any]:
     """
     found, module = _definition(*target.rpartition(".")[::2])
     if isinstance(found, ast.ClassDef):
+        options = _fields(found, module)
+        if options:
+            return {name: default for name, default in options.items() if default is not _GONE}
         found, module = _constructor(found, module)
         return dict(list(_parameters(found, module))[1:])
     if isinstance(found, ast.FunctionDef):
@@ -121,6 +124,55 @@ def _assigned(statement: ast.stmt) -> list[ast.Name]:
         return []
     targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
     return [n for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+
+
+def _fields(found: ast.ClassDef, module: str) -> dict[str, Any]:
+    """Return the options of a class below a `dataclass_transform`; empty for any other.
+
+    There an annotated attribute is an option, and a plain one with an option's name its default.
+    """
+    options: dict[str, Any] = {}
+    is_root = any("dataclass_transform" in ast.dump(d) for d in found.decorator_list)
+    for base in found.bases:
+        if not isinstance(base, ast.Name) or is_root:
+            continue
+        try:
+            above, place = _definition(module, base.id)
+        except _UnreadableError:  # not of this package, so no family
+            continue
+        options |= _fields(above, place) if isinstance(above, ast.ClassDef) else {}
+    if not options and not is_root:
+        return {}
+    last: dict[str, Any] = {}
+    for statement in found.body:
+        if isinstance(statement, ast.AnnAssign):
+            if "ClassVar" in ast.dump(statement.annotation):
+                continue
+            name, value = cast(ast.Name, statement.target).id, statement.value
+        elif isinstance(statement, ast.Assign) and cast(Any, statement.targets[0]).id in options:
+            name, value = cast(Any, statement.targets[0]).id, statement.value
+        else:
+            continue
+        default, keyword_only = _field_default(value, module)
+        (last if keyword_only else options)[name] = default
+    return options | last
+
+
+# Stands for the default of an option that a subclass does not have.
+_GONE = object()
+
+
+def _field_default(value: ast.expr | None, module: str) -> tuple[Any, bool]:
+    """Return the default that an attribute gives its option, and whether it is keyword-only."""
+    if not isinstance(value, ast.Call):
+        return (REQUIRED if value is None else _value(value, module)), False
+    if not isinstance(value.func, ast.Name) or value.func.id != "field":
+        raise _UnreadableError(f"{module}: {ast.dump(value)[:60]}")
+    given = {k.arg: k.value for k in value.keywords}
+    if "init" in given and not ast.literal_eval(given["init"]):
+        return _GONE, False
+    default = _value(given["default"], module) if "default" in given else REQUIRED
+    return default, "kw_only" in given
 
 
 def _constructor(found: ast.ClassDef, module: str) -> tuple[ast.FunctionDef, str]:

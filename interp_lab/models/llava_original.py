@@ -22,6 +22,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
 )
+from transformers.models.llava.image_processing_llava import LlavaImageProcessor
 
 from interp_lab.errors import ConfigError, MissingInputError, UnsupportedModelError
 from interp_lab.models.loading import placement
@@ -44,6 +45,7 @@ HANDLED = {
     "mm_vision_select_layer": ANY,
     "mm_vision_select_feature": ("patch", "cls_patch"),
     "mm_projector_type": ("mlp2x_gelu",),
+    "image_aspect_ratio": ("pad",),
 }
 # Keys of the language model that it does not hand on -> what LlamaConfig has in their place.
 LEFT_OUT = {"hidden_act": (None, "silu"), "rope_theta": (None, 10000), "rope_scaling": (None,)}
@@ -282,9 +284,24 @@ def original_processor(folder: Path, config: LlavaConfig) -> LlavaProcessor:
     tower = _tower(original_config(folder))
     vision: Any = config.vision_config
     return LlavaProcessor(
-        image_processor=tower.load(CLIPImageProcessor.from_pretrained, "image processor"),
+        image_processor=image_processor(tower, original_config(folder)),
         tokenizer=tokenizer,
         patch_size=vision.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
         num_additional_image_tokens=1,
     )
+
+
+def image_processor(tower: Weights, values: Mapping[str, Any]) -> Any:
+    """Return the tower's image processor, made to do with a picture what the release did.
+
+    With `image_aspect_ratio: pad` it filled a picture up to a square with the mean colour, so that
+    nothing of it was cropped; otherwise the shorter side fits and the middle is taken.
+
+    Args:
+        tower: the checkpoint of the tower.
+        values: the release's config.json.
+    """
+    if values.get("image_aspect_ratio") == "pad":
+        return tower.load(LlavaImageProcessor.from_pretrained, "image processor", do_pad=True)
+    return tower.load(CLIPImageProcessor.from_pretrained, "image processor")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -26,8 +27,9 @@ from interp_lab.config.nodes import conf_dir, plain
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import SampleError, UnsupportedModelError
 from interp_lab.models.llava import Llava
-from interp_lab.models.llava_original import mapped_name, mapped_weights
+from interp_lab.models.llava_original import image_processor, mapped_name, mapped_weights
 from interp_lab.models.tokenmaps import llava_map
+from interp_lab.models.weights import Weights
 from interp_lab.studies.scienceqa.analysis import ScienceQAHeads
 
 CPU = torch.device("cpu")
@@ -169,7 +171,6 @@ def test_the_original_layout_gives_the_same_logits(
         original_configuration,
         original_processor,
     )
-    from interp_lab.models.weights import Weights
 
     torch.manual_seed(0)
     values = architecture(text={"vocab_size": 63}) | {"image_token_index": 63}
@@ -279,3 +280,23 @@ def test_vision_config_of_the_yaml_is_the_real_tower() -> None:
     with torch.device("meta"):
         tower = CLIPVisionModel(CLIPVisionConfig(**vision))
     assert sum(p.numel() for p in tower.parameters()) == pytest.approx(303.5e6, rel=0.01)
+
+
+def test_a_picture_is_padded_where_the_original_release_says_so(tmp_path: Path) -> None:
+    made = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    made.save_pretrained(tmp_path)
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 192, 3), dtype=np.uint8))
+    edge = wide.copy()
+    edge.paste((255, 0, 0), (0, 0, 24, 64))
+    # What the release does: the mean colour above and below, then the whole square.
+    square = Image.new("RGB", (192, 192), tuple(int(x * 255) for x in made.image_mean))
+    square.paste(wide, (0, 64))
+    tower = Weights(str(tmp_path))
+
+    def pixels(picture: Image.Image, **values: str) -> torch.Tensor:
+        return image_processor(tower, values)(picture, return_tensors="pt")["pixel_values"]
+
+    assert torch.equal(pixels(wide, image_aspect_ratio="pad"), pixels(square))
+    assert (pixels(wide, image_aspect_ratio="pad") != pixels(edge, image_aspect_ratio="pad")).any()
+    # Without it the middle is taken, and what stands at the edge is not seen.
+    assert torch.equal(pixels(wide), pixels(edge))
