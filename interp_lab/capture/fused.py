@@ -117,7 +117,8 @@ class FusedObserver(Observer):
         result: Any,
     ) -> None:
         if self._reference is not None:
-            self._reference.see(site, name, *states, kwargs, result[0])
+            query, key, value, mask = states
+            self._reference.see(site, name, query, key, value, mask, kwargs, result[0])
 
     def _terms(
         self, changes: Mapping[int, Any], frame: Frame, extent: Extent, call: Call

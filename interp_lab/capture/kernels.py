@@ -8,7 +8,7 @@ here, so the output cannot differ.
 
 import math
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,22 +16,6 @@ from torch import Tensor
 from interp_lab.capture.masks import Call, Index, take, terms
 from interp_lab.libraries import torch_inside
 from interp_lab.libraries.huggingface import flex_results
-
-
-class Witness(Protocol):
-    """Keeps the lse of the one attention kernel that runs while it is entered.
-
-    Attributes:
-        lse: as the kernel gave it, or None if none did or several ran.
-        kernel: the kernel's name.
-    """
-
-    lse: Tensor | None
-    kernel: str
-
-    def __enter__(self) -> Any: ...
-
-    def __exit__(self, *error: Any) -> Any: ...
 
 
 class KernelWitness(torch_inside.TorchDispatchMode):
@@ -94,7 +78,7 @@ class FlexWitness:
             self.lse = torch_inside.lse_in((None, getattr(second, "lse", second)))
 
 
-def witness_of(implementation: str) -> Witness | None:
+def witness_of(implementation: str) -> KernelWitness | FlexWitness | None:
     """Return what sees the lse of an attention implementation; None where nothing does."""
     if implementation == "flex_attention":
         return FlexWitness()

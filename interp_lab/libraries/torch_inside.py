@@ -115,7 +115,9 @@ def exact_products() -> Iterator[None]:
 def _exact_backends() -> Iterator[None]:
     """Do it by the new way: a setting for each backend."""
     with ExitStack() as stack:
-        for backend in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
+        # torch's own types do not know the setting of the CPU's library.
+        mkldnn: Any = torch.backends.mkldnn
+        for backend in (torch.backends.cuda.matmul, mkldnn.matmul):
             stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
             backend.fp32_precision = "ieee"
         yield

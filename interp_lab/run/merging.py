@@ -143,7 +143,7 @@ def made_by(sources: Sequence[Path], interventions: Sequence[Any]) -> dict[str, 
         for check, values in json.loads(about.get("checks", "{}")).items():
             worst = checks.setdefault(check, {})
             for name, value in values.items():
-                worst[name] = worse_of(check, worst.get(name, value), value)
+                worst[name] = worse_of(check, value, worst.get(name))
         started += [about["started"]] if "started" in about else []
     return {
         "notes": json.dumps([note for note in notes if not note.startswith(INCOMPLETE)]),
@@ -156,13 +156,14 @@ def made_by(sources: Sequence[Path], interventions: Sequence[Any]) -> dict[str, 
     }
 
 
-def worse_of(check: str, first: float | str, second: float | str) -> float | str:
-    """Return the worse of two findings of a check.
+def worse_of(check: str, first: float | str, second: float | str | None) -> float | str:
+    """Return the worse of two findings of a check; the second may not be there.
 
     It is the largest difference, the smallest change of the logits; a text says that there is
     none, which is worse than any.
     """
-    for value in (first, second):
-        if isinstance(value, str):
-            return value
+    if second is None or isinstance(first, str):
+        return first
+    if isinstance(second, str):
+        return second
     return min(first, second) if check == "live_check" else max(first, second)

@@ -73,7 +73,7 @@ def test_json_without_doctor_is_refused(command: Callable[..., object]) -> None:
 def test_a_run_is_proven_before_its_model_is_loaded(
     command: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from interp_lab.doctor import proof
+    from interp_lab.doctor import first
     from interp_lab.errors import UnsupportedModelError
 
     asked = []
@@ -82,7 +82,7 @@ def test_a_run_is_proven_before_its_model_is_loaded(
         asked.append(about)
         raise UnsupportedModelError("capture is wrong here")
 
-    monkeypatch.setattr(proof, "prove_once", refuse)
+    monkeypatch.setattr(first, "prove_once", refuse)
     said = command("task=scienceqa", "device=cpu", "model.checkpoint=no/such/weights")
     assert said.code == 1 and "capture is wrong here" in said.err
     assert asked == [(torch.device("cpu"), torch.float32, "sdpa")]

@@ -90,7 +90,7 @@ def test_a_missing_ffmpeg_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(figures, "find_ffmpeg", none)
     found = figures.ffmpeg_finding()
-    assert found.state == "warning" and "no video: there is no ffmpeg" in found.text
+    assert found.state == "warning" and "no video can be drawn: there is no ffmpeg" in found.text
 
 
 def test_versions_against_their_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

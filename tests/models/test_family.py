@@ -135,10 +135,9 @@ def test_a_variant_has_everything_of_a_family(
     assert [seen.tokens.grids for seen in prepared.seen] == [((4, 4),), ((4, 4),), ()]
     assert [len(seen.tokens.where(modality="image")) for seen in prepared.seen] == [16, 16, 0]
     assert prepared.seen[1].pictures[0].shape == (32, 32, 3)
-    analysis = ScienceQAHeads()
-    analysis.check(vip)
+    study = ScienceQAHeads().for_model(vip)
     with torch.inference_mode():
-        plans = [analysis.plans(seen.tokens) for seen in prepared.seen]
+        plans = [study.plans(seen.tokens) for seen in prepared.seen]
         with watch(vip, prepared, plans) as capture:
             answers = vip.run(prepared)
         alone = vip.run(vip.prepare([sample("b", "red green blue")]))[0]

@@ -147,7 +147,7 @@ class GatesOfModel:
         self, sample: Sample, seen: Seen, captured: Mapping[str, Any]
     ) -> dict[str, tuple[Intervention, ...]]:
         """Return the changes of the gates that every sample is run again under."""
-        return self.changes
+        return dict(self.changes)
 
     def update(
         self, sample: Sample, seen: Seen, captured: Mapping[str, Any], outputs: Mapping[str, Any]
