@@ -54,6 +54,9 @@ ROPE_KINDS = (
     "axial",
 )
 ROPE = ("rope_parameters", "rope_scaling")
+# Qwen's vision towers have always turned rows and columns by this base. Releases of transformers
+# that write it down (`axial`) are read by earlier ones, which compute the same and declare nothing.
+AXIAL_BASE = 10000
 INSTEAD = "take a checkpoint without it"
 # A value of `handled` that stands for all values.
 ANY = object()
@@ -144,6 +147,8 @@ def _refuse_rope(value: Any, path: str, where: str, declared: bool) -> None:
     kinds = [value, *(v for v in value.values() if isinstance(v, Mapping))]
     for parameters in kinds:
         kind = parameters.get("rope_type", parameters.get("type", "default"))
+        if kind == "axial" and parameters.get("rope_theta") == AXIAL_BASE:
+            continue
         if kind not in (ROPE_KINDS if declared else ("default",)):
             raise UnsupportedModelError(_line(path, dict(parameters), where))
 

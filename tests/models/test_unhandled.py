@@ -212,3 +212,12 @@ def test_every_family_refuses_it_before_the_weights_and_in_its_plan(
         family(checkpoint=str(folder), device=CPU, **given)
     with pytest.raises(UnsupportedModelError, match=r"final_logit_softcapping=30\.0"):
         family.skeleton(Weights(str(folder)), given)
+
+
+@pytest.mark.parametrize(("base", "stands"), [(10000.0, True), (500.0, False)])
+def test_an_earlier_release_reads_what_a_later_one_wrote_of_a_tower(
+    base: float, stands: bool
+) -> None:
+    """A class that does not declare the key, as Qwen's vision towers before transformers 5.23."""
+    config = tf.CLIPVisionConfig(rope_parameters={"rope_type": "axial", "rope_theta": base})
+    assert (refused(config) is None) == stands
