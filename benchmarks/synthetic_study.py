@@ -5,6 +5,7 @@ Every value follows from the sample's number by arithmetic, so a result can be c
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -103,9 +104,11 @@ class Remainders:
             Scalar("number", "the number", dtype="int64"),
         ]
 
-    def check(self, model: LoadedModel) -> list[str]:
-        """Every model will do."""
-        return []
+    notes = ()
+
+    def for_model(self, model: LoadedModel) -> "Remainders":
+        """Every model will do, and nothing depends on it."""
+        return self
 
     def plans(self, tokens: TokenMap) -> Mapping[str, Any]:
         """Nothing is watched."""
@@ -127,6 +130,12 @@ class Remainders:
             "remainder": REMAINDERS[number % 5],
             "number": number,
         }
+
+
+class MeanScores:
+    """Makes the mean of the scores."""
+
+    definitions: Mapping[str, str] = MappingProxyType({})
 
     def compute(self, results: Results) -> Sequence[tuple[Field, Any]]:
         """Return the mean scores, streaming."""

@@ -9,7 +9,7 @@ from interp_lab.capture.roles import interventions_for
 from interp_lab.models.tokenmaps import with_generated
 from interp_lab.studies.scienceqa.analysis import ABOUT, head_plan
 from interp_lab.studies.semdim.spans import word_spans
-from interp_lab.studies.trajectory.analysis import Trajectory, chosen_layers
+from interp_lab.studies.trajectory.analysis import AnswersOfModel, Trajectory, chosen_layers
 from interp_lab.tokens import Token, TokenMap
 
 
@@ -68,9 +68,7 @@ def looks(work: str, scale: int, monkeypatch: pytest.MonkeyPatch) -> int:
         if work in ABOUT:
             head_plan(work, tokens)  # type: ignore[arg-type]
         elif work == "trajectory":
-            analysis = Trajectory()
-            analysis._chosen = chosen_layers(None, 28)
-            analysis.plans(tokens)
+            AnswersOfModel(Trajectory(), chosen_layers(None, 28)).plans(tokens)
             with_generated(tokens, ["b"] * scale).to_json()
         elif work == "semdim":
             spans = word_spans(tokens, "option")

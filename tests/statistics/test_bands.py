@@ -61,6 +61,7 @@ def test_what_a_title_names_is_what_was_blocked(n_layers: int) -> None:
 def test_nobody_else_divides_layers() -> None:
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        if path.name != "bands.py":
+        # The zoo makes data; it divides features and samples.
+        if path.name != "bands.py" and "zoo" not in path.parts:
             assert "array_split" not in text and "np.split(" not in text, path
             assert "round(n_layers" not in text, path

@@ -67,17 +67,9 @@ def accuracy_split(
             wins, n = counts[np.arange(n_layers), top], sizes[place]
             low, high = _wilson(wins, n)
             intervals(upper, x, low, high, color, 0.7)
+            look = {"marker": marker, "color": color, "label": f"{word} answers, n = {n}"}
             size = matplotlib.rcParams["font.size"] / 2.4
-            upper.plot(
-                x,
-                wins / n,
-                linestyle="",
-                marker=marker,
-                markersize=size,
-                color=color,
-                label=f"{word} answers, n = {n}",
-                zorder=3,
-            )
+            upper.plot(x, wins / n, linestyle="", markersize=size, zorder=3, **look)
         legend_above(upper)
         upper.set(ylabel="share of samples", ylim=(0, 1.03), yticks=np.linspace(0, 1, 6))
         layer_ticks(upper, n_layers)

@@ -108,13 +108,9 @@ def attention_heatmap(
     named = read_tokens(results, sample, tokens)
     heads, words = heads_of(results, values.shape[1], style)
     facts = facts_of(results, sample)
-    names = {
-        group: facts[key]
-        for group, key in (("dim1", "dimension1"), ("dim2", "dimension2"))
-        if key in facts
-    }
-    heard = sound_of(results, sample, sound)
-    units = read_units(results, sample)
+    groups = (("dim1", "dimension1"), ("dim2", "dimension2"))
+    names = {group: facts[key] for group, key in groups if key in facts}
+    about = names, sound_of(results, sample, sound), read_units(results, sample)
     unseen = (values == 0).all(axis=(0, 1))
     # A block of one row is what the answer position attends to.
     rows = named if len(unseen) == len(named) else [Token("answer", "answer")]
@@ -124,9 +120,7 @@ def attention_heatmap(
             np.ma.masked_where(unseen, values[np.ix_(band.rows, heads)].mean((0, 1))),
             rows,
             named,
-            names,
-            heard,
-            units,
+            *about,
         )
         for band in bands_of(results, len(values), style)
     ]
