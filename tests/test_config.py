@@ -145,7 +145,7 @@ def test_flags_may_stand_anywhere(command: Callable[..., object], arguments: lis
     ],
 )
 def test_words_of_every_script_can_be_typed(typed: str, read: object) -> None:
-    assert OmegaConf.to_container(composed(quoted(typed)))["select"]["word"] == read
+    assert OmegaConf.to_container(composed("task=semdim", quoted(typed)))["select"]["word"] == read
 
 
 def test_run_id_ignores_what_does_not_change_the_numbers() -> None:

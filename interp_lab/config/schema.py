@@ -43,18 +43,6 @@ class Capture:
 
 
 @dataclass
-class Select:
-    """Which samples get figures of their own, and which layer and head these show."""
-
-    language: Any = None
-    word: Any = None
-    dimensions: Any = None
-    data_type: Any = None
-    layer: Any = None
-    head: Any = None
-
-
-@dataclass
 class Shard:
     """Which samples a job measures: those at `index::count` in units of a batch.
 
@@ -92,7 +80,8 @@ class Config:
     analysis: Any = field(default_factory=open_node)
     numbers: Any = field(default_factory=open_node)
     visualization: Any = field(default_factory=open_node)
-    select: Select = field(default_factory=Select)
+    # Its keys are those of the YAML files: a task names what its samples can be chosen by.
+    select: dict[str, Any] = field(default_factory=dict)
     importers: dict[str, str] = field(default_factory=dict)
     capture: Capture = field(default_factory=Capture)
     output: Output = field(default_factory=Output)

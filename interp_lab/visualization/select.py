@@ -17,12 +17,8 @@ from interp_lab.fields import Category, LayerIndex
 from interp_lab.store.results import Results
 from interp_lab.visualization.base import Style
 
-# The keys that choose samples by a Category of their own name; dimensions look at a pair of fields.
-BY_CATEGORY = ("language", "word", "data_type")
-SIDES = ("dimension1", "dimension2")
-# The keys that choose within a sample: they go to the style.
+# The keys that choose within a sample: they go to the style. Every other key chooses samples.
 WITHIN = ("layer", "head")
-KEYS = (*BY_CATEGORY, "dimensions", *WITHIN)
 # Values that an error lists before it says how many more there are.
 MOST_LISTED = 20
 
@@ -43,24 +39,30 @@ def chosen_samples(results: Results, select: Mapping[str, Any] | None) -> list[s
 
     Args:
         results: an open result.
-        select: language, word, data_type: a value or a list of them; dimensions: one dimension, or
-            the two of a pair in either order ("big", [big, small] or "big-small"); null = all.
-            layer and head are not looked at (see `restyled`).
+        select: name of a Category of the samples -> a value or a list of them; or the plural of two
+            that are numbered, `sides` of `side1` and `side2`, -> one value or the two of a pair in
+            either order ("big", [big, small] or "big-small"); null = all. layer and head are not
+            looked at (see `restyled`).
 
     Raises:
-        ConfigError: for an unknown key, a value that no sample has, or a result without the field.
+        ConfigError: for a value that no sample has, or a result without the field.
     """
-    wanted = _given(select)
+    wanted = {key: value for key, value in _given(select).items() if key not in WITHIN}
+    paired = [key for key in wanted if _sides(results, key)]
+    columns = {key: _column(results, key, key) for key in wanted if key not in paired}
     left = np.arange(len(results))
-    for key in BY_CATEGORY:
-        if key in wanted:
-            values = _column(results, key, key)
-            names = _names(wanted[key])
-            for name in names:
-                _check_known(key, name, {values[row] for row in left}, wanted)
-            left = np.array([row for row in left if values[row] in names], dtype=np.int64)
-    if "dimensions" in wanted:
-        left = _of_dimensions(results, wanted, left)
+    before: list[str] = []
+    for key, values in columns.items():
+        names = _names(wanted[key])
+        _check_known(key, names, {values[row] for row in left}, before, wanted)
+        left = np.array([row for row in left if values[row] in names], dtype=np.int64)
+        before.append(key)
+    # A later key may have left no sample of a value that an earlier one names.
+    for key, values in columns.items():
+        others = [other for other in columns if other != key]
+        _check_known(key, _names(wanted[key]), {values[row] for row in left}, others, wanted)
+    for key in paired:
+        left = _of_pair(results, key, wanted, left)
     return [results.sample_ids[row] for row in left]
 
 
@@ -80,18 +82,24 @@ def restyled(style: AnyStyle, select: Mapping[str, Any] | None) -> AnyStyle:
 
 def _given(select: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the keys that have a value."""
-    for key in select or {}:
-        if key not in KEYS:
-            raise ConfigError(
-                f"select.{key}: no such key.{did_you_mean(str(key), KEYS)} Known: {', '.join(KEYS)}"
-            )
     return {key: value for key, value in (select or {}).items() if value is not None}
+
+
+def _sides(results: Results, key: str) -> tuple[str, str] | None:
+    """Return the two Categories whose plural a key is, if the samples have them."""
+    sides = f"{key.removesuffix('s')}1", f"{key.removesuffix('s')}2"
+    there = all(isinstance(results.fields.get(side), Category) for side in sides)
+    return sides if key.endswith("s") and there else None
 
 
 def _column(results: Results, field: str, key: str) -> list[str]:
     """Return a Category of every sample, its letters composed."""
     if not isinstance(results.fields.get(field), Category):
-        raise ConfigError(f"select.{key}: the samples of this result have no {field}")
+        known = [name for name, kind in results.fields.items() if isinstance(kind, Category)]
+        raise ConfigError(
+            f"select.{key}: the samples of this result have no {field}."
+            f"{did_you_mean(field, known)} They have: {_listed(known)}"
+        )
     blocks = [block[field] for block in results.stream([field])]
     return [composed(value) for value in np.concatenate(blocks)] if blocks else []
 
@@ -107,20 +115,20 @@ def _names(value: Any) -> list[str]:
     return [composed(one) for one in value] if is_list else [composed(value)]
 
 
-def _of_dimensions(results: Results, wanted: Mapping[str, Any], left: np.ndarray) -> np.ndarray:
-    """Return the rows among `left` whose two dimensions include those that are wanted."""
-    first, second = (_column(results, side, "dimensions") for side in SIDES)
+def _of_pair(results: Results, key: str, wanted: Mapping[str, Any], left: np.ndarray) -> np.ndarray:
+    """Return the rows among `left` whose two sides include those that are wanted."""
+    first, second = (_column(results, side, key) for side in _sides(results, key) or ())
     pairs = {int(row): {first[row], second[row]} for row in left}
     known = set().union(*pairs.values())
-    names = _names(wanted["dimensions"])
+    names = _names(wanted[key])
     if len(names) == 1 and names[0] not in known:
         names = names[0].split("-", 1)
     if not 1 <= len(names) <= 2:
         raise ConfigError(
-            f"select.dimensions={wanted['dimensions']!r}: give one dimension or the two of a pair"
+            f"select.{key}={wanted[key]!r}: give one {key.removesuffix('s')} or the two of a pair"
         )
-    for name in names:
-        _check_known("dimensions", name, known, wanted)
+    others = [other for other in wanted if other != key]
+    _check_known(key, names, known, others, wanted)
     found = [row for row, pair in pairs.items() if set(names) <= pair]
     if not found:
         partners = _listed(
@@ -133,20 +141,27 @@ def _of_dimensions(results: Results, wanted: Mapping[str, Any], left: np.ndarray
             }
         )
         raise ConfigError(
-            f"select.dimensions={names}: no pair of these two; {names[0]} stands against {partners}"
+            f"select.{key}={names}: no pair of these two; {names[0]} stands against {partners}"
         )
     return np.array(found, dtype=np.int64)
 
 
-def _check_known(key: str, name: str, known: set[str], wanted: Mapping[str, Any]) -> None:
-    if name in known:
-        return
-    earlier = KEYS[: KEYS.index(key)]
-    among = " and ".join(f"{k}={wanted[k]}" for k in earlier if k in wanted)
-    raise ConfigError(
-        f"select.{key}={name!r}: no sample{f' with {among}' if among else ''} has it."
-        f"{did_you_mean(name, known)} There are: {_listed(known)}"
-    )
+def _check_known(
+    key: str,
+    names: Sequence[str],
+    known: set[str],
+    others: Sequence[str],
+    wanted: Mapping[str, Any],
+) -> None:
+    """Refuse a value that no sample has which the other keys leave."""
+    for name in names:
+        if name in known:
+            continue
+        among = " and ".join(f"{other}={wanted[other]}" for other in others)
+        raise ConfigError(
+            f"select.{key}={name!r}: no sample{f' with {among}' if among else ''} has it."
+            f"{did_you_mean(name, known)} There are: {_listed(known)}"
+        )
 
 
 def _listed(values: Iterable[str]) -> str:

@@ -82,7 +82,7 @@ def test_samples_are_chosen_by_their_fields(
         ({"dimensions": ["big", "smal"]}, "Did you mean 'small'"),
         ({"dimensions": ["big", "round"]}, "no pair of these two; big stands against small"),
         ({"dimensions": ["a", "b", "c"]}, "give one dimension or the two of a pair"),
-        ({"words": "apple"}, "select.words: no such key. Did you mean 'word'"),
+        ({"words": "apple"}, r"have no words\. Did you mean 'word'\? They have: answer, data_type"),
     ],
 )
 def test_what_matches_nothing_is_an_error(
