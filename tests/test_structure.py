@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,16 @@ def test_light_modules_import_neither_torch_nor_transformers_nor_pyplot() -> Non
         "    assert not found, (name, found)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("package", ["interp_lab.capture", "interp_lab.studies"])
+def test_every_public_name_is_there(package: str) -> None:
+    face = import_module(package)
+    assert face.PUBLIC
+    for name in face.PUBLIC:
+        assert getattr(face, name).__name__ == name
+    with pytest.raises(AttributeError, match="no_such_name"):
+        face.no_such_name  # noqa: B018
 
 
 # What only `interp_lab.libraries` may name: the inside of other libraries.

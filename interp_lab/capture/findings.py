@@ -55,9 +55,16 @@ class Worked:
 
 
 def compare(reduce: Reducer, mine: Worked, theirs: Tensor, n_layers: int) -> Finding:
-    """Return what holds of a captured number, given the same number by other means."""
+    """Return what holds of a captured number, given the same number by other means.
+
+    One of another shape, which has other queries or keys, is infinitely far off.
+    """
     want = reduce.finish(mine.state)
     theirs = theirs.to(want.device)
+    rounding = HALF_ROUNDING if mine.half else VALUE_ROUNDING
+    bound = rounding + SCORE_ROUNDING * mine.size
+    if theirs.shape != want.shape:
+        return Finding(math.inf, bound, mine.output, mine.output_bound, n_layers)
     if mine.blocks:
         block = torch.cat(mine.blocks, dim=1)
         axis = _AXES[getattr(reduce, "over", "key")]
@@ -65,8 +72,6 @@ def compare(reduce: Reducer, mine: Worked, theirs: Tensor, n_layers: int) -> Fin
     gap = (theirs.double() - want).abs() / want.abs().clamp(min=1.0)
     gap[want.isnan() & theirs.isnan()] = 0.0
     difference = float(torch.nan_to_num(gap, nan=math.inf).max())
-    rounding = HALF_ROUNDING if mine.half else VALUE_ROUNDING
-    bound = rounding + SCORE_ROUNDING * mine.size
     return Finding(difference, bound, mine.output, mine.output_bound, n_layers)
 
 

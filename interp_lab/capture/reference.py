@@ -17,7 +17,7 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
-from interp_lab.capture.findings import Finding, Worked, compare, gives_index, worse
+from interp_lab.capture.findings import VALUE_ROUNDING, Finding, Worked, compare, gives_index, worse
 from interp_lab.capture.plans import AttentionPlan
 from interp_lab.capture.reference_rows import ReferenceCall
 from interp_lab.capture.tally import Captured
@@ -62,6 +62,8 @@ class Reference:
     unverified: dict[str, str] = field(default_factory=dict)
     _past: dict[int, _Past] = field(default_factory=dict)
     _open: dict[tuple[str, int, int, int], Worked] = field(default_factory=dict)
+    # (plan, row) -> how many steps the model made that count for it.
+    _steps: dict[tuple[str, int], int] = field(default_factory=dict)
     _layers: dict[str, frozenset[int]] = field(default_factory=dict)
     _tower_layers: dict[str, list[int]] = field(default_factory=dict)
     _parts: list[ReferenceCall] = field(default_factory=list)
@@ -101,18 +103,21 @@ class Reference:
             self._give_up("memory")
 
     def findings(self, results: Sequence[Mapping[str, Captured]]) -> dict[str, Finding]:
-        """Compare what was captured; one finding a plan that was worked out."""
+        """Compare what was captured; one finding a plan that was worked out.
+
+        A plan with more or fewer steps than the model made is infinitely far off.
+        """
         self._guarded(self._take_parts)
         worst: dict[str, Finding] = {}
         for (name, row, layer, step), mine in self._open.items():
             if self._given_up or name in self.unverified:
                 continue
-            captured = results[row][name]
-            if step >= len(captured.steps):
-                continue  # what was written after a row's end token is left out of its results
-            theirs = captured.steps[step][captured.layers.index(layer)]
-            reduce, n_layers = self.plans[row][name].reduce, len(self._layers[name])
-            found = compare(reduce, mine, theirs, n_layers)
+            captured, n_layers = results[row][name], len(self._layers[name])
+            if len(captured.steps) != self._steps[name, row]:
+                found = Finding(math.inf, VALUE_ROUNDING, mine.output, mine.output_bound, n_layers)
+            else:
+                theirs = captured.steps[step][captured.layers.index(layer)]
+                found = compare(self.plans[row][name].reduce, mine, theirs, n_layers)
             worst[name] = found if name not in worst else worse(worst[name], found)
         for name in (n for row in self.plans for n in row):
             if name not in worst:
@@ -160,7 +165,13 @@ class Reference:
                 if sequence and plan.when != "prefill":
                     self.unverified[name] = "several sequences"
                 step, columns = self._queries(plan, row, call, offsets, end)
-                if columns and self._chosen(name, plan, call, len(columns)):
+                if not columns:
+                    continue
+                counted = self._steps.get((name, row), 0)
+                self._steps[name, row] = max(counted, step + sequence + 1)
+                # Of many steps the first ones are checked, and then ever fewer.
+                thinned = step & (step - 1) if step > 0 else 0
+                if not thinned and self._chosen(name, plan, call, len(columns)):
                     at = (name, row, call.site.layer, step + sequence)
                     self._work_out(at, plan, columns, call, offsets, end)
 
@@ -197,12 +208,8 @@ class Reference:
         if call.written and self.attention_mask is not None:
             width = self.attention_mask.shape[1]
         decode = offsets.start >= width
-        since = offsets.start - width
-        step = since + (plan.when == "all") if decode else 0
+        step = offsets.start - width + (plan.when == "all") if decode else 0
         if plan.when not in ("all", "decode" if decode else "prefill"):
-            return step, []
-        # Of the decode steps: the first ones, and then ever fewer.
-        if decode and since & (since - 1):
             return step, []
         columns = self._columns(row, call, max(width, offsets.start + n))
         if plan.queries == "last":

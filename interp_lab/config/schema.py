@@ -10,7 +10,7 @@ from interp_lab.libraries.hydra_inside import open_node
 
 
 class Mode(Enum):
-    """What a command does: measure, plan that, merge, draw again, list, or look at the machine."""
+    """What a command does: measure, plan it, merge, compute numbers, draw, list, look around."""
 
     run = "run"
     plan = "plan"

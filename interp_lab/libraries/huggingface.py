@@ -13,18 +13,13 @@ from functools import cache as remember
 from typing import Any, cast, get_args
 
 from torch import nn
-from transformers.cache_utils import Cache, EncoderDecoderCache, StaticLayer
+from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from interp_lab.errors import UnsupportedModelError
 
 # The field behind a configuration's `_attn_implementation`; writing that reaches every sub-config.
 _FIELD = "_attn_implementation_internal"
-
-
-def attention_registry() -> Any:
-    """Return the one mapping of names to attention functions that all model files look up."""
-    return ALL_ATTENTION_FUNCTIONS
 
 
 def registered(name: str) -> Callable[..., Any] | None:
@@ -133,16 +128,6 @@ def seen_columns(cache: Cache, layer_idx: int) -> int:
     return int(cache.get_seq_length(layer_idx))
 
 
-def slides(cache: Cache, layer_idx: int) -> bool:
-    """Return whether a layer's keys are a window: `is_sliding` of the cache's layer."""
-    return bool(getattr(_layer(cache, layer_idx), "is_sliding", False))
-
-
-def is_static(cache: Cache, layer_idx: int) -> bool:
-    """Return whether a layer's keys come with empty places behind them: a `StaticLayer`."""
-    return isinstance(_layer(cache, layer_idx), StaticLayer)
-
-
 def takes_cache(module: nn.Module) -> bool:
     """Return whether a parameter of the module's forward is annotated with a type of cache."""
     return _takes_cache(type(module))
@@ -152,12 +137,6 @@ def _of_self_attention(value: Any) -> Cache | None:
     if isinstance(value, EncoderDecoderCache):
         return cast(Cache, value.self_attention_cache)
     return value if isinstance(value, Cache) else None
-
-
-def _layer(cache: Cache, layer_idx: int) -> Any:
-    """Return a layer of a cache, or None if it has not met that layer yet."""
-    layers = cache.layers
-    return layers[layer_idx] if layer_idx < len(layers) else None
 
 
 def _files(cls: type) -> Iterator[Any]:

@@ -10,6 +10,7 @@ Made on the first batch, or on every one. What they found is stored with the res
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 
 from accelerate.utils.memory import should_reduce_batch_size
@@ -19,7 +20,7 @@ from interp_lab.capture.findings import Finding
 from interp_lab.capture.plans import AttentionPlan, Plan
 from interp_lab.capture.reference import Reference
 from interp_lab.capture.session import Capture
-from interp_lab.errors import UnsupportedModelError
+from interp_lab.errors import InterpLabError, UnsupportedModelError
 from interp_lab.models.base import LoadedModel, Prepared
 
 log = logging.getLogger(__name__)
@@ -130,6 +131,8 @@ class SelfCheck:
                 query_rows=ROWS_INSTEAD if large else None,
                 attention_mask=prepared.inputs.get("attention_mask"),
             )
+        except InterpLabError as error:  # a model may have no eager attention
+            differences = dict.fromkeys(names, f"not measured: {error}")
         except Exception as error:
             if not should_reduce_batch_size(error):
                 raise
@@ -168,6 +171,11 @@ def _complaint(name: str, found: Finding) -> str:
             f"capture.verify: {name}: the attention kernel's output is off by {found.output:.1e} "
             f"of the largest value from softmax(q k) v as capture understands it (bound "
             f"{found.output_bound:.1e}): a mask or scale is not what it seems; {report}"
+        )
+    if math.isinf(found.difference):
+        return (
+            f"capture.verify: {name}: what was captured has other steps, queries or keys than the "
+            f"model's calls, or numbers that are none; {report}"
         )
     return (
         f"capture.verify: {name}: captured numbers differ by {found.difference:.1e} from float64 "

@@ -16,6 +16,7 @@ from interp_lab.capture.plans import AttentionPlan
 from interp_lab.capture.reduce import ArgMax, Entropy, Keep, Max, Mean, Sum
 from interp_lab.capture.reference import Reference
 from interp_lab.capture.reference_rows import ReferenceCall
+from interp_lab.libraries import huggingface
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LAST = AttentionPlan("last", None, Keep(), when="all")
@@ -208,6 +209,14 @@ def one_key_of_a_decode_step(monkeypatch):
     monkeypatch.setattr(Forwards, "extent", lost)
 
 
+def every_call_at_column_0(monkeypatch):
+    """No call is placed after another, as when transformers renamed the cache's argument."""
+    true = Forwards.extent
+    monkeypatch.setattr(
+        Forwards, "extent", lambda self, *about: replace(true(self, *about), start=0)
+    )
+
+
 FAULTS = [wrong_scale, mask_off_by_one, lse_of_another_head, shifted_keys]
 
 
@@ -233,6 +242,31 @@ def test_misplaced_decode_steps_are_caught(monkeypatch, dtype):
     one_key_of_a_decode_step(monkeypatch)
     found, _ = checked(model, inputs, [{"last": LAST}, {"last": LAST}], steps=6)
     assert not found["last"].holds
+
+
+@pytest.mark.parametrize("when", ["prefill", "decode", "all"])
+def test_lost_and_invented_steps_are_caught(monkeypatch, when):
+    model, inputs = tiny.make(tiny.llama)
+    plans = [{"last": replace(LAST, when=when)}]
+    assert all(f.holds for f in checked(model, inputs, plans, steps=6)[0].values())
+    every_call_at_column_0(monkeypatch)
+    found, reference = checked(model, inputs, plans, steps=6)
+    assert not reference.unverified
+    assert found["last"].difference == float("inf")
+
+
+def test_an_output_that_is_no_number_is_caught():
+    model, inputs = tiny.make(tiny.llama)
+    run = huggingface.registered("sdpa")
+
+    def broken(*args, **kwargs):
+        output, rest = run(*args, **kwargs)
+        return output.index_fill(1, torch.tensor([3]), torch.nan), rest
+
+    plans = [{"all": AttentionPlan((3, 9), None, Keep(), layers=(0,))}]
+    with huggingface.overlay("sdpa", broken):
+        found, _ = checked(model, inputs, plans)
+    assert not found["all"].holds and found["all"].output == float("inf")
 
 
 def test_a_mask_that_is_understood_wrongly_shows_in_the_kernels_output(monkeypatch):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, LlavaConfig, WhisperConfig
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.clip.modeling_clip import CLIPAttention
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP
 from transformers.models.whisper.modeling_whisper import WhisperAttention
@@ -73,7 +74,7 @@ def test_layers_look_their_function_up_by_the_name_in_their_configuration() -> N
 
 
 def test_overlays_nest_and_are_undone_after_an_exception() -> None:
-    registry, before = inside.attention_registry(), inside.registered("sdpa")
+    registry, before = ALL_ATTENTION_FUNCTIONS, inside.registered("sdpa")
     local = dict(registry._local_mapping)
 
     def outer() -> None: ...
@@ -102,7 +103,7 @@ def test_eager_has_no_entry_but_may_be_overlaid() -> None:
     with inside.overlay("eager", attend):
         watched = model(torch.arange(5)[None]).logits
     assert len(seen) == 2 and torch.equal(plain, watched)
-    assert "eager" not in inside.attention_registry()._local_mapping
+    assert "eager" not in ALL_ATTENTION_FUNCTIONS._local_mapping
 
 
 def test_the_internal_field_switches_one_configuration_alone() -> None:
@@ -200,17 +201,15 @@ def windows() -> Gemma3TextConfig:
     )
 
 
-def test_a_window_counts_what_it_dropped_and_says_that_it_slides() -> None:
+def test_a_window_counts_what_it_dropped() -> None:
     cache = DynamicCache(config=windows())
     for layer in (0, 1):
         put(cache, layer, 5)
         put(cache, layer, 1)
     assert [inside.seen_columns(cache, i) for i in (0, 1)] == [6, 6]
-    assert [inside.slides(cache, i) for i in (0, 1)] == [True, False]
-    assert not inside.is_static(cache, 0) and not inside.is_static(cache, 1)
 
 
-def test_a_static_cache_hands_out_empty_places_and_says_so() -> None:
+def test_a_static_cache_hands_out_empty_places() -> None:
     model = llama()
     cache = StaticCache(config=model.config, max_cache_len=12)
     lengths: list[int] = []
@@ -233,14 +232,6 @@ def test_a_static_cache_hands_out_empty_places_and_says_so() -> None:
         )
     assert calls.starts == [0, 6]
     assert lengths == [12] * 4
-    assert inside.is_static(cache, 1) and not inside.slides(cache, 1)
-    assert not inside.is_static(DynamicCache(), 0)
-
-
-def test_a_static_window_is_both() -> None:
-    cache = StaticCache(config=windows(), max_cache_len=12)
-    assert (inside.is_static(cache, 0), inside.slides(cache, 0)) == (True, True)
-    assert (inside.is_static(cache, 1), inside.slides(cache, 1)) == (True, False)
 
 
 def test_attention_that_may_be_cached_says_so_in_its_signature() -> None:
