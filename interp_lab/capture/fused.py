@@ -17,8 +17,9 @@ from interp_lab.capture.masks import Call, Term, read_call, take
 from interp_lab.capture.observer import Observer
 from interp_lab.capture.plans import AttentionChange, AttentionPlan
 from interp_lab.capture.reference import Reference
+from interp_lab.capture.sites import Site
 from interp_lab.capture.tally import Captured, Tally
-from interp_lab.capture.towers import Site, eager_function, implementation
+from interp_lab.capture.towers import eager_function, implementation
 from interp_lab.libraries.torch_inside import exact_products
 
 
@@ -71,8 +72,10 @@ class FusedObserver(Observer):
         run = original or eager_function(module)
         site = self.sites.get(id(module))
         if site is None:
+            self.meet(module)
             return run(module, query, key, value, attention_mask, **kwargs)
-        extent = self.forwards.extent(site, query, key)
+        shape, extents = self.extents_of(site, query, key, attention_mask)
+        extent = extents[0]
         tallies = self.wanted(site, extent)
         changes = self._changes[id(module)]
         states = query, key, value, attention_mask
@@ -80,10 +83,10 @@ class FusedObserver(Observer):
             result = run(module, *states, **kwargs)
             self._refer(site, name, states, kwargs, result)
             return result
-        self.check_call(query, site, extent)
+        self.forwards.check(site, shape, extent)
         call = read_call(name, module, query, key, attention_mask, kwargs)
         frame = self.forwards.frames[site.tower]
-        terms = self._terms(changes, frame, extent, call)
+        terms = self._terms(changes, frame, extents, call)
         later = self.forwards.is_decode(site, extent) and not terms and can_wait(call, extent)
         wants_lse = tallies and not later and self._use_lse and call.plain
         witness = witness_of(name) if wants_lse else None
@@ -101,8 +104,11 @@ class FusedObserver(Observer):
                 if later and tallies:
                     self._wait(site, call, extent, name)
                 elif tallies:
-                    self._observe(site, call, extent, tallies, lse, kernel)
-        zeroed = {row: heads for row, (_, heads) in changes.items() if heads}
+                    for part in extents:
+                        self._observe(site, call, part, tallies, lse, kernel)
+        zeroed = {
+            e.call_row(row): heads for e in extents for row, (_, heads) in changes.items() if heads
+        }
         if zeroed:
             output = change.zero_heads(output, zeroed)
         # A pattern that an eager kernel returns is the one before the change: it is withheld.
@@ -121,11 +127,12 @@ class FusedObserver(Observer):
             self._reference.see(site, name, query, key, value, mask, kwargs, result[0])
 
     def _terms(
-        self, changes: Mapping[int, Any], frame: Frame, extent: Extent, call: Call
+        self, changes: Mapping[int, Any], frame: Frame, extents: Sequence[Extent], call: Call
     ) -> dict[int, tuple[Term, ...]]:
-        """Return, for the batch rows that have some, the score interventions of this call."""
+        """Return, for the rows of the call that have some, the score interventions of this call."""
         found = {
-            row: self._score_changes.terms(scoring, frame.columns(row), extent, call)
+            extent.call_row(row): self._score_changes.terms(scoring, frame, row, extent, call)
+            for extent in extents
             for row, (scoring, _) in changes.items()
         }
         return {row: terms for row, terms in found.items() if terms}
@@ -147,11 +154,13 @@ class FusedObserver(Observer):
                 continue
             self.start(tally, site, extent)
             path = "rows" if lse is None else "lse"
-            tally.note(site.layer, path, kernel, extent.end, last)
+            tally.note(site.layer, path, kernel, extent.keys_seen, last)
             heads = self.heads_of(tally.plan, call.query.shape[1], call.query.device)
-            rows = None if lse is None else lse[tally.row]
+            row = extent.call_row(tally.row)
+            rows = None if lse is None else lse[row]
             for part in queries:
-                for block in log_blocks(call, tally.row, part, keys, heads, rows, self._workspace):
+                for block in log_blocks(call, row, part, keys, heads, rows, self._workspace):
+                    tally.check_sum(site.layer, block, whole=call.sinks is None)
                     tally.add(site.layer, block)
             if self.forwards.is_decode(site, extent):
                 tally.close(site.layer)
@@ -189,10 +198,10 @@ class FusedObserver(Observer):
                 full = scores(call, row, *everything, None)
             full -= lse_of(call, full, None)[:, :, None]
             for tally in (t for t in wanted if t.row == row):
-                self._reduce_steps(site, tally, full, extent, kernel)
+                self._reduce_steps(site, tally, full, extent, call, kernel)
 
     def _reduce_steps(
-        self, site: Site, tally: Tally, full: Tensor, extent: Extent, kernel: str
+        self, site: Site, tally: Tally, full: Tensor, extent: Extent, call: Call, kernel: str
     ) -> None:
         """Reduce the log pattern (head, step, key) of waiting steps, one step at a time."""
         frame = self.forwards.frames[site.tower]
@@ -207,6 +216,9 @@ class FusedObserver(Observer):
             tally.close(site.layer)
             tally.note(site.layer, "rows", kernel, one.end, last)
             block = take(log_rows[:, step : step + 1], keys.index, 2).clone()
+            if step + 1 == extent.queries:
+                # One of the steps that waited together: they differ in nothing but their query.
+                tally.check_sum(site.layer, block, whole=call.sinks is None)
             tally.add(site.layer, block)
             tally.close(site.layer)
 
