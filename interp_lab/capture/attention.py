@@ -108,8 +108,6 @@ def watch_attention(
         UnsupportedModelError: if the model's attention cannot be watched by this method.
         ConfigError: if a plan or an intervention does not fit the model or its input.
     """
-    if method not in ("fused", "eager", "eager_rows"):
-        raise ConfigError(f"capture method {method!r} is not known; use fused or eager")
     concerned = _concerned(plans, interventions)
     sites = tuple(s for tower in concerned for s in find_sites(module, tower))
     _check_method(module, sites, concerned, method, any(interventions))
@@ -172,6 +170,8 @@ def _check_method(
     intervening: bool,
 ) -> None:
     """Refuse what would give wrong numbers."""
+    if method not in ("fused", "eager", "eager_rows"):
+        raise ConfigError(f"capture method {method!r} is not known; use fused or eager")
     bypass = [s for s in sites if s in unregistered([s], concerned[s.tower])]
     if bypass and method != "eager":
         others = [s.layer for s in sites if s.registered and s.tower == bypass[0].tower]

@@ -140,8 +140,11 @@ class Forwards:
             layer = getattr(module, "layer_idx", None)
             layer = site.layer if layer is None else layer
             cross = is_cross_attention(module, args, kwargs)
-            column = 0 if cache is None else seen_columns(cache, layer)
+            seen = 0 if cache is None else seen_columns(cache, layer)
+            column = seen or 0
             frame, problem = self._frame_of(site, column, cross)
+            if seen is None:
+                problem = f"its cache counts no tokens for layer {layer}"
             frame.begun.add(id(module))
             if cross or column == 0:
                 # Cross attention keeps no count of its queries, nor does a layer that attends to

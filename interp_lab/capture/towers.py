@@ -78,9 +78,7 @@ def find_sites(model: nn.Module, tower: str) -> tuple[Site, ...]:
     cross = tower == "cross"
     found = attending(model, path)
     stack = stack_of(found, kind, cross, path if tower not in NAMES else tower)
-    padded = tower in ("language", "encoder", "decoder", "cross")
-    if path == "":
-        padded = padded or main_modality(model) == "language"
+    padded = tower in ("language", "encoder", "decoder", "cross") or _is_of_text(model, path)
     decoder = _ids_of_decoder(model)
     decodes = bool(decoder) and all(id(a.module) in decoder for a in stack)
     return sites_of(stack, tower, None if kind else cross, padded, decodes)
@@ -102,6 +100,17 @@ def self_attention_beside(model: nn.Module, sites: tuple[Site, ...]) -> list[Sit
     stacks = [a for a in attending(model, holder) if a.registered and not a.cross]
     decodes = sites[0].mask_of == "keys"
     return list(sites_of(stacks, sites[0].tower, False, True, decodes))
+
+
+def _is_of_text(model: nn.Module, path: str) -> bool:
+    """Return whether a path lies in what the model calls its language tower."""
+    if path == "" and main_modality(model) == "language":
+        return True
+    try:
+        language = tower_path(model, "language")
+    except (ConfigError, UnsupportedModelError):
+        return False
+    return f"{path}.".startswith(f"{language}." if language else "")
 
 
 def _ids_of_decoder(model: nn.Module) -> set[int]:

@@ -165,13 +165,16 @@ def find_cache(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Cache | None:
     return next(iter(found.values()), None)
 
 
-def seen_columns(cache: Cache, layer_idx: int) -> int:
+def seen_columns(cache: Cache, layer_idx: int) -> int | None:
     """Return how many tokens a layer has put into a cache, windows' dropped ones included.
 
     Before the layer's call that is where its first query stands. Layers that the cache has not
-    yet met have none.
+    yet met have none. None where the cache counts no tokens for the layer (a recurrent state).
     """
-    return int(cache.get_seq_length(layer_idx))
+    try:
+        return int(cache.get_seq_length(layer_idx))
+    except ValueError:
+        return None
 
 
 def takes_cache(module: nn.Module) -> bool:

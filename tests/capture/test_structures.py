@@ -214,3 +214,18 @@ def test_rows_that_do_not_sum_to_one_are_refused(monkeypatch):
             watch_attention(model, [{"a": plan}]),
         ):
             model(**inputs)
+
+
+def test_padding_is_left_out_below_a_language_tower():
+    """CLIP's text layers take no cache; that they are text the model's configuration says."""
+    model, inputs = tiny.make(tiny.clip)
+    inputs = {**inputs, "input_ids": torch.randint(3, 80, (1, 9))}
+    inputs["attention_mask"] = torch.ones(1, 9, dtype=torch.long)
+    padded = {**inputs, "input_ids": torch.nn.functional.pad(inputs["input_ids"], (0, 4))}
+    padded["attention_mask"] = torch.nn.functional.pad(inputs["attention_mask"], (0, 4))
+    found = []
+    for these in (inputs, padded):
+        with watch_attention(model, [{"a": keep_all("text_model.encoder")}]) as watched:
+            model(**these)
+        found.append(watched.results[0]["a"].values)
+    assert gap(*found) <= 2e-5
