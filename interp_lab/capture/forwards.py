@@ -191,7 +191,8 @@ class Forwards:
         self.serial += 1
         rows = self._rows_now(site, column) if site.padded else None
         past = 0 if cross else column
-        frame = Frame(past=past, rows=rows, outer_call=self._outer_calls, entries=entries)
+        first = self.frames[tower].begun == set()
+        frame = Frame(past, rows, outer_call=self._outer_calls, entries=entries, first=first)
         self.frames[tower] = frame
         return frame, problem
 
@@ -244,10 +245,16 @@ class Forwards:
 
         The call's own mask then tells which of its keys are tokens.
         """
-        if frame.rows is None or start.room is not None or not _looks_both_ways(site):
+        if frame.rows is None or frame.past:
             return
-        if frame.rows[0].width != shape.queries:
+        width, own = frame.rows[0].width, start.room is None and _looks_both_ways(site)
+        if own and width != shape.queries:
             frame.rows = rows_seen(mask, shape.keys)
+        elif width < shape.queries and (frame.first or frame.rows is not self._given_mask):
+            start.problem = (
+                f"reads {shape.queries} places where the attention mask counts {width}, so which "
+                "of them are tokens is not known; name another tower"
+            )
 
     def _read_keys(self, frame: Frame, site: Site, shape: CallShape, mask: Any) -> None:
         """Find the padding of the sequence that cross attention looks at, once a forward."""

@@ -69,6 +69,7 @@ class Frame:
         entries: how often a module that holds the tower's layers had been called.
         begun: ids of the attention modules that have been called in it.
         end: one past its newest column, once a layer has attended.
+        first: whether it is the first that is followed.
         key_rows: the columns of what cross attention looks at; None where nothing is padded.
     """
 
@@ -80,6 +81,7 @@ class Frame:
     entries: int = 0
     begun: set[int] = field(default_factory=set)
     end: int | None = None
+    first: bool = False
     key_rows: tuple[RowColumns, ...] | None = None
 
     def columns(self, row: int) -> RowColumns:

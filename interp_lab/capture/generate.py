@@ -100,6 +100,11 @@ def generate_watched(
     ):
         sequences = model.generate(**{**inputs, **masked}, **options)
     sequences = getattr(sequences, "sequences", sequences)
+    if sequences.dim() != 2:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} generates {tuple(sequences.shape)}, not one token a step; "
+            "watch forwards of its own with watch_attention"
+        )
     ends = options.get("eos_token_id", model.generation_config.eos_token_id)
     return _rows(seen, sequences[:, ids.shape[1] :], ends)
 

@@ -132,7 +132,7 @@ def stack_of(found: Sequence[Attending], kind: str | None, cross: bool, where: s
 
 
 def sites_of(
-    stack: Stack, tower: str, cross: bool | None, padded: bool, decodes: bool
+    stack: Stack, tower: str, cross: bool | None, padded: bool | None, decodes: bool
 ) -> tuple[Site, ...]:
     """Return a stack's layers as sites, in order of their index.
 
@@ -140,7 +140,7 @@ def sites_of(
         stack: the layers.
         tower: the tower's name.
         cross: whether they are cross attention; None to ask each.
-        padded: whether their tokens are a text's; layers that take a cache are so by themselves.
+        padded: whether their tokens are a text's; None where layers that take a cache are so.
         decodes: whether they are of a decoder that has an encoder, whose prompt is another.
 
     The index is the module's own `layer_idx`, else the number in its path, else its place.
@@ -148,7 +148,8 @@ def sites_of(
     sites = []
     for one, layer in zip(stack, _indices(stack), strict=True):
         crossed = one.cross if cross is None else cross
-        text = padded or (one.registered and huggingface.takes_cache(one.module))
+        takes_cache = one.registered and huggingface.takes_cache(one.module)
+        text = takes_cache if padded is None else padded
         mask_of: MaskOf = ("keys" if crossed else None) if decodes else "queries"
         sites.append(
             Site(

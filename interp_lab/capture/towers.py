@@ -78,10 +78,10 @@ def find_sites(model: nn.Module, tower: str) -> tuple[Site, ...]:
     cross = tower == "cross"
     found = attending(model, path)
     stack = stack_of(found, kind, cross, path if tower not in NAMES else tower)
-    padded = tower in ("language", "encoder", "decoder", "cross") or _is_of_text(model, path)
     decoder = _ids_of_decoder(model)
     decodes = bool(decoder) and all(id(a.module) in decoder for a in stack)
-    return sites_of(stack, tower, None if kind else cross, padded, decodes)
+    text = _is_text(model, tower, path)
+    return sites_of(stack, tower, None if kind else cross, text, decodes)
 
 
 def main_modality(model: nn.Module) -> str:
@@ -102,15 +102,21 @@ def self_attention_beside(model: nn.Module, sites: tuple[Site, ...]) -> list[Sit
     return list(sites_of(stacks, sites[0].tower, False, True, decodes))
 
 
-def _is_of_text(model: nn.Module, path: str) -> bool:
-    """Return whether a path lies in what the model calls its language tower."""
-    if path == "" and main_modality(model) == "language":
+def _is_text(model: nn.Module, tower: str, path: str) -> bool | None:
+    """Return whether a tower's tokens are a text's; None where the model does not say."""
+    if tower in ("language", "encoder", "decoder", "cross") or _lies_in(model, path, "language"):
         return True
+    other = any(_lies_in(model, path, modality) for modality in ("vision", "audio"))
+    return False if other else None
+
+
+def _lies_in(model: nn.Module, path: str, modality: str) -> bool:
+    """Return whether a path lies in what the model calls its language, vision or audio tower."""
     try:
-        language = tower_path(model, "language")
+        root = tower_path(model, modality)
     except (ConfigError, UnsupportedModelError):
         return False
-    return f"{path}.".startswith(f"{language}." if language else "")
+    return f"{path}.".startswith(f"{root}." if root else "")
 
 
 def _ids_of_decoder(model: nn.Module) -> set[int]:
