@@ -12,13 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from interp_lab.capture.blocks import chunk_numbers, spread
+from interp_lab.capture.dropout import refuse_dropout, refuse_own_dropout
 from interp_lab.capture.frames import Extent
 from interp_lab.capture.masks import additive_mask, read_call, take
 from interp_lab.capture.observer import Observer
+from interp_lab.capture.reruns import first_run
 from interp_lab.capture.tally import Tally
 from interp_lab.capture.towers import Site, eager_function
 from interp_lab.errors import UnsupportedModelError
 from interp_lab.libraries.huggingface import implementation_of, set_implementation
+from interp_lab.libraries.torch_inside import runs_again
 
 
 @contextmanager
@@ -47,7 +50,8 @@ class EagerObserver(Observer):
         """Run the model's own eager attention and reduce the pattern that it returns."""
         output, pattern = eager_function(module)(module, *args, **kwargs)
         site = self.sites.get(id(module))
-        if site is not None:
+        if site is not None and not runs_again():
+            refuse_dropout(site.path, module, "eager", kwargs)
             self.take_pattern(site, pattern)
         return output, pattern
 
@@ -88,7 +92,8 @@ class EagerRowsObserver(EagerObserver):
     def attend(self, name: str, original: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Run the kernel; beside it, the eager function on single rows with all their keys."""
         site = self.sites.get(id(module))
-        if site is not None:
+        if site is not None and not runs_again():
+            refuse_dropout(site.path, module, name, kwargs)
             with torch.no_grad():
                 self._eager_rows(name, site, *args, **kwargs)
         return (original or eager_function(module))(module, *args, **kwargs)
@@ -129,7 +134,7 @@ class EagerHooks:
 
     def __enter__(self) -> "EagerHooks":
         for site in self._sites:
-            self._handles.append(site.module.register_forward_hook(self._hook(site)))
+            self._handles.append(site.module.register_forward_hook(first_run(self._hook(site))))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -138,6 +143,7 @@ class EagerHooks:
 
     def _hook(self, site: Site) -> Any:
         def take_pattern(module: nn.Module, args: Any, output: Any) -> None:
+            refuse_own_dropout(site.path, module)
             self._observer.take_pattern(site, find_pattern(site, output))
 
         return take_pattern

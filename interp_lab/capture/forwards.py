@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from interp_lab.capture.frames import Extent, Frame, RowColumns
+from interp_lab.capture.reruns import first_run
 from interp_lab.capture.towers import Site, tower_path
 from interp_lab.errors import ConfigError, UnsupportedModelError
 from interp_lab.libraries.huggingface import (
@@ -75,12 +76,12 @@ class Forwards:
         stacks = [[s.path for s in self._sites if s.tower == tower] for tower in self.frames]
         for path in dict.fromkeys(p for paths in stacks for p in _above(paths)):
             module = model.get_submodule(path)
-            yield module.register_forward_pre_hook(self._enter, with_kwargs=True)
-            yield module.register_forward_hook(self._leave, always_call=True)
+            yield module.register_forward_pre_hook(first_run(self._enter), with_kwargs=True)
+            yield module.register_forward_hook(first_run(self._leave), always_call=True)
         for site in self._sites:
             padded = site.tower == "language" or roots[site.tower] == ""
             hook = self._call_hook(site, padded or takes_cache(site.module))
-            yield site.module.register_forward_pre_hook(hook, with_kwargs=True)
+            yield site.module.register_forward_pre_hook(first_run(hook), with_kwargs=True)
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         outermost = not self._masks

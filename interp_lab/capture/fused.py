@@ -11,15 +11,18 @@ from torch import Tensor, nn
 from interp_lab.capture import interventions as change
 from interp_lab.capture.blocks import Workspace, log_blocks
 from interp_lab.capture.decode import Waiting, can_wait
+from interp_lab.capture.dropout import refuse_dropout
+from interp_lab.capture.effects import Effects
 from interp_lab.capture.frames import Extent, Frame
 from interp_lab.capture.kernels import lse_error, lse_of, lse_rows, scores, witness_of
 from interp_lab.capture.masks import Call, Term, read_call, take
 from interp_lab.capture.observer import Observer
 from interp_lab.capture.plans import AttentionChange, AttentionPlan
 from interp_lab.capture.reference import Reference
+from interp_lab.capture.reruns import AttentionReruns, Terms, Zeroed
 from interp_lab.capture.tally import Captured, Tally
 from interp_lab.capture.towers import Site, eager_function, implementation
-from interp_lab.libraries.torch_inside import exact_products
+from interp_lab.libraries.torch_inside import exact_products, runs_again
 
 
 class FusedObserver(Observer):
@@ -48,6 +51,8 @@ class FusedObserver(Observer):
             for key, site in self.sites.items()
         }
         self._score_changes = change.ScoreChanges()
+        self._effects = Effects(sites, interventions)
+        self._reruns = AttentionReruns()
         self._waiting = {key: Waiting() for key in self.sites}
         self._workspace = Workspace()
         # Kernel -> whether its lse is what it should be, looked at once.
@@ -72,15 +77,20 @@ class FusedObserver(Observer):
         site = self.sites.get(id(module))
         if site is None:
             return run(module, query, key, value, attention_mask, **kwargs)
+        if runs_again():
+            return self._attend_again(name, run, site, query, key, value, attention_mask, kwargs)
         extent = self.forwards.extent(site, query, key)
         tallies = self.wanted(site, extent)
         changes = self._changes[id(module)]
         states = query, key, value, attention_mask
-        if not tallies and not any(s or z for s, z in changes.values()):
+        changing = any(s or z for s, z in changes.values())
+        if not tallies and not changing:
             result = run(module, *states, **kwargs)
             self._refer(site, name, states, kwargs, result)
             return result
         self.check_call(query, site, extent)
+        if tallies or any(s for s, _ in changes.values()):
+            refuse_dropout(site.path, module, name, kwargs)
         call = read_call(name, module, query, key, attention_mask, kwargs)
         frame = self.forwards.frames[site.tower]
         terms = self._terms(changes, frame, extent, call)
@@ -103,10 +113,33 @@ class FusedObserver(Observer):
                 elif tallies:
                     self._observe(site, call, extent, tallies, lse, kernel)
         zeroed = {row: heads for row, (_, heads) in changes.items() if heads}
-        if zeroed:
-            output = change.zero_heads(output, zeroed)
-        # A pattern that an eager kernel returns is the one before the change: it is withheld.
-        return (output, None) if terms or zeroed else (output, *rest)
+        if changing:
+            self._effects.call(site, call, frame, (extent,))
+            self._reruns.keep(site, query, key, terms, zeroed)
+        return _with_zeroed(output, rest, terms, zeroed)
+
+    def _attend_again(
+        self,
+        name: str,
+        run: Callable[..., Any],
+        site: Site,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Any,
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Carry out in a call's second run, in backward, what was carried out in its first."""
+        output, *rest = run(site.module, query, key, value, mask, **kwargs)
+        if not any(s or z for s, z in self._changes[id(site.module)].values()):
+            return output, *rest
+        terms, zeroed = self._reruns.changes(site, query, key)
+        if terms:
+            call = read_call(name, site.module, query, key, mask, kwargs)
+            call.terms = terms
+            with torch.autocast(query.device.type, enabled=False), exact_products():
+                output, _ = self._score_changes.apply(call, value, output, None)
+        return _with_zeroed(output, rest, terms, zeroed)
 
     def _refer(
         self,
@@ -167,7 +200,10 @@ class FusedObserver(Observer):
     def results(self) -> tuple[dict[str, Captured], ...]:
         """Return everything collected; errors as in `Observer`, and of the interventions."""
         self._score_changes.check()
-        return super().results()
+        rows = super().results()
+        self._effects.check()
+        self._reruns.check()
+        return rows
 
     @torch.no_grad()
     def flush(self, tower: str) -> None:
@@ -231,3 +267,11 @@ class FusedObserver(Observer):
                     "computed instead (slower, exact); report this device and torch version"
                 )
         return lse if self._trusted[kernel] else None
+
+
+def _with_zeroed(output: Tensor, rest: Sequence[Any], terms: Terms, zeroed: Zeroed) -> Any:
+    """Return what an attention function returns, with heads of its output zeroed."""
+    if zeroed:
+        output = change.zero_heads(output, zeroed)
+    # A pattern that an eager kernel returns is the one before the change: it is withheld.
+    return (output, None) if terms or zeroed else (output, *rest)
