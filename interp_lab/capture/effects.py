@@ -77,9 +77,12 @@ class Effects:
             for s in sites
         }
 
+    def called(self, site: Site) -> None:
+        """Take note of a call of a layer, whether anything is changed in it or not."""
+        self._called.add((site.tower, site.layer))
+
     def call(self, site: Site, call: Call, frame: Frame, extents: Sequence[Extent]) -> None:
         """Take note of a call in which interventions are carried out."""
-        self._called.add((site.tower, site.layer))
         for effect in self._here[id(site.module)]:
             if not effect.met:
                 effect.last = frame, extents[-1]

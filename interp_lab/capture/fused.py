@@ -82,6 +82,7 @@ class FusedObserver(Observer):
         extent = self.forwards.extent(site, query, key)
         tallies = self.wanted(site, extent)
         changes = self._changes[id(module)]
+        self._effects.called(site)
         states = query, key, value, attention_mask
         changing = any(s or z for s, z in changes.values())
         if not tallies and not changing:
