@@ -12,14 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from interp_lab.capture.blocks import chunk_numbers, spread
+from interp_lab.capture.dropout import refuse_dropout, refuse_own_dropout
 from interp_lab.capture.frames import Extent
 from interp_lab.capture.masks import additive_mask, read_call, take
 from interp_lab.capture.observer import Observer
+from interp_lab.capture.reruns import first_run
 from interp_lab.capture.sites import Site
 from interp_lab.capture.tally import Tally
 from interp_lab.capture.towers import eager_function
 from interp_lab.errors import UnsupportedModelError
 from interp_lab.libraries.huggingface import has_sinks, implementation_of, set_implementation
+from interp_lab.libraries.torch_inside import runs_again
 
 
 @contextmanager
@@ -48,7 +51,8 @@ class EagerObserver(Observer):
         """Run the model's own eager attention and reduce the pattern that it returns."""
         output, pattern = eager_function(module)(module, *args, **kwargs)
         site = self.sites.get(id(module))
-        if site is not None:
+        if site is not None and not runs_again():
+            refuse_dropout(site.path, module, "eager", kwargs)
             # The module comes first everywhere; after it query, key, value and mask.
             mask = args[3] if len(args) > 3 else kwargs.get("attention_mask")
             self.take_pattern(site, pattern, mask)
@@ -93,7 +97,8 @@ class EagerRowsObserver(EagerObserver):
     def attend(self, name: str, original: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Run the kernel; beside it, the eager function on single rows with all their keys."""
         site = self.sites.get(id(module))
-        if site is not None:
+        if site is not None and not runs_again():
+            refuse_dropout(site.path, module, name, kwargs)
             with torch.no_grad():
                 self._eager_rows(name, site, *args, **kwargs)
         return (original or eager_function(module))(module, *args, **kwargs)
@@ -135,7 +140,7 @@ class EagerHooks:
 
     def __enter__(self) -> "EagerHooks":
         for site in self._sites:
-            self._handles.append(site.module.register_forward_hook(self._hook(site)))
+            self._handles.append(site.module.register_forward_hook(first_run(self._hook(site))))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -144,6 +149,7 @@ class EagerHooks:
 
     def _hook(self, site: Site) -> Any:
         def take_pattern(module: nn.Module, args: Any, output: Any) -> None:
+            refuse_own_dropout(site.path, module)
             self._observer.take_pattern(site, find_pattern(site, output))
 
         return take_pattern

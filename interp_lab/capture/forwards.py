@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from interp_lab.capture.frames import Extent, Frame
 from interp_lab.capture.padding import Masks, Rows, masks_of, read_mask, rows_seen
+from interp_lab.capture.reruns import first_run
 from interp_lab.capture.sites import Site, holders_of
 from interp_lab.capture.towers import self_attention_beside
 from interp_lab.errors import ConfigError, UnsupportedModelError
@@ -102,8 +103,8 @@ class Forwards:
         for path, towers in holders.items():
             module = model.get_submodule(path)
             enter = self._enter(towers, reads_for_a_decoder(module))
-            yield module.register_forward_pre_hook(enter, with_kwargs=True)
-            yield module.register_forward_hook(self._leave, always_call=True)
+            yield module.register_forward_pre_hook(first_run(enter), with_kwargs=True)
+            yield module.register_forward_hook(first_run(self._leave), always_call=True)
         crossing = {s.tower for s in self._sites if s.cross}
         for tower in crossing:
             sites = tuple(s for s in self._sites if s.tower == tower)
@@ -113,7 +114,8 @@ class Forwards:
             yield self._hook(site)
 
     def _hook(self, site: Site) -> Any:
-        return site.module.register_forward_pre_hook(self._call_hook(site), with_kwargs=True)
+        hook = first_run(self._call_hook(site))
+        return site.module.register_forward_pre_hook(hook, with_kwargs=True)
 
     def _enter(self, towers: Sequence[str], for_decoder: bool) -> Callable[..., None]:
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:

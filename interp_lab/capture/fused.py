@@ -11,16 +11,19 @@ from torch import Tensor, nn
 from interp_lab.capture import interventions as change
 from interp_lab.capture.blocks import Workspace, log_blocks
 from interp_lab.capture.decode import Waiting, can_wait
+from interp_lab.capture.dropout import refuse_dropout
+from interp_lab.capture.effects import Effects
 from interp_lab.capture.frames import Extent, Frame
 from interp_lab.capture.kernels import lse_error, lse_of, lse_rows, scores, witness_of
 from interp_lab.capture.masks import Call, Term, read_call, take
 from interp_lab.capture.observer import Observer
 from interp_lab.capture.plans import AttentionChange, AttentionPlan
 from interp_lab.capture.reference import Reference
+from interp_lab.capture.reruns import AttentionReruns, Terms, Zeroed
 from interp_lab.capture.sites import Site
 from interp_lab.capture.tally import Captured, Tally
 from interp_lab.capture.towers import eager_function, implementation
-from interp_lab.libraries.torch_inside import exact_products
+from interp_lab.libraries.torch_inside import exact_products, runs_again
 
 
 class FusedObserver(Observer):
@@ -49,6 +52,8 @@ class FusedObserver(Observer):
             for key, site in self.sites.items()
         }
         self._score_changes = change.ScoreChanges()
+        self._effects = Effects(sites, interventions)
+        self._reruns = AttentionReruns()
         self._waiting = {key: Waiting() for key in self.sites}
         self._workspace = Workspace()
         # Kernel -> whether its lse is what it should be, looked at once.
@@ -74,24 +79,43 @@ class FusedObserver(Observer):
         if site is None:
             self.meet(module)
             return run(module, query, key, value, attention_mask, **kwargs)
-        shape, extents = self.extents_of(site, query, key, attention_mask)
-        extent = extents[0]
-        tallies = self.wanted(site, extent)
-        changes = self._changes[id(module)]
+        if runs_again():
+            return self._attend_again(name, run, site, query, key, value, attention_mask, kwargs)
         states = query, key, value, attention_mask
+        shape, extents = self.extents_of(site, query, key, attention_mask)
+        tallies = self.wanted(site, extents[0])
+        changes = self._changes[id(module)]
+        self._effects.called(site)
         if not tallies and not any(s or z for s, z in changes.values()):
             result = run(module, *states, **kwargs)
             self._refer(site, name, states, kwargs, result)
             return result
-        self.forwards.check(site, shape, extent)
-        call = read_call(name, module, query, key, attention_mask, kwargs)
+        self.forwards.check(site, shape, extents[0])
+        if tallies or any(s for s, _ in changes.values()):
+            refuse_dropout(site.path, module, name, kwargs)
+        return self._attend_watched(name, run, site, states, kwargs, extents, tallies)
+
+    def _attend_watched(
+        self,
+        name: str,
+        run: Callable[..., Any],
+        site: Site,
+        states: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        extents: Sequence[Extent],
+        tallies: Sequence[Tally],
+    ) -> Any:
+        """Run the kernel of a call that some plan or intervention concerns."""
+        query, key, value, mask = states
+        extent, changes = extents[0], self._changes[id(site.module)]
+        call = read_call(name, site.module, query, key, mask, kwargs)
         frame = self.forwards.frames[site.tower]
         terms = self._terms(changes, frame, extents, call)
         later = self.forwards.is_decode(site, extent) and not terms and can_wait(call, extent)
         wants_lse = tallies and not later and self._use_lse and call.plain
         witness = witness_of(name) if wants_lse else None
         with witness or nullcontext():
-            output, *rest = run(module, *states, **kwargs)
+            output, *rest = run(site.module, *states, **kwargs)
         self._refer(site, name, states, kwargs, (output, *rest))
         kernel = name if witness is None else witness.kernel
         with torch.autocast(query.device.type, enabled=False), exact_products():
@@ -103,16 +127,38 @@ class FusedObserver(Observer):
             with torch.no_grad():
                 if later and tallies:
                     self._wait(site, call, extent, name)
-                elif tallies:
-                    for part in extents:
-                        self._observe(site, call, part, tallies, lse, kernel)
+                for part in extents if tallies and not later else ():
+                    self._observe(site, call, part, tallies, lse, kernel)
         zeroed = {
             e.call_row(row): heads for e in extents for row, (_, heads) in changes.items() if heads
         }
-        if zeroed:
-            output = change.zero_heads(output, zeroed)
-        # A pattern that an eager kernel returns is the one before the change: it is withheld.
-        return (output, None) if terms or zeroed else (output, *rest)
+        if any(s or z for s, z in changes.values()):
+            self._effects.call(site, call, frame, extents)
+            self._reruns.keep(site, query, key, terms, zeroed)
+        return _with_zeroed(output, rest, terms, zeroed)
+
+    def _attend_again(
+        self,
+        name: str,
+        run: Callable[..., Any],
+        site: Site,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Any,
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Carry out in a call's second run, in backward, what was carried out in its first."""
+        output, *rest = run(site.module, query, key, value, mask, **kwargs)
+        if not any(s or z for s, z in self._changes[id(site.module)].values()):
+            return output, *rest
+        terms, zeroed = self._reruns.changes(site, query, key)
+        if terms:
+            call = read_call(name, site.module, query, key, mask, kwargs)
+            call.terms = terms
+            with torch.autocast(query.device.type, enabled=False), exact_products():
+                output, _ = self._score_changes.apply(call, value, output, None)
+        return _with_zeroed(output, rest, terms, zeroed)
 
     def _refer(
         self,
@@ -176,7 +222,10 @@ class FusedObserver(Observer):
     def results(self) -> tuple[dict[str, Captured], ...]:
         """Return everything collected; errors as in `Observer`, and of the interventions."""
         self._score_changes.check()
-        return super().results()
+        rows = super().results()
+        self._effects.check()
+        self._reruns.check()
+        return rows
 
     @torch.no_grad()
     def flush(self, tower: str) -> None:
@@ -243,3 +292,11 @@ class FusedObserver(Observer):
                     "computed instead (slower, exact); report this device and torch version"
                 )
         return lse if self._trusted[kernel] else None
+
+
+def _with_zeroed(output: Tensor, rest: Sequence[Any], terms: Terms, zeroed: Zeroed) -> Any:
+    """Return what an attention function returns, with heads of its output zeroed."""
+    if zeroed:
+        output = change.zero_heads(output, zeroed)
+    # A pattern that an eager kernel returns is the one before the change: it is withheld.
+    return (output, None) if terms or zeroed else (output, *rest)

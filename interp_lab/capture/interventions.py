@@ -27,12 +27,25 @@ def check(interventions: Sequence[AttentionChange], sites: Sequence[Site]) -> No
     for change in interventions:
         known = {s.layer for s in sites if s.tower == change.tower}
         named = change.heads if isinstance(change, ZeroHeads) else change.layers or ()
+        empty = [n for n in ("queries", "keys", "layers", "heads") if _is_empty(change, n)]
+        if empty:
+            raise ConfigError(
+                f"{type(change).__name__}: its {empty[0]} are empty, so it would change nothing; "
+                "name some, or leave the intervention out"
+            )
         missing = sorted(set(named) - known)
         if missing:
             raise ConfigError(
                 f"{type(change).__name__}: the {change.tower} tower has no layer {missing[0]}; it "
                 f"has {min(known)} to {max(known)}"
             )
+
+
+def _is_empty(change: AttentionChange, name: str) -> bool:
+    values = getattr(change, name, None)
+    if isinstance(change, ZeroHeads) and values:
+        return not all(values.values())
+    return values is not None and not len(values)
 
 
 def concerning(
@@ -86,7 +99,8 @@ class ScoreChanges:
     ) -> tuple[Tensor, Tensor | None]:
         """Return the output (batch, query, head, dim) and lse with the changed rows computed anew.
 
-        A query without any key to attend to gets the output 0, and `check` raises.
+        A query without any key to attend to gets the output 0, and `check` raises. The changed rows
+        have gradients of their own; the kernel's, which they replace, get none.
         """
         output = output.clone()
         lse = None if lse is None else lse.clone()
@@ -148,7 +162,8 @@ def _term(
     if not across.places or not down.places:
         return None
     heads = None if change.heads is None else members(change.heads, 0, n_heads, device).mask
-    return Term(change.log_factor, across.mask, down.mask, heads, across.places)
+    places = across.places, down.places
+    return Term(change.log_factor, across.mask, down.mask, heads, *places, change)
 
 
 def _columns(tokens: Sequence[int], row: RowColumns) -> Sequence[int]:
