@@ -51,6 +51,10 @@ class FusedObserver(Observer):
             key: {r: change.concerning(site, row) for r, row in enumerate(interventions)}
             for key, site in self.sites.items()
         }
+        self._changing = {
+            key: any(scores or heads for scores, heads in rows.values())
+            for key, rows in self._changes.items()
+        }
         self._score_changes = change.ScoreChanges()
         self._effects = Effects(sites, interventions)
         self._reruns = AttentionReruns()
@@ -84,16 +88,23 @@ class FusedObserver(Observer):
         states = query, key, value, attention_mask
         shape, extents = self.extents_of(site, query, key, attention_mask)
         tallies = self.wanted(site, extents[0])
-        changes = self._changes[id(module)]
+        changing = self._changing[id(module)]
         self._effects.called(site)
-        if not tallies and not any(s or z for s, z in changes.values()):
-            result = run(module, *states, **kwargs)
-            self._refer(site, name, states, kwargs, result)
-            return result
-        self.forwards.check(site, shape, extents[0])
-        if tallies or any(s for s, _ in changes.values()):
+        if tallies or changing:
+            self.forwards.check(site, shape, extents[0])
+        if tallies or any(s for s, _ in self._changes[id(module)].values()):
             refuse_dropout(site.path, module, name, kwargs)
-        return self._attend_watched(name, run, site, states, kwargs, extents, tallies)
+        if changing or (tallies and not self.forwards.is_decode(site, extents[0])):
+            return self._attend_watched(name, run, site, states, kwargs, extents, tallies)
+        call = read_call(name, module, query, key, attention_mask, kwargs) if tallies else None
+        if call is not None and not can_wait(call, extents[0]):
+            return self._attend_watched(name, run, site, states, kwargs, extents, tallies)
+        # The shortest way, which decode steps take: nothing is computed beside the kernel now.
+        result = run(module, *states, **kwargs)
+        self._refer(site, name, states, kwargs, result)
+        if call is not None:
+            self._wait(site, call, extents[0], name)
+        return result
 
     def _attend_watched(
         self,
@@ -106,13 +117,14 @@ class FusedObserver(Observer):
         tallies: Sequence[Tally],
     ) -> Any:
         """Run the kernel of a call that some plan or intervention concerns."""
+        # Steps come out in the order in which they were made: those that wait come first.
+        self._flush(site, name)
         query, key, value, mask = states
         extent, changes = extents[0], self._changes[id(site.module)]
         call = read_call(name, site.module, query, key, mask, kwargs)
         frame = self.forwards.frames[site.tower]
         terms = self._terms(changes, frame, extents, call)
-        later = self.forwards.is_decode(site, extent) and not terms and can_wait(call, extent)
-        wants_lse = tallies and not later and self._use_lse and call.plain
+        wants_lse = tallies and self._use_lse and call.plain
         witness = witness_of(name) if wants_lse else None
         with witness or nullcontext():
             output, *rest = run(site.module, *states, **kwargs)
@@ -125,14 +137,12 @@ class FusedObserver(Observer):
             if terms:
                 output, lse = self._score_changes.apply(call, value, output, lse)
             with torch.no_grad():
-                if later and tallies:
-                    self._wait(site, call, extent, name)
-                for part in extents if tallies and not later else ():
+                for part in extents if tallies else ():
                     self._observe(site, call, part, tallies, lse, kernel)
         zeroed = {
             e.call_row(row): heads for e in extents for row, (_, heads) in changes.items() if heads
         }
-        if any(s or z for s, z in changes.values()):
+        if self._changing[id(site.module)]:
             self._effects.call(site, call, frame, extents)
             self._reruns.keep(site, query, key, terms, zeroed)
         return _with_zeroed(output, rest, terms, zeroed)
@@ -150,7 +160,7 @@ class FusedObserver(Observer):
     ) -> Any:
         """Carry out in a call's second run, in backward, what was carried out in its first."""
         output, *rest = run(site.module, query, key, value, mask, **kwargs)
-        if not any(s or z for s, z in self._changes[id(site.module)].values()):
+        if not self._changing[id(site.module)]:
             return output, *rest
         terms, zeroed = self._reruns.changes(site, query, key)
         if terms:
@@ -213,7 +223,7 @@ class FusedObserver(Observer):
 
     def _wait(self, site: Site, call: Call, extent: Extent, kernel: str) -> None:
         waiting = self._waiting[id(site.module)]
-        if not waiting.follows(extent):
+        if not waiting.follows(call, extent):
             self._flush(site, kernel)
         waiting.add(call, extent)
         if waiting.full():
@@ -227,13 +237,13 @@ class FusedObserver(Observer):
         self._reruns.check()
         return rows
 
-    @torch.no_grad()
     def flush(self, tower: str) -> None:
         """Compute the decode steps of a tower that still wait."""
         for key, site in self.sites.items():
             if site.tower == tower and self._waiting[key].queries:
                 self._flush(site, implementation(site))
 
+    @torch.no_grad()
     def _flush(self, site: Site, kernel: str) -> None:
         """Compute the rows of all decode steps that wait in one layer, and reduce each step."""
         waiting = self._waiting[id(site.module)]
@@ -243,7 +253,7 @@ class FusedObserver(Observer):
         everything = slice(0, extent.queries), slice(0, extent.keys)
         wanted = [t for t in self.by_site[id(site.module)] if t.wants(decode=True)]
         for row in sorted({t.row for t in wanted}):
-            with exact_products():
+            with torch.autocast(call.query.device.type, enabled=False), exact_products():
                 full = scores(call, row, *everything, None)
             full -= lse_of(call, full, None)[:, :, None]
             for tally in (t for t in wanted if t.row == row):

@@ -26,6 +26,7 @@ _REGISTRY = "ALL_ATTENTION_FUNCTIONS"
 # where it is called with both.
 _OTHER_STATES = ("key_value_states", "encoder_hidden_states", "cross_attention_states")
 _QUERIES, _KEYS = ("query", "queries", "query_states"), ("key", "keys", "key_states")
+_OF_INTEREST = {*_OTHER_STATES, *_QUERIES, *_KEYS}
 # The field behind a configuration's `_attn_implementation`; writing that reaches every sub-config.
 _FIELD = "_attn_implementation_internal"
 
@@ -222,10 +223,12 @@ def is_cross_attention(module: nn.Module, args: Sequence[Any], kwargs: Mapping[s
     """
     if says_cross_attention(module):
         return True
-    if any(kwargs.get(name) is not None for name in _OTHER_STATES):
-        return True
+    # Every layer of every step comes by here: names are looked for among what was given.
     named = arguments(module, args, kwargs)
-    if any(named.get(name) is not None for name in _OTHER_STATES):
+    given = [name for name in named if name in _OF_INTEREST and named[name] is not None]
+    if not given:
+        return False
+    if any(name in _OTHER_STATES for name in given):
         return True
     queries = next((named[n] for n in _QUERIES if isinstance(named.get(n), Tensor)), None)
     keys = next((named[n] for n in _KEYS if isinstance(named.get(n), Tensor)), None)

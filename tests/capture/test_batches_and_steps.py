@@ -140,3 +140,17 @@ def test_each_forward_in_a_block_is_a_step():
         model(**inputs)
         model(**tiny.text_inputs())
     assert watched.results[0]["a"].values.shape == (2, 3, 4, 1, 2)
+
+
+def test_steps_keep_their_order_when_a_window_begins_to_slide():
+    """The first steps wait for others; those after the window is full are computed at once."""
+    model, inputs = tiny.make(tiny.mistral)
+    inputs = {k: v[:, :3] for k, v in inputs.items()}
+    plan = {"row": AttentionPlan("last", None, Keep())}
+    [out] = generate_watched(
+        model, inputs, [{}], [plan], max_new_tokens=12, eos_token_id=None, do_sample=False
+    )
+    whole = torch.cat((inputs["input_ids"], out.tokens[None]), 1)
+    want = eager_patterns(model, {"input_ids": whole, "attention_mask": torch.ones_like(whole)})
+    for i, step in enumerate(out.decode["row"].steps):
+        assert gap(step, want[:, 0, :, 3 + i : 4 + i, : 4 + i]) <= 5e-6, i
