@@ -47,6 +47,9 @@ def eager_configuration(model: nn.Module, layers: Sequence[nn.Module]) -> Iterat
 class EagerObserver(Observer):
     """Takes the pattern from the model's own eager attention, one layer at a time."""
 
+    # Whether the call at hand has logits beside those of its keys.
+    _sinks = False
+
     def attend(self, name: str, original: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Run the model's own eager attention and reduce the pattern that it returns."""
         output, pattern = eager_function(module)(module, *args, **kwargs)
@@ -55,6 +58,7 @@ class EagerObserver(Observer):
             refuse_dropout(site.path, module, "eager", kwargs)
             # The module comes first everywhere; after it query, key, value and mask.
             mask = args[3] if len(args) > 3 else kwargs.get("attention_mask")
+            self._sinks = any(kwargs.get(name) is not None for name in ("sinks", "s_aux"))
             self.take_pattern(site, pattern, mask)
         return output, pattern
 
@@ -85,7 +89,9 @@ class EagerObserver(Observer):
             for chunk in rows.split(size, 1):
                 block = chunk.float().log()
                 block = block if keys.slots is None else spread(block, keys)
-                tally.check_sum(site.layer, block, whole=not has_sinks(site.module))
+                tally.check_sum(
+                    site.layer, block, whole=not (self._sinks or has_sinks(site.module))
+                )
                 tally.add(site.layer, block)
         if parts and self.forwards.is_decode(site, extent):
             tally.close(site.layer)

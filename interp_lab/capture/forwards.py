@@ -33,7 +33,7 @@ class Start:
 
     Args:
         column: where its first query stands.
-        room: how its cache makes room: "grows", "slides", "fixed" or "unknown"; None without one.
+        room: how its cache makes room, as `cache_room` has it; None without one.
         cross: whether its keys come from elsewhere than its queries.
         problem: why its call cannot be placed; None if it can.
         calls: how often it has called its attention function since.
@@ -176,7 +176,8 @@ class Forwards:
         frame, entries = self.frames[tower], self._entries[site.tower]
         if frame.outer_call == self._outer_calls and id(module) not in frame.begun:
             return frame, None
-        if self._masks and frame.entries == entries and frame.outer_call == self._outer_calls:
+        again = frame.entries == entries or (site.padded and column == 0 and not cross)
+        if self._masks and again and frame.outer_call == self._outer_calls:
             return frame, (
                 f"{type(module).__name__} is called more than once in one forward (shared "
                 "weights), so which layer a pattern is of is not known"
@@ -321,8 +322,9 @@ def _unplaced(site: Site, start: Start, shape: CallShape, extent: Extent) -> str
             f"was called with {shape.queries} queries and {shape.keys} keys but no cache, so which "
             "token a key belongs to is not known; name another tower"
         )
-    more = shape.keys > extent.end
-    if (more and start.room == "grows") or (not more and start.room in ("grows", "fixed")):
+    window = getattr(site.module, "sliding_window", None) is not None
+    slides = "slides" in start.room or (start.room == "unknown" and window)
+    if not ("fixed" in start.room if shape.keys > extent.end else slides):
         return (
             f"was called with {shape.keys} keys where its cache has {extent.end} columns, so "
             "which token a key belongs to is not known"

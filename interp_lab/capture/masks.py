@@ -107,15 +107,21 @@ def read_call(
                 f"{type(module).__name__} passes {name!r} to its attention, which capture cannot "
                 "follow; use capture.method=eager"
             )
-    scaling = kwargs.get("scaling")
-    sinks = kwargs.get("s_aux")
+    scaling, sinks = kwargs.get("scaling"), kwargs.get("s_aux")
+    sinks = kwargs.get("sinks") if sinks is None else sinks
+    if sinks is not None and sinks.numel() != query.shape[1]:
+        raise UnsupportedModelError(
+            f"{type(module).__name__} gives its attention {sinks.numel()} sinks for "
+            f"{query.shape[1]} heads, one for each query, which capture cannot follow; use "
+            "capture.method=eager"
+        )
     call = Call(
         query=query,
         key=key,
         scaling=query.shape[-1] ** -0.5 if scaling is None else float(scaling),
         mask=mask,
         softcap=kwargs.get("softcap"),
-        sinks=sinks if sinks is not None else kwargs.get("sinks"),
+        sinks=sinks,
         position_bias=kwargs.get("position_bias"),
     )
     n_queries, n_keys = query.shape[2], key.shape[2]

@@ -57,7 +57,7 @@ def tower_path(model: nn.Module, tower: str) -> str:
         ConfigError: if the model has no such tower or path; names those that it has.
         UnsupportedModelError: if several modules may be meant; lists them.
     """
-    if tower not in NAMES:
+    if tower not in NAMES or _is_only_a_path(model, tower):
         return _path_of(model, tower.partition(":")[0], tower)
     path, inner = _innermost(model)
     if inner is not model:
@@ -104,16 +104,19 @@ def self_attention_beside(model: nn.Module, sites: tuple[Site, ...]) -> list[Sit
 
 def _is_text(model: nn.Module, tower: str, path: str) -> bool | None:
     """Return whether a tower's tokens are a text's; None where the model does not say."""
-    if tower in ("language", "encoder", "decoder", "cross") or _lies_in(model, path, "language"):
+    places = ("language", "encoder", "decoder")
+    if tower in (*places, "cross") or any(_lies_in(model, path, place) for place in places):
         return True
     other = any(_lies_in(model, path, modality) for modality in ("vision", "audio"))
     return False if other else None
 
 
-def _lies_in(model: nn.Module, path: str, modality: str) -> bool:
-    """Return whether a path lies in what the model calls its language, vision or audio tower."""
+def _lies_in(model: nn.Module, path: str, tower: str) -> bool:
+    """Return whether a path lies in a tower of one of `NAMES`."""
+    if _is_only_a_path(model, tower):
+        return False
     try:
-        root = tower_path(model, modality)
+        root = tower_path(model, tower)
     except (ConfigError, UnsupportedModelError):
         return False
     return f"{path}.".startswith(f"{root}." if root else "")
@@ -153,6 +156,12 @@ def eager_function(module: nn.Module) -> Callable[..., Any]:
             "attn_implementation=sdpa"
         )
     return function
+
+
+def _is_only_a_path(model: nn.Module, tower: str) -> bool:
+    """Return whether a name such as `encoder` is a sub-module of a model without such a part."""
+    there = isinstance(getattr(model, tower, None), nn.Module)
+    return there and not _answers(_innermost(model)[1], tower)
 
 
 def _path_of(model: nn.Module, path: str, tower: str) -> str:

@@ -241,20 +241,20 @@ def has_sinks(module: nn.Module) -> bool:
 
 
 def cache_room(cache: Cache, layer_idx: int) -> str:
-    """Return how a layer of a cache makes room: "grows", "slides" or "fixed"; else "unknown".
+    """Return how a layer of a cache makes room.
 
-    A layer that the cache has not yet met grows: it holds nothing.
+    "grows" as tokens come; "slides", letting go of the oldest; "fixed", with room for more than
+    there are; "fixed, slides"; "unknown".
     """
     layers = getattr(cache, "layers", None)
-    if layers is None:
-        return "unknown"
-    if layer_idx >= len(layers):
+    if layers is None or layer_idx >= len(layers):
         return "unknown"
     layer = layers[layer_idx]
-    if getattr(layer, "is_sliding", False):
-        return "slides"
-    fixed = getattr(layer, "is_compileable", None)
-    return "unknown" if fixed is None else "fixed" if fixed else "grows"
+    fixed, slides = getattr(layer, "is_compileable", None), getattr(layer, "is_sliding", False)
+    if fixed is None:
+        return "unknown"
+    ways = ["fixed"] * bool(fixed) + ["slides"] * bool(slides)
+    return ", ".join(ways) or "grows"
 
 
 def arguments(

@@ -178,3 +178,28 @@ def test_speech_is_counted_after_it_was_made_shorter():
     want = eager(model, inputs)
     assert gap(watched.results[0]["encoder"].values, want["encoder"][:, 0]) <= 2e-5
     assert gap(watched.results[0]["cross"].values, want["cross"][:, 0]) <= 2e-5
+
+
+def test_stacks_of_a_pair_by_path_count_as_the_named_ones():
+    """T5's attention takes no cache that its class names; that it is text its model says."""
+    model, _ = tiny.make(pairs.t5, scale=3.0)
+    batch = pairs.seq2seq_inputs(9, 4, batch=2)
+    batch["attention_mask"][1, 6:] = 0
+    same = {"encoder": "encoder.block", "cross": "decoder.block:EncDecAttention"}
+    with watch_attention(model, [{t: keep_all(t) for t in same}] * 2) as named:
+        model(**batch)
+    with watch_attention(model, [{t: keep_all(t) for t in same.values()}] * 2) as by_path:
+        model(**batch)
+    for name, path in same.items():
+        for row in (0, 1):
+            first, second = named.results[row][name].values, by_path.results[row][path].values
+            assert first.shape[-1] == (9, 6)[row] and gap(first, second) == 0
+
+
+def test_a_name_that_is_only_a_path_is_a_path():
+    model, inputs = tiny.make(pairs.swin)
+    with watch_attention(model, [{"a": keep_all("encoder", layers=(0,))}]) as watched:
+        model(**inputs)
+    with watch_attention(model, [{"a": keep_all("vision", layers=(0,))}]) as named:
+        model(**inputs)
+    assert gap(watched.results[0]["a"].values, named.results[0]["a"].values) == 0
