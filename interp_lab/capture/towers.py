@@ -105,7 +105,8 @@ def self_attention_beside(model: nn.Module, sites: tuple[Site, ...]) -> list[Sit
 def _is_text(model: nn.Module, tower: str, path: str) -> bool | None:
     """Return whether a tower's tokens are a text's; None where the model does not say."""
     places = ("language", "encoder", "decoder")
-    if tower in (*places, "cross") or any(_lies_in(model, path, place) for place in places):
+    named = tower in (*places, "cross") and not _is_only_a_path(model, tower)
+    if named or any(_lies_in(model, path, place) for place in places):
         return True
     other = any(_lies_in(model, path, modality) for modality in ("vision", "audio"))
     return False if other else None
