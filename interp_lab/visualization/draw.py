@@ -69,6 +69,7 @@ def draw_all(
     style: Style,
     folder: str | Path,
     select: Mapping[str, Any] | None = None,
+    allow_targets: Sequence[str] = (),
 ) -> list[Path]:
     """Draw and save the figures of a result.
 
@@ -85,6 +86,7 @@ def draw_all(
         folder: where they go.
         select: which samples get figures of their own, and which layer and head they show; see
             `chosen_samples` and `restyled`. Figures of the run are over all samples as ever.
+        allow_targets: packages beside this one whose draw functions may be imported.
 
     Returns:
         The files, in the order of samples and figures.
@@ -95,7 +97,7 @@ def draw_all(
         FigureError: at the end, if some figures could not be drawn; they are counted.
     """
     enabled = {name: node for name, node in figures.items() if node.get("enabled", True)}
-    check_figures(enabled)
+    check_figures(enabled, allow_targets)
     style = restyled(style, select)
     with open_results(results_path) as results:
         chosen = chosen_samples(results, select)
