@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -87,7 +88,7 @@ def check_given(arguments: list[str]) -> None:
     """
     from interp_lab.config.yaml_text import check_folder
 
-    for folder in config_folders(arguments):
+    for folder in [*config_folders(arguments), *_other_folders(arguments)]:
         check_folder(folder)
     for argument in arguments:
         if "pkg://" in argument:
@@ -95,6 +96,14 @@ def check_given(arguments: list[str]) -> None:
                 f"{argument}: would import a package to find YAML files; give their folder as "
                 "--config-dir=DIR"
             )
+
+
+def _other_folders(arguments: list[str]) -> list[Path]:
+    """Return further folders that YAML files are taken from: --config-path, hydra.searchpath."""
+    text = " ".join(arguments)
+    found = re.findall(r"file://([^\s,\]\"']+)", text)
+    found += re.findall(r"(?:^|\s)(?:--config-path|-cp)[= ](\S+)", text)
+    return [Path(folder) for folder in found if Path(folder).is_dir()]
 
 
 def with_task_of_result(arguments: list[str]) -> list[str]:

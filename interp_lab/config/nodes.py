@@ -298,7 +298,7 @@ def check_ids(ids: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for name in ids:
         parts = re.split(r"[/\\]", str(name))
-        if ".." in parts or parts[0] == "" or any(ord(c) < 32 for c in str(name)):
+        if ".." in parts or any(ord(c) < 32 for c in str(name)):
             raise ConfigError(
                 f"dataset: sample id {str(name)!r} is no name below the run's folder; rename it"
             )

@@ -127,7 +127,7 @@ def run_study(
         path = results.path
     wanted = restyled(stored, cfg, overrides or [])
     # What a result stores is data: the command alone says what may be imported for it.
-    wanted.allow_targets = cfg.allow_targets
+    wanted.allow_targets, wanted.importers = cfg.allow_targets, cfg.importers
     check_targets(wanted)
     if cfg.mode == Mode.compute or differ(wanted, path):
         compute_again(wanted, path)

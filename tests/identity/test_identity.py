@@ -233,7 +233,7 @@ def test_the_fingerprints_are_in_the_result(command: Command, tmp_path: Path) ->
     path = result_of(command(*IMAGES, f"dataset.path={folder}"))
     with h5py.File(path) as file:
         found = list(file["samples/fingerprint"].asstr()[...])
-        assert file.attrs["schema_version"] == 2
+        assert file.attrs["schema_version"] == 3
         assert len(set(found)) == 2 and all(re.fullmatch("[0-9a-f]{32}", f) for f in found)
         assert "interp_lab." not in file.attrs["config"].partition("figures")[2]
         assert "_target_: ClipVision" in file.attrs["config"]
