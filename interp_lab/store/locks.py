@@ -43,7 +43,7 @@ def check_private(folder: Path) -> None:
     """Make a folder for this user alone in a place that others can write to, or check it.
 
     Raises:
-        StoreError: if it is a link, or another user's, or others can write to it.
+        StoreError: if it is a link, or another user's, or everybody can write to it.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = os.lstat(folder)
@@ -52,8 +52,8 @@ def check_private(folder: Path) -> None:
         why = "is a link"
     elif found.st_uid != os.getuid():
         why = f"belongs to another user (uid {found.st_uid})"
-    elif found.st_mode & 0o022:
-        why = "can be written to by others"
+    elif found.st_mode & 0o002:
+        why = "can be written to by everybody"
     if why:
         raise StoreError(
             f"{folder}: {why}, so no lock is taken there; remove it, or give TMPDIR=... a folder "
