@@ -68,10 +68,6 @@ TYPED = {
     "style": ("visualization={{_target_: evil_module.Data}}", "visualization._target_"),
     "figure": ("visualization.figures.cls._target_=evil_module.run", "figures.cls._target_"),
     "wrong kind": ("dataset._target_=interp_lab.models.clip.ClipVision", "interp_lab.datasets."),
-    "borrowed": (
-        "numbers={{_target_: interp_lab.studies.clip_similarity.numbers.Path}}",
-        "is no class of this",
-    ),
     "door": (
         "dataset={{_target_: interp_lab.identity.signatures.import_module, name: evil_module}}",
         "interp_lab.datasets.",
@@ -136,6 +132,11 @@ def test_what_is_allowed_on_purpose_must_meet_the_contract(
     )
     said = command(typed, "mode=plan")
     assert said.code == 1 and "is no dataset: it has no method 'ids'" in said.err
+
+
+def test_what_a_module_of_ours_borrowed_is_none_of_ours(command: Callable[..., Any]) -> None:
+    said = command("numbers._target_=interp_lab.studies.clip_similarity.numbers.Path")
+    assert said.code == 1 and "is no class of this package" in said.err
 
 
 def test_a_permission_is_for_the_package_that_it_names(
