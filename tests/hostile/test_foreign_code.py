@@ -105,17 +105,22 @@ def test_no_mode_imports_it(command: Callable[..., Any], mark: Path, mode: str) 
 
 
 @pytest.mark.parametrize("key", ["read", "prepare"])
-def test_functions_of_a_network_of_one_s_own(
-    command: Callable[..., Any], mark: Path, tmp_path: Path, key: str
-) -> None:
-    """Its YAML names them by dotted paths, which are no `_target_`."""
-    folder = tmp_path / "conf" / "model"
-    folder.mkdir(parents=True)
-    network = "interp_lab.models.qd_detr.network.QDDETR"
-    text = f"{OWN}\nname: own\nmodule: {{_target_: {network}}}\n{key}: evil_module.run\n"
-    (folder / "own.yaml").write_text(text)
-    said = command(f"--config-dir={folder.parent}", "model=own", "device=cpu")
-    assert f"model.{key}=evil_module.run" in refused(said, mark)
+def test_functions_of_a_network_of_one_s_own(mark: Path, key: str) -> None:
+    """Its YAML names them by dotted paths, which are no `_target_`; allowed, they are imported."""
+    import torch
+    from omegaconf import OmegaConf
+
+    from interp_lab.config.nodes import build
+
+    own = {"_target_": "interp_lab.models.own.OwnModule", key: "evil_module.run"}
+    own["module"] = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 2}
+    cfg = OmegaConf.create({"model": own, "allow_targets": ["torch.nn"]})
+    with pytest.raises(ConfigError, match=rf"model\.{key}=evil_module\.run: is not of interp_lab"):
+        build(cfg, "model", device=torch.device("cpu"))
+    assert not mark.exists()
+    cfg.allow_targets.append("evil_module")
+    build(cfg, "model", device=torch.device("cpu"))
+    assert mark.exists()
 
 
 def test_hydra_s_own_nodes_import_nothing_foreign(command: Callable[..., Any], mark: Path) -> None:
