@@ -6,7 +6,7 @@ RAY := .venv-ray
 VERSIONS := .venv-versions
 READY := $(VENV)/.ready
 
-.PHONY: demo test check test-weights test-crash test-slurm test-ray test-gpu test-versions constraints bench bench-gpu clean
+.PHONY: demo test check test-weights test-crash test-fuzz test-slurm test-ray test-gpu test-versions constraints bench bench-gpu clean
 
 # With the versions that were tested, so that a clone of tomorrow is the one of today.
 $(READY): pyproject.toml constraints.txt
@@ -33,6 +33,9 @@ test-weights: $(READY)  ## the tests that need real weights from a package
 
 test-crash: $(READY)  ## thirty random kills; the result must be that of a quiet run
 	$(BIN)/python tests/crash.py --kills 30
+
+test-fuzz: $(READY)  ## the reader of results against 2,000 damaged and foreign files
+	FUZZ_CASES=2000 $(BIN)/python -m pytest -s tests/store/test_fuzz.py
 
 test-slurm: $(READY)  ## jobs on a real Slurm of this machine alone; as root, on Debian or the like
 	tests/slurm/one_node.sh install

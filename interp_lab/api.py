@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from interp_lab.config.nodes import conf_dir, quoted
+from interp_lab.config.yaml_text import check_folder
 from interp_lab.errors import StoreError
 from interp_lab.libraries.hydra_inside import composed
 from interp_lab.run.study import run_study
@@ -19,6 +20,8 @@ def run(overrides: list[str] | None = None, config_dir: str | None = None) -> Re
     Raises:
         InterpLabError: what the command line prints as one line.
     """
+    if config_dir:
+        check_folder(Path(config_dir))
     overrides = [quoted(override) for override in overrides or []]
     search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     cfg = composed(conf_dir(), overrides + search)

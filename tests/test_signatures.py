@@ -174,7 +174,9 @@ def test_a_default_that_changes_with_the_program_makes_another_run(
         "        super().__init__(path, max_samples)\n"
     )
     monkeypatch.syspath_prepend(str(mine))
-    (mine / "dataset" / "own.yaml").write_text("_target_: own_images.Own\nname: o\npath: x\n")
+    (mine / "dataset" / "own.yaml").write_text(
+        "_target_: own_images.Own\nname: o\npath: x\nallow_targets: [own_images]\n"
+    )
     base = id_of(mine, "dataset=own")
     assert id_of(mine, "dataset=own", "dataset.max_samples=3") == base
     assert id_of(mine, "dataset=own", "dataset.max_samples=-1") != base

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -23,7 +24,13 @@ from interp_lab.errors import (
     FinishedWithFailuresError,
     StoppedByUserError,
 )
-from interp_lab.libraries.hydra_inside import VERSION_BASE, in_sweep, own_settings, typed_overrides
+from interp_lab.libraries.hydra_inside import (
+    VERSION_BASE,
+    guard_targets,
+    in_sweep,
+    own_settings,
+    typed_overrides,
+)
 from interp_lab.run.sweep.record import interruptible, started
 
 # Hydra's flags that take a value in the next argument.
@@ -73,6 +80,32 @@ def config_folders(arguments: list[str]) -> list[Path]:
     return [Path(folder).expanduser() for folder in folders]
 
 
+def check_given(arguments: list[str]) -> None:
+    """Check what Hydra would follow before we see it: YAML files of the user's, packages.
+
+    Raises:
+        ConfigError: for a file that stands for too many values, or configs inside a package.
+    """
+    from interp_lab.config.yaml_text import check_folder
+
+    for folder in [*config_folders(arguments), *_other_folders(arguments)]:
+        check_folder(folder)
+    for argument in arguments:
+        if "pkg://" in argument:
+            raise ConfigError(
+                f"{argument}: would import a package to find YAML files; give their folder as "
+                "--config-dir=DIR"
+            )
+
+
+def _other_folders(arguments: list[str]) -> list[Path]:
+    """Return further folders that YAML files are taken from: --config-path, hydra.searchpath."""
+    text = " ".join(arguments)
+    found = re.findall(r"file://([^\s,\]\"']+)", text)
+    found += re.findall(r"(?:^|\s)(?:--config-path|-cp)[= ](\S+)", text)
+    return [Path(folder) for folder in found if Path(folder).is_dir()]
+
+
 def with_task_of_result(arguments: list[str]) -> list[str]:
     """Choose the task of the result that is to be drawn, unless the user chose one.
 
@@ -87,8 +120,9 @@ def with_task_of_result(arguments: list[str]) -> list[str]:
     if Path(values["results"]).suffix not in ("", ".h5"):
         return arguments  # a file of another tool: the user names the task that can read it
     with open_results(values["results"]) as results:
-        task = results.attributes["task_name"]
-    known = (conf_dir() / "task" / f"{task}.yaml").is_file()
+        task = results.attributes.get("task_name")
+    # What a result stores is no path: a name that is not among ours counts for nothing.
+    known = task in {path.stem for path in (conf_dir() / "task").glob("*.yaml")}
     return [*arguments, f"task={task}"] if known else arguments
 
 
@@ -187,6 +221,8 @@ def run(arguments: list[str]) -> int:
     # Hydra prints errors in its own way and exits; with this it raises them to us.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        guard_targets()
+        check_given(arguments)
         arguments = flags_first(with_task_of_result(with_json(arguments)))
         if "--help" in arguments or "-h" in arguments:
             from interp_lab.cli.help import help_text

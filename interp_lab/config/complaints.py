@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from interp_lab.config.nodes import conf_dir
 from interp_lab.errors import ConfigError, InterpLabError, did_you_mean
-from interp_lab.libraries.hydra_inside import composed
+from interp_lab.libraries.hydra_inside import ForeignTargetError, composed
 
 # What a launcher's option or class is called -> the extra that installs it.
 EXTRA_OF_LAUNCHER = {
@@ -31,6 +31,7 @@ def explain(error: Exception, arguments: list[str], folders: list[Path]) -> str 
         arguments: the command line, to know the groups that were chosen.
         folders: the user's own configs, to find the file that a key stands in.
     """
+    error = _own(error)
     if isinstance(error, ConfigError):
         key = re.match(r"[\w.]+", str(error))
         return f"{error}{_file_with(key.group(), folders) if key else ''}"
@@ -48,6 +49,18 @@ def explain(error: Exception, arguments: list[str], folders: list[Path]) -> str 
     if isinstance(error, RuntimeError) and "Unknown plugin class" in str(error):
         return _missing_plugin(str(error))
     return _unwritable(error) if isinstance(error, OSError) else None
+
+
+def _own(error: Exception) -> Exception:
+    """Return our own error that another wraps, such as one raised while a value was resolved."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, ForeignTargetError):
+            return ConfigError(str(inner))
+        if isinstance(inner, InterpLabError):
+            return inner
+        inner = inner.__cause__ or inner.__context__
+    return error
 
 
 def _unwritable(error: OSError) -> str | None:

@@ -8,7 +8,7 @@ command may set every key of the signature, whether the node's YAML lists it or 
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +19,15 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from interp_lab.config.schema import Config, Mode
 from interp_lab.config.signature import parameters_of, typed, unknown_option
+from interp_lab.config.targets import (
+    ALLOW,
+    allowed_by,
+    check_contract,
+    check_importable,
+    check_kind,
+    check_node,
+    check_targets,
+)
 from interp_lab.errors import ConfigError, did_you_mean
 from interp_lab.identity.run import (
     NOT_IN_RUN_ID,
@@ -31,7 +40,7 @@ from interp_lab.identity.signatures import GIVEN_BY_RUNNER, defaults_of
 
 PACKAGE = Path(__file__).parents[1]
 # Keys that every node may hold beside its class's own arguments.
-NODE_KEYS = ("_target_", "name")
+NODE_KEYS = ("_target_", "name", ALLOW)
 
 
 def quoted(override: str) -> str:
@@ -65,13 +74,40 @@ def plain(node: DictConfig) -> dict[str, Any]:
 
 
 def identity_nodes(cfg: DictConfig) -> dict[str, Any]:
-    """Return the plain values that a run's identity is made from."""
+    """Return the plain values that a run's identity is made from.
+
+    Its defaults are read from classes, of which the user's own are imported for that.
+
+    Raises:
+        ConfigError: if a class is neither ours nor allowed; it is not imported.
+    """
+    check_targets(cfg)
+    check_task_name(cfg)
     nodes: dict[str, Any] = {key: cfg[key] for key in ("task_name", "seed")}
-    nodes |= {key: plain(cfg[key]) for key in NOT_IN_RUN_ID}
+    nodes |= {key: without_allowance(plain(cfg[key])) for key in NOT_IN_RUN_ID}
     interventions = OmegaConf.to_container(cfg.capture.interventions, resolve=True)
     # Not part of it, but earlier versions called a run by it too.
-    nodes["numbers"] = plain(cfg["numbers"])
+    nodes["numbers"] = without_allowance(plain(cfg["numbers"]))
     return nodes | {"capture": {"method": cfg.capture.method, "interventions": interventions}}
+
+
+def without_allowance(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a node's values without what it allows to import, which changes no number."""
+    return {key: value for key, value in node.items() if key != ALLOW}
+
+
+def check_task_name(cfg: DictConfig) -> None:
+    """Refuse a task name that is no name of a folder below `output.root`.
+
+    Raises:
+        ConfigError: says what a name is.
+    """
+    name = str(cfg.task_name)
+    if not re.fullmatch(r"\w[\w.\- ]{0,99}", name) or len(name.encode()) > 200:
+        raise ConfigError(
+            f"task_name={name!r}: names a folder below output.root; give letters, digits, dots, "
+            "dashes and underscores"
+        )
 
 
 def run_id(cfg: DictConfig) -> str:
@@ -125,6 +161,8 @@ def check_root(cfg: DictConfig) -> None:
         ConfigError: names the key and, where it can, the nearest valid one.
     """
     _check_keys(cfg, Config, "")
+    check_targets(cfg)
+    check_task_name(cfg)
     for key, low in (("batch_size", 1), ("output.part_size", 1), ("keep_models", 0)):
         value = OmegaConf.select(cfg, key)
         if value is not None and value < low:
@@ -222,14 +260,66 @@ def build(cfg: DictConfig, key: str, **given: Any) -> Any:
         ConfigError: for an unknown key, a wrong type or a missing value; names key and file.
     """
     values = plain(cfg[key])
-    target = target_of(values, key)
-    arguments = check_arguments(target, values, key)
+    allowed = allowed_for(cfg, key)
+    target = allowed_target(values, key, allowed)
+    arguments = check_arguments(target, values, key, allowed)
     parameters = inspect.signature(target).parameters
-    return target(**arguments, **{k: v for k, v in given.items() if k in parameters})
+    made = target(**arguments, **{k: v for k, v in given.items() if k in parameters})
+    check_contract(made, key, f"{key}._target_={values['_target_']}")
+    if key == "dataset":
+        check_ids(made.ids())
+    return made
 
 
-def check_arguments(target: Any, values: Mapping[str, Any], key: str) -> dict[str, Any]:
+def allowed_for(cfg: DictConfig, key: str) -> tuple[str, ...]:
+    """Return the packages that the command, or the node `key` itself, allows to import."""
+    return allowed_by(cfg) + allowed_by(cfg[key], f"{key}.")
+
+
+def allowed_target(values: Mapping[str, Any], key: str, allowed: Sequence[str]) -> Any:
+    """Import and return a node's class, if it is one of its kind; nested targets are checked too.
+
+    Raises:
+        ConfigError: if it may not be imported, cannot be, or is no class of the kind.
+    """
+    check_node(values, key, key, allowed)
+    target = target_of(values, key)
+    check_kind(target, key, key, str(values["_target_"]))
+    return target
+
+
+def check_ids(ids: Sequence[str]) -> None:
+    """Check the samples' ids, which files are named after.
+
+    Raises:
+        ConfigError: if one leaves its folder or holds control characters, or two differ by case
+            alone, which is one name on many file systems.
+    """
+    seen: dict[str, str] = {}
+    for name in ids:
+        parts = re.split(r"[/\\]", str(name))
+        if ".." in parts or any(ord(c) < 32 for c in str(name)):
+            raise ConfigError(
+                f"dataset: sample id {str(name)!r} is no name below the run's folder; rename it"
+            )
+        other = seen.setdefault(str(name).casefold(), str(name))
+        if other != name:
+            raise ConfigError(
+                f"dataset: sample ids {other!r} and {name!r} differ by case alone, which is one "
+                "file on many systems; rename one"
+            )
+
+
+def check_arguments(
+    target: Any, values: Mapping[str, Any], key: str, allowed: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the node's values as the types that `target`'s signature asks for.
+
+    Args:
+        target: the node's class.
+        values: of the node.
+        key: the node, for errors.
+        allowed: packages that values may name as dotted paths.
 
     Raises:
         ConfigError: for an unknown key, a wrong type or a missing value.
@@ -242,6 +332,7 @@ def check_arguments(target: Any, values: Mapping[str, Any], key: str) -> dict[st
             raise unknown_option(key, name, target.__qualname__, known)
         if value == MISSING:
             raise ConfigError(f"{key}.{name} has no value yet: give {key}.{name}=...")
+    check_importable(target, given, key, allowed)
     checked = typed(target, given, key)
     for name in known:
         if name not in given and parameters[name].default is inspect.Parameter.empty:

@@ -82,6 +82,7 @@ class Config:
     visualization: Any = field(default_factory=open_node)
     # Its keys are those of the YAML files: a task names what its samples can be chosen by.
     select: dict[str, Any] = field(default_factory=dict)
+    allow_targets: list[str] = field(default_factory=list)
     importers: dict[str, str] = field(default_factory=dict)
     capture: Capture = field(default_factory=Capture)
     output: Output = field(default_factory=Output)

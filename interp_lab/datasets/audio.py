@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from interp_lab.datasets.limits import check_sound
 from interp_lab.errors import ConfigError, SampleError
 
 RATE = 16_000
@@ -62,6 +63,7 @@ def read_audio(path: Path, rate: int = RATE) -> tuple[np.ndarray, int]:
     try:
         with soundfile.SoundFile(path) as file:
             own_rate = int(file.samplerate)
+            check_sound(file.frames, file.channels, path)
             _check_length(path, file.frames / own_rate)
             waves = file.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError, TypeError) as error:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from interp_lab.datasets.base import MadeOf, Sample, existing_path
+from interp_lab.datasets.limits import check_picture, check_regular
 from interp_lab.errors import ConfigError, MissingInputError, SampleError
 
 SUFFIXES = frozenset(
@@ -78,8 +79,10 @@ def read_image(file: Path) -> tuple[Image.Image, str]:
     Raises:
         SampleError: if the file cannot be read as a picture.
     """
+    check_regular(file, "picture")
     try:
         with Image.open(file) as image:
+            check_picture(image, file)
             animated = getattr(image, "n_frames", 1) > 1
             image.load()
             upright = ImageOps.exif_transpose(image)

@@ -18,6 +18,8 @@ def read_json(key: str, file: str) -> Any:
         MissingInputError: if it is not there, cannot be read, or is not JSON in UTF-8.
     """
     path = existing_path(key, file)
+    if path.is_fifo() or path.is_char_device() or path.is_socket():
+        raise MissingInputError(f"{key}={file}: no regular file; reading it might never end")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from interp_lab.datasets.limits import check_array
 from interp_lab.errors import SampleError, did_you_mean
 
 # Added to a row's length before dividing by it, as published.
@@ -54,6 +55,7 @@ def _array(path: Path, key: str | None, what: str) -> np.ndarray:
     if not path.is_file():
         raise SampleError(f"no {what} features: {path} is missing")
     try:
+        check_array(path, key)
         loaded = np.load(path, allow_pickle=False)
         if key is None:
             if not isinstance(loaded, np.ndarray):

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import random
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,9 @@ def content_of(path: str | Path) -> str:
     """Return the fingerprint of all bytes of a file, or a word that says why there is none."""
     hashed = hashlib.blake2b(digest_size=16)
     try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            return "unreadable (no regular file)"  # reading a pipe might never end
         with open(path, "rb") as file:
             while data := file.read(READ_AT_ONCE):
                 hashed.update(data)

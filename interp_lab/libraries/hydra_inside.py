@@ -17,6 +17,36 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 VERSION_BASE = "1.3"
+# Packages whose classes Hydra's own nodes (launchers, callbacks, sweepers) may name.
+OF_HYDRA = ("hydra.", "hydra_plugins.", "interp_lab.run.sweep.")
+
+
+class ForeignTargetError(ValueError):
+    """A node of Hydra's names something that is neither Hydra's nor ours; it is not imported."""
+
+
+def guard_targets() -> None:
+    """Let Hydra make classes of Hydra and its plugins, and ours, alone: `_instantiate2._locate`.
+
+    Callbacks are made before a job has its configuration, so this cannot wait for it. What a study
+    names is not made by Hydra.
+    """
+    from hydra._internal.instantiate import _instantiate2
+
+    locate = _instantiate2._locate
+    if getattr(locate, "guarded", False):
+        return
+
+    def located(path: str) -> Any:
+        if not path.startswith(OF_HYDRA):
+            raise ForeignTargetError(
+                f"hydra: _target_={path} is neither Hydra's nor of a plugin of its and was not "
+                "imported; take it out of the command or file"
+            )
+        return locate(path)
+
+    located.guarded = True  # type: ignore[attr-defined]
+    _instantiate2._locate = located
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from interp_lab.config.nodes import target_of
+from interp_lab.config.targets import ALLOW, OWN, Importable
 from interp_lab.datasets.base import Sample, existing_path
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError, did_you_mean
 from interp_lab.models.base import GateHooks, Prepared, Seen, gate_hooks
@@ -71,8 +72,8 @@ class OwnModule:
         inputs: dict[str, str] | None = None,
         gates: dict[str, Any] | None = None,
         audio_gates: list[str] | None = None,
-        prepare: str | None = None,
-        read: str | None = None,
+        prepare: Importable | None = None,
+        read: Importable | None = None,
         dtype: str = "float32",
         seed: int = 0,
     ) -> None:
@@ -158,7 +159,10 @@ class OwnModule:
 
 def _built(module: Mapping[str, Any], seed: int, device: torch.device) -> nn.Module:
     target = target_of(module, "model.module")
-    arguments = {k: v for k, v in module.items() if k != "_target_"}
+    is_network = isinstance(target, type) and issubclass(target, nn.Module)
+    if str(module["_target_"]).startswith(OWN) and not is_network:
+        raise ConfigError(f"model.module: {module['_target_']} is no torch.nn.Module")
+    arguments = {k: v for k, v in module.items() if k not in ("_target_", ALLOW)}
     try:
         with seeded(seed, device):
             network = target(**arguments)

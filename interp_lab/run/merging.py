@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 from omegaconf import DictConfig
 
 from interp_lab.config.nodes import build, identity_nodes, node_name, plain
@@ -20,6 +19,7 @@ from interp_lab.identity.run import identity_of_run, kept_identity, run_id_of
 from interp_lab.run.going_on import Standing, count, keep_digests, known_digests, standing_of
 from interp_lab.run.numbers import stored_text, write_exports
 from interp_lab.store.merge import merge
+from interp_lab.store.opening import opened
 from interp_lab.store.parts import list_parts, stored_samples
 from interp_lab.store.provenance import now, provenance
 from interp_lab.store.rundir import RunDirectory
@@ -134,7 +134,7 @@ def made_by(sources: Sequence[Path], interventions: Sequence[Any]) -> dict[str, 
     checks: dict[str, dict[str, float | str]] = {}
     started: list[str] = []
     for path in sources:
-        with h5py.File(path, "r") as file:
+        with opened(path) as file:
             about: Mapping[str, str] = dict(file.attrs)
         notes |= dict.fromkeys(json.loads(about.get("notes", "[]")))
         devices |= dict.fromkeys(filter(None, about.get("device", "").split(", ")))

@@ -13,6 +13,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from interp_lab.config.nodes import build, plain
+from interp_lab.config.yaml_text import as_data, literal
 from interp_lab.errors import StoreError
 from interp_lab.identity.names import each_target, name_of, target_of_name
 from interp_lab.store.merge import recompute
@@ -35,16 +36,19 @@ def stored_text(cfg: DictConfig) -> str:
 def stored_config(text: str, composed: DictConfig) -> DictConfig:
     """Return a result's configuration, its classes and figures by today's dotted paths.
 
-    A result of before has the options of its numbers among those of the analysis; they are moved.
+    It is data, whoever wrote it: classes and figures are those of our own table by their names,
+    texts are texts and no references to other values, and what it allows to import counts for
+    nothing. A result of before has the options of its numbers among those of the analysis; they
+    are moved.
 
     Args:
         text: as `stored_text` gives it.
         composed: the configuration of the command, whose task is that of the result.
 
     Raises:
-        StoreError: if a class or figure is not known to this version.
+        StoreError: if it is no configuration, or a class or figure is not known to this version.
     """
-    found = each_target(plain(cast(DictConfig, OmegaConf.create(text))), target_of_name)
+    found = each_target(as_data(text, "the stored configuration"), target_of_name)
     if "numbers" not in found and "analysis" in found:
         numbers, analysis = plain(composed.numbers), found["analysis"]
         found["numbers"] = {k: analysis.pop(k, v) for k, v in numbers.items() if k != "_target_"}
@@ -53,7 +57,7 @@ def stored_config(text: str, composed: DictConfig) -> DictConfig:
             analysis.pop(key, None)
     # A result that was not measured by a study, such as that of tracked gates, has none.
     found.setdefault("numbers", {})
-    return cast(DictConfig, OmegaConf.create(found))
+    return cast(DictConfig, OmegaConf.create(literal(found)))
 
 
 def differ(cfg: DictConfig, path: Path) -> bool:

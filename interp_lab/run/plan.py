@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 from omegaconf import DictConfig
 
-from interp_lab.config.nodes import build, plain, target_of
+from interp_lab.config.nodes import allowed_for, allowed_target, build, plain
 from interp_lab.errors import DeviceError, MissingInputError, UnsupportedModelError
 from interp_lab.run.going_on import finished_now
 from interp_lab.run.sweep.record import SweepJob, at_once, swept_jobs
@@ -179,7 +179,7 @@ def network_of(cfg: DictConfig) -> Network:
     from interp_lab.models.weights import Weights
 
     values = plain(cfg.model)
-    target = target_of(values, "model")
+    target = allowed_target(values, "model", allowed_for(cfg, "model"))
     if not hasattr(target, "skeleton"):
         raise UnsupportedModelError(f"{target.__qualname__} has no `skeleton`, which would tell")
     known = {f.name for f in fields(Weights)}

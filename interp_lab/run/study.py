@@ -5,6 +5,7 @@ listing it needs neither torch nor transformers; matplotlib is imported where it
 listing and planning should be quick.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,24 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from interp_lab.capture.roles import check_interventions
-from interp_lab.config.nodes import build, check_arguments, check_root, plain, target_of
+from interp_lab.config.nodes import (
+    allowed_for,
+    build,
+    check_arguments,
+    check_root,
+    plain,
+    target_of,
+)
 from interp_lab.config.schema import Mode
+from interp_lab.config.targets import (
+    KINDS,
+    OWN,
+    allowed_by,
+    check_node,
+    check_target,
+    check_targets,
+    defined_here,
+)
 from interp_lab.errors import ConfigError, FinishedWithFailuresError, StoreError
 from interp_lab.identity.run import NOT_IN_RUN_ID
 from interp_lab.libraries.hydra_inside import parsed
@@ -109,6 +126,9 @@ def run_study(
         stored = stored_config(results.attributes["config"], cfg)
         path = results.path
     wanted = restyled(stored, cfg, overrides or [])
+    # What a result stores is data: the command alone says what may be imported for it.
+    wanted.allow_targets, wanted.importers = cfg.allow_targets, cfg.importers
+    check_targets(wanted)
     if cfg.mode == Mode.compute or differ(wanted, path):
         compute_again(wanted, path)
     return draw_study(wanted, path)
@@ -143,7 +163,8 @@ def draw_study(cfg: DictConfig, path: Path) -> Outcome:
     from interp_lab.visualization.draw import draw_all
 
     style, figures = style_of(cfg)
-    drawn = draw_all(path, figures, style, path.parent / "figures", plain(cfg.select))
+    allowed = allowed_for(cfg, "visualization")
+    drawn = draw_all(path, figures, style, path.parent / "figures", plain(cfg.select), allowed)
     with open_results(path) as results:
         return Outcome(path, len(results), len(results.failures), tuple(drawn))
 
@@ -154,13 +175,20 @@ def style_of(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
     Raises:
         ConfigError: for a value that could only fail later.
     """
+    from interp_lab.visualization.base import Style
     from interp_lab.visualization.draw import check_figures
 
     values = plain(cfg.visualization)
+    allowed = allowed_for(cfg, "visualization")
     figures = values.pop("figures", None) or {}
+    if not isinstance(figures, Mapping):
+        raise ConfigError("visualization.figures: give a node for each figure, by its name")
+    check_node(values, "visualization", "visualization", allowed)
     target = target_of(values, "visualization")
-    style = target(**check_arguments(target, values, "visualization"))
-    check_figures(figures)
+    if not (isinstance(target, type) and issubclass(target, Style)):
+        raise ConfigError(f"visualization._target_={values['_target_']}: is no Style")
+    style = target(**check_arguments(target, values, "visualization", allowed))
+    check_figures(figures, allowed)
     return style, figures
 
 
@@ -169,7 +197,11 @@ def imported(cfg: DictConfig, path: Path) -> Path:
     if not path.is_file():
         raise StoreError(f"results={path}: no such file")
     suffix = path.suffix.lstrip(".")
-    importer = target_of({"_target_": cfg.importers[suffix]}, f"importers.{suffix}")
+    key, named = f"importers.{suffix}", cfg.importers[suffix]
+    check_target(named, key, KINDS["importers"], allowed_by(cfg))
+    importer = target_of({"_target_": named}, key)
+    if not callable(importer) or (named.startswith(OWN) and not defined_here(importer)):
+        raise ConfigError(f"{key}={named}: is no importer")
     # Files of one name from several folders stay apart by the hash of their path.
     place = safe_name(f"{path.absolute()}")[-6:]
     folder = Path(cfg.output.root) / cfg.task_name / f"imported-{path.stem}-{place}"

@@ -12,8 +12,11 @@ import numpy as np
 from interp_lab.errors import StoreError
 from interp_lab.fields import Field, field_from_attributes
 
+# References that HDF5's dimension scales are made of; they are never followed.
+OF_SCALES = ("DIMENSION_LIST", "REFERENCE_LIST")
 TEXT = h5py.string_dtype("utf-8")
 SAMPLE_AXIS = "sample"
+TEXTS_AT_ONCE = 64
 
 
 def storage_type(field: Field) -> np.dtype:
@@ -76,10 +79,32 @@ def create_sample_axis(group: h5py.Group, ids: Iterable[str], indices: Iterable[
 def read_fields(group: h5py.Group) -> dict[str, Field]:
     """Return the fields of a group, in the order of their names; axes and ids are left out."""
     return {
-        name: field_from_attributes(name, dict(dataset.attrs))
+        name: field_from_attributes(name, plain_attributes(dataset))
         for name, dataset in group.items()
         if isinstance(dataset, h5py.Dataset) and "kind" in dataset.attrs
     }
+
+
+def plain_attributes(dataset: h5py.Dataset) -> dict[str, object]:
+    """Return a dataset's attributes without those that dimension scales are made of."""
+    return {name: dataset.attrs[name] for name in dataset.attrs if name not in OF_SCALES}
+
+
+def read_texts(dataset: h5py.Dataset) -> list[str]:
+    """Return all texts of a column.
+
+    Raises:
+        StoreError: if they are more bytes than their file has, as entries that share one can be.
+    """
+    texts: list[str] = []
+    left = dataset.file.id.get_filesize()
+    for start in range(0, len(dataset), TEXTS_AT_ONCE):
+        block = list(dataset.asstr()[start : start + TEXTS_AT_ONCE])
+        left -= sum(map(len, block))
+        if left < 0:
+            raise StoreError(f"{dataset.file.filename}: {dataset.name} holds more than its file")
+        texts += block
+    return texts
 
 
 def ragged_name(index: int) -> str:

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Mapping
@@ -38,6 +39,50 @@ def alive(pid: int, host: str) -> bool:
     return True
 
 
+def check_private(folder: Path) -> None:
+    """Make a folder for this user alone in a place that others can write to, or check it.
+
+    Raises:
+        StoreError: if it is a link, or another user's, or everybody can write to it.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = os.lstat(folder)
+    why = ""
+    if not stat.S_ISDIR(found.st_mode):
+        why = "is a link"
+    elif found.st_uid != os.getuid():
+        why = f"belongs to another user (uid {found.st_uid})"
+    elif found.st_mode & 0o002:
+        why = "can be written to by everybody"
+    if why:
+        raise StoreError(
+            f"{folder}: {why}, so no lock is taken there; remove it, or give TMPDIR=... a folder "
+            "of your own"
+        )
+
+
+def check_planted(folder: Path) -> None:
+    """Refuse a way to a folder that leads over a link which another user put into a shared place.
+
+    Raises:
+        StoreError: names the link.
+    """
+    for place in (folder, *folder.parents):
+        try:
+            found, above = os.lstat(place), os.stat(place.parent)
+        except OSError:
+            continue
+        if (
+            stat.S_ISLNK(found.st_mode)
+            and above.st_mode & stat.S_IWOTH
+            and found.st_uid not in (os.getuid(), 0, above.st_uid)
+        ):
+            raise StoreError(
+                f"{place}: is a link of another user (uid {found.st_uid}) in a folder that "
+                "everybody can write to; choose another output.root"
+            )
+
+
 class NamedLock:
     """A lock between processes, whose holder can be named.
 
@@ -65,7 +110,7 @@ class NamedLock:
             StoreError: if nothing can be written there.
         """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._prepare(self.path.parent)
             self._lock.acquire()
             about = {"pid": os.getpid(), "host": socket.gethostname(), **self._about}
             temporary = self._holder.with_suffix(f".{os.getpid()}.tmp")
@@ -77,6 +122,10 @@ class NamedLock:
             why = getattr(error, "strerror", None) or error
             raise StoreError(f"{self.path.parent}: cannot write there ({why})") from error
         return True
+
+    def _prepare(self, folder: Path) -> None:
+        check_planted(folder)
+        folder.mkdir(parents=True, exist_ok=True)
 
     def release(self) -> None:
         """Let go of the lock, if it is held."""
@@ -122,6 +171,9 @@ class DeviceLock(NamedLock):
         self.name = name
         super().__init__(folder / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', name)}.lock")
         self._wish = self.path.with_suffix(".wanted")
+
+    def _prepare(self, folder: Path) -> None:
+        check_private(folder)
 
     def wait(self) -> None:
         """Take the lock, as soon as it is free."""

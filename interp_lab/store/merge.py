@@ -19,13 +19,16 @@ import numpy as np
 
 from interp_lab.errors import StoreError
 from interp_lab.fields import Field
+from interp_lab.store.checksum import BLOCK, seal
 from interp_lab.store.layout import (
     create_sample_axis,
     create_single,
     create_stacked,
     ragged_name,
     read_fields,
+    read_texts,
 )
+from interp_lab.store.opening import check_ragged, opened
 from interp_lab.store.parts import (
     Failure,
     read_failures,
@@ -37,7 +40,8 @@ from interp_lab.store.parts import (
 from interp_lab.store.results import Results
 
 # 2: samples have fingerprints, and the configuration names classes and figures without paths.
-SCHEMA_VERSION = 2
+# 3: a checksum of the file stands in front of it (`store.checksum`).
+SCHEMA_VERSION = 3
 Aggregates = Sequence[tuple[Field, Any]]
 
 
@@ -70,7 +74,7 @@ def merge(
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     plan = _Plan(sources, ids, _Wanted(prints, frozenset(trusted)))
     try:
-        with h5py.File(temporary, "w") as file:
+        with h5py.File(temporary, "w", userblock_size=BLOCK) as file:
             file.attrs["schema_version"] = SCHEMA_VERSION
             file.attrs["complete"] = False
             _copy_samples(file, plan)
@@ -85,6 +89,7 @@ def merge(
                 create_single(aggregate, field, value)
             file.flush()
             file.attrs["complete"] = True
+        seal(temporary)
         sync_and_rename(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
@@ -106,17 +111,19 @@ def recompute(
     _check_room([path], path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with h5py.File(path, "r") as old, h5py.File(temporary, "w") as file:
+        with opened(path) as old, h5py.File(temporary, "w", userblock_size=BLOCK) as file:
             for name in old:
                 if name != "aggregate":
                     old.copy(name, file)
-            for key, value in {**dict(old.attrs), **attributes, "complete": False}.items():
+            changed = {**attributes, "complete": False, "schema_version": SCHEMA_VERSION}
+            for key, value in {**dict(old.attrs), **changed}.items():
                 file.attrs[key] = value
             aggregate = file.create_group("aggregate")
             for field, value in compute(Results(file)) if len(Results(file)) else ():
                 create_single(aggregate, field, value)
             file.flush()
             file.attrs["complete"] = old.attrs["complete"]
+        seal(temporary)
         sync_and_rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -156,8 +163,8 @@ class _Plan:
         failed: dict[int, Failure] = {}
         found: dict[int, str] = {}
         for number, path in enumerate(sources):
-            with h5py.File(path, "r") as file:
-                names = file["samples/sample"].asstr()[...]
+            with opened(path) as file:
+                names = read_texts(file["samples/sample"])
                 held = zip(names, read_prints(file["samples"]), strict=True)
                 for row, (sample_id, printed) in enumerate(held):
                     if sample_id in place and wanted.takes(sample_id, printed):
@@ -191,7 +198,7 @@ def _copy_samples(file: h5py.File, plan: _Plan) -> None:
     for path, rows in zip(plan.sources, plan.rows, strict=True):
         if not rows:
             continue
-        with h5py.File(path, "r") as part:
+        with opened(path) as part:
             fields = read_fields(part["samples"])
             names = set(fields)
             first = first or (path.name, names)
@@ -201,12 +208,13 @@ def _copy_samples(file: h5py.File, plan: _Plan) -> None:
                     f"({', '.join(sorted(names ^ first[1]))}); run again with resume=false"
                 )
             _copy_stacked(part["samples"], fields, group, np.array(rows), len(plan.ids), path)
-            old, held = part["samples/index"][...], dict(part["ragged"])
+            old, held = part["samples/index"][...], set(part["ragged"])
             for row, target in rows if held else ():
                 name = ragged_name(old[row])
-                if name in held:
+                found = check_ragged(part["ragged"], name, path) if name in held else None
+                if found is not None:
                     own = ragged.create_group(ragged_name(plan.indices[target]))
-                    ragged_fields |= _copy_ragged(held[name], own)
+                    ragged_fields |= _copy_ragged(found, own)
     # A reader would open a group a sample to find them out.
     described = {name: field.attributes() for name, field in sorted(ragged_fields.items())}
     ragged.attrs["fields"] = json.dumps(described)

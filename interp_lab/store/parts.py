@@ -18,6 +18,7 @@ import numpy as np
 
 from interp_lab.errors import StoreError
 from interp_lab.fields import Field
+from interp_lab.store.checksum import sealed
 from interp_lab.store.layout import (
     SAMPLE_AXIS,
     TEXT,
@@ -26,7 +27,9 @@ from interp_lab.store.layout import (
     create_single,
     create_stacked,
     ragged_name,
+    read_texts,
 )
+from interp_lab.store.opening import CHECKED_SINCE, opened
 
 SUFFIX = ".part.h5"
 PRINTS = "fingerprint"
@@ -175,8 +178,9 @@ class PartWriter:
             write_failures(file, self._failures)
             for key, value in self.about().items():
                 file.attrs[key] = value
+            file.attrs["schema_version"] = CHECKED_SINCE
             file.flush()
-            return file.id.get_file_image()
+            return sealed(file.id.get_file_image())
 
     def _start_clock(self) -> None:
         if not self._samples and not self._failures:
@@ -242,7 +246,7 @@ def read_failures(file: h5py.File) -> list[Failure]:
     """Return the table of failed samples."""
     group = file["failures"]
     columns = [group["index"][...].tolist()]
-    columns += [list(group[name].asstr()[...]) for name in FAILURE_TEXTS if name in group]
+    columns += [read_texts(group[name]) for name in FAILURE_TEXTS if name in group]
     return [Failure(*row) for row in zip(*columns, strict=True)]
 
 
@@ -257,7 +261,7 @@ def write_prints(group: h5py.Group, prints: Sequence[str]) -> None:
 def read_prints(group: h5py.Group) -> list[str]:
     """Return the samples' fingerprints; empty texts where none were kept."""
     if PRINTS in group:
-        return list(group[PRINTS].asstr()[...])
+        return read_texts(group[PRINTS])
     return [""] * len(group[SAMPLE_AXIS])
 
 
@@ -270,8 +274,8 @@ def finished_samples(sources: Sequence[Path]) -> dict[str, bool]:
     """Return the ids that parts or a result hold: True for measured, False for failed."""
     finished: dict[str, bool] = {}
     for path in sources:
-        with h5py.File(path, "r") as file:
-            finished.update(dict.fromkeys(file["samples/sample"].asstr()[...], True))
+        with opened(path) as file:
+            finished.update(dict.fromkeys(read_texts(file["samples/sample"]), True))
             for failure in read_failures(file):
                 finished.setdefault(failure.sample_id, False)
     return finished
@@ -281,9 +285,9 @@ def stored_samples(sources: Sequence[Path]) -> dict[str, list[Stored]]:
     """Return what parts or a result hold of each sample, in the order of the sources."""
     found: dict[str, list[Stored]] = {}
     for path in sources:
-        with h5py.File(path, "r") as file:
+        with opened(path) as file:
             started = str(file.attrs.get("started", ""))
-            names = file["samples/sample"].asstr()[...]
+            names = read_texts(file["samples/sample"])
             for name, printed in zip(names, read_prints(file["samples"]), strict=True):
                 found.setdefault(name, []).append(Stored(True, printed, started))
             for failure in read_failures(file):

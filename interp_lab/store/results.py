@@ -15,7 +15,8 @@ import numpy as np
 
 from interp_lab.errors import StoreError, did_you_mean
 from interp_lab.fields import Field, field_from_attributes
-from interp_lab.store.layout import ragged_name, read_fields
+from interp_lab.store.layout import ragged_name, read_fields, read_texts
+from interp_lab.store.opening import CHECKED_SINCE, check_ragged, look_at, open_file, reading
 from interp_lab.store.parts import Failure, read_failures
 
 
@@ -33,9 +34,11 @@ class Results:
 
     def __init__(self, file: h5py.File) -> None:
         self._file = file
-        self.sample_ids: list[str] = list(file["samples/sample"].asstr()[...])
-        self.fields: dict[str, Field] = read_fields(file["samples"])
-        self.fields.update(_ragged_fields(file["ragged"]))
+        with reading(file.filename):
+            self.sample_ids: list[str] = read_texts(file["samples/sample"])
+            self.fields: dict[str, Field] = read_fields(file["samples"])
+            check_stacked(file["samples"], self.fields, len(self.sample_ids))
+            self.fields.update(_ragged_fields(file["ragged"]))
         self._rows = {name: row for row, name in enumerate(self.sample_ids)}
 
     def __enter__(self) -> "Results":
@@ -64,31 +67,47 @@ class Results:
     @property
     def attributes(self) -> dict[str, Any]:
         """Provenance: task_name, config (YAML), versions, device, times, complete, and more."""
-        return dict(self._file.attrs)
+        with reading(self.path):
+            return dict(self._file.attrs)
+
+    @property
+    def has_checksum(self) -> bool:
+        """Whether damage to the file would be noticed; those of earlier versions have none."""
+        return look_at(self.path)
 
     @property
     def notes(self) -> list[str]:
         """What a reader of the numbers must know, such as random weights."""
-        return json.loads(self._file.attrs.get("notes", "[]"))
+        return self._stored_json("notes", list)
 
     @property
     def definitions(self) -> dict[str, str]:
         """Name -> definition with its version, of what was measured and what was made of it."""
-        return json.loads(self._file.attrs.get("definitions", "{}"))
+        return self._stored_json("definitions", dict)
 
     @property
     def failures(self) -> list[Failure]:
         """The samples that could not be measured, with their reasons."""
-        return read_failures(self._file)
+        with reading(self.path):
+            return read_failures(self._file)
 
     @cached_property
     def _indices(self) -> np.ndarray:
-        return self._file["samples/index"][...]
+        with reading(self.path):
+            return self._file["samples/index"][...]
+
+    def _stored_json(self, name: str, kind: type) -> Any:
+        with reading(self.path):
+            found = json.loads(self._file.attrs.get(name, "[]" if kind is list else "{}"))
+            if not isinstance(found, kind):
+                raise TypeError(f"{name} is no {kind.__name__}")
+            return found
 
     @cached_property
     def aggregates(self) -> dict[str, Field]:
         """The fields over the whole run, by name."""
-        return read_fields(self._file["aggregate"]) if "aggregate" in self._file else {}
+        with reading(self.path):
+            return read_fields(self._file["aggregate"]) if "aggregate" in self._file else {}
 
     def of_kind(self, *kinds: type[Field]) -> list[Field]:
         """Return the sample fields of these kinds, in the order of their names."""
@@ -108,11 +127,14 @@ class Results:
         field = self._field(name, self.fields)
         row = self._row(sample)
         if field.ragged:
-            group = self._file["ragged"].get(ragged_name(self._indices[row]))
-            if group is None or name not in group:
-                raise StoreError(f"sample {self.sample_ids[row]!r} holds no field {name!r}")
-            return _value(group[name], at)
-        return _value(self._file["samples"][name], row)
+            with reading(self.path):
+                place = ragged_name(self._indices[row])
+                group = check_ragged(self._file["ragged"], place, self.path)
+                if group is None or name not in group:
+                    raise StoreError(f"sample {self.sample_ids[row]!r} holds no field {name!r}")
+                return _value(group[name], at)
+        with reading(self.path):
+            return _value(self._file["samples"][name], row)
 
     def holds(self, name: str, sample: str | int) -> bool:
         """Return whether a sample has a value of this field; a ragged one may be absent."""
@@ -131,7 +153,9 @@ class Results:
                 raise StoreError(f"field {name!r} is ragged: read it sample by sample")
         for start in range(0, len(self), chunk):
             rows = slice(start, start + chunk)
-            yield {name: _value(self._file["samples"][name], rows) for name in names}
+            with reading(self.path):
+                block = {name: _value(self._file["samples"][name], rows) for name in names}
+            yield block
 
     def aggregate(self, name: str) -> Any:
         """Return a field over the whole run.
@@ -140,7 +164,8 @@ class Results:
             StoreError: if it is not there.
         """
         self._field(name, self.aggregates)
-        return _value(self._file["aggregate"][name], ())
+        with reading(self.path):
+            return _value(self._file["aggregate"][name], ())
 
     def _row(self, sample: str | int) -> int:
         if isinstance(sample, int):
@@ -185,14 +210,42 @@ def open_results(path: str | Path) -> Results:
     file_path = path / "results.h5" if path.is_dir() else path
     if not file_path.is_file():
         raise StoreError(f"results={path}: no such file; give a results.h5 or a run directory")
+    file = open_file(file_path, "results=")
     try:
-        file = h5py.File(file_path, "r")
-    except OSError as error:
-        raise StoreError(f"results={file_path}: not a readable HDF5 file ({error})") from error
-    if "schema_version" not in file.attrs:
+        with reading(f"results={file_path}"):
+            _check_whole(file, file_path)
+            return Results(file)
+    except BaseException:
         file.close()
-        raise StoreError(f"results={file_path}: not a result of interp_lab")
+        raise
+
+
+def _check_whole(file: h5py.File, path: Path) -> None:
+    version = file.attrs.get("schema_version")
+    if version is None:
+        raise StoreError(f"results={path}: not a result of interp_lab")
     if not file.attrs["complete"]:
-        file.close()
-        raise StoreError(f"results={file_path}: unfinished; run its command again to complete it")
-    return Results(file)
+        raise StoreError(f"results={path}: unfinished; run its command again to complete it")
+    if version >= CHECKED_SINCE and not look_at(path):
+        raise StoreError(
+            f"results={path}: its checksum is gone: damaged, or written by another program; take "
+            "a copy that is whole, or measure again"
+        )
+
+
+def check_stacked(group: h5py.Group, fields: dict[str, Field], n: int) -> None:
+    """Check that what samples hold is what their fields say: axes, number and type of values.
+
+    Raises:
+        ValueError: names the field.
+    """
+    index = group["index"]
+    if index.shape != (n,) or index.dtype.kind not in "iu":
+        raise ValueError(f"index of shape {index.shape} for {n} samples")
+    for name, field in fields.items():
+        found = group[name]
+        if found.ndim != len(field.axes) + 1 or found.shape[0] != n:
+            raise ValueError(f"field {name!r} has shape {found.shape} for {n} samples")
+        is_text = h5py.check_string_dtype(found.dtype) is not None
+        if is_text != (field.dtype == "str") or not (is_text or found.dtype == field.dtype):
+            raise ValueError(f"field {name!r} holds {found.dtype}, declared {field.dtype}")

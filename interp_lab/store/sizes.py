@@ -10,6 +10,7 @@ import numpy as np
 
 from interp_lab.fields import Category, Field
 from interp_lab.store.layout import create_sample_axis, create_stacked, read_fields
+from interp_lab.store.opening import opened
 
 # A word in HDF5: a reference of 16 bytes, and an entry of the heap that it points to.
 BYTES_OF_A_WORD = 48
@@ -25,7 +26,7 @@ def measured_bytes(sources: Sequence[Path]) -> tuple[float, int]:
     """
     total, samples = 0.0, 0
     for path in sources[-MOST_PARTS:]:
-        with h5py.File(path, "r") as file:
+        with opened(path) as file:
             samples += len(file["samples/sample"])
             if len(file["ragged"]):
                 # A group a sample: its description takes as much as its numbers.

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 
 from interp_lab.fields import Category, Scalar
+from interp_lab.store.opening import WITHOUT
 from interp_lab.store.results import Results
 
 LONGEST_LIST = 10
@@ -19,6 +20,8 @@ def summary(results: Results) -> str:
         if key in attributes:
             lines.append(f"  {key:<10} {attributes[key]}")
     lines += [f"  note       {note}" for note in results.notes]
+    if not results.has_checksum:
+        lines.append(f"  note       {WITHOUT}")
     lines.append(f"{len(results)} samples measured, {len(results.failures)} failed")
     counts = json.loads(attributes.get("counts", "{}"))
     lines += [f"  {name.replace('_', ' ')}: {count}" for name, count in counts.items()]

@@ -21,6 +21,8 @@ from typing import Any, TypeAlias
 from tqdm import tqdm
 
 from interp_lab.errors import InterpLabError
+from interp_lab.store.checksum import Stamp, stamp_of, trust
+from interp_lab.store.opening import look_at
 from interp_lab.store.results import Results, open_results
 from interp_lab.visualization.base import FigureError, NothingToDrawError, Style, save
 from interp_lab.visualization.figure_files import apart, figure_path, with_format
@@ -69,6 +71,7 @@ def draw_all(
     style: Style,
     folder: str | Path,
     select: Mapping[str, Any] | None = None,
+    allow_targets: Sequence[str] = (),
 ) -> list[Path]:
     """Draw and save the figures of a result.
 
@@ -85,6 +88,7 @@ def draw_all(
         folder: where they go.
         select: which samples get figures of their own, and which layer and head they show; see
             `chosen_samples` and `restyled`. Figures of the run are over all samples as ever.
+        allow_targets: packages beside this one whose draw functions may be imported.
 
     Returns:
         The files, in the order of samples and figures.
@@ -95,7 +99,7 @@ def draw_all(
         FigureError: at the end, if some figures could not be drawn; they are counted.
     """
     enabled = {name: node for name, node in figures.items() if node.get("enabled", True)}
-    check_figures(enabled)
+    check_figures(enabled, allow_targets)
     style = restyled(style, select)
     with open_results(results_path) as results:
         chosen = chosen_samples(results, select)
@@ -177,9 +181,8 @@ def _in_processes(path: Path, jobs: Sequence[Job], style: Style) -> list[Report]
     pool = ProcessPoolExecutor(
         min(style.workers, len(tasks)) or 1,
         mp_context=context,
-        # An interrupt is for the process that was asked to draw; it ends these in order.
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
+        initializer=_begin_worker,
+        initargs=(stamp_of(path), look_at(path)),
     )
     try:
         with _clean_start():
@@ -197,6 +200,13 @@ def _in_processes(path: Path, jobs: Sequence[Job], style: Style) -> list[Report]
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker(stamp: Stamp, has_checksum: bool) -> None:
+    # An interrupt is for the process that was asked to draw; it ends these in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The file was checked there; a large one takes seconds.
+    trust(stamp, has_checksum)
 
 
 @contextmanager

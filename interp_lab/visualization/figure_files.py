@@ -83,12 +83,13 @@ def apart(paths: Sequence[Path], samples: Sequence[str | None]) -> list[Path]:
         paths: places, in the order of drawing; the first of equal ones keeps its name.
         samples: whose figure each is.
     """
-    taken: set[Path] = set()
+    # Compared without case: on many file systems names that differ in it are one.
+    taken: set[str] = set()
     found = []
     for path, sample in zip(paths, samples, strict=True):
-        if path in taken:
+        if str(path).casefold() in taken:
             mark = hashlib.sha256(str(sample).encode()).hexdigest()[:6]
             path = path.with_name(f"{path.stem}-{mark}{path.suffix}")
-        taken.add(path)
+        taken.add(str(path).casefold())
         found.append(path)
     return found

@@ -10,12 +10,21 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from interp_lab.config.signature import parameters_of, typed
+from interp_lab.config.targets import (
+    ALLOW,
+    KINDS,
+    OWN,
+    allowed_by,
+    check_importable,
+    check_target,
+    defined_here,
+)
 from interp_lab.errors import ConfigError, did_you_mean
 from interp_lab.visualization.base import FORMATS
 from interp_lab.visualization.figure_files import LAYER, template_fields
 from interp_lab.visualization.film import FILM_FORMATS, Film
 
-OWN_KEYS = ("_target_", "file", "per", "by", "enabled", "min_samples", "format")
+OWN_KEYS = ("_target_", "file", "per", "by", "enabled", "min_samples", "format", ALLOW)
 # A figure over samples says little of one, unless its node says otherwise.
 MIN_SAMPLES = 2
 # What draw_all gives to a draw function, by position. A group is the samples that agree in the
@@ -29,12 +38,18 @@ GIVEN = {
 }
 
 
-def check_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
+def check_figures(
+    figures: Mapping[str, Mapping[str, Any]], allow_targets: Sequence[str] = ()
+) -> None:
     """Check the figure nodes of a configuration before anything is measured.
 
+    Args:
+        figures: see `draw.draw_all`.
+        allow_targets: packages beside this one whose draw functions may be imported.
+
     Raises:
-        ConfigError: for a target that cannot be imported, an unknown or missing option, a file
-            outside the folder, or two figures of one name.
+        ConfigError: for a target that may not be or cannot be imported, an unknown or missing
+            option, a file outside the folder, or two figures of one name.
     """
     taken: dict[str, str] = {}
     for name, node in figures.items():
@@ -63,7 +78,7 @@ def check_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
         fewest = node.get("min_samples", MIN_SAMPLES)
         if not isinstance(fewest, int) or isinstance(fewest, bool) or fewest < 1:
             raise ConfigError(f"{key}.min_samples={fewest!r}: give a whole number of at least 1")
-        _check_options(key, node, GIVEN[per])
+        _check_options(key, node, GIVEN[per], (*allow_targets, *allowed_by(node, f"{key}.")))
 
 
 def _is_inside(file: str) -> bool:
@@ -94,8 +109,13 @@ def _check_template(key: str, file: str, per: str, by: Any) -> None:
         )
 
 
-def _check_options(key: str, node: Mapping[str, Any], given: Sequence[str]) -> None:
+def _check_options(
+    key: str, node: Mapping[str, Any], given: Sequence[str], allowed: Sequence[str]
+) -> None:
+    check_target(node["_target_"], f"{key}._target_", KINDS["visualization"], allowed)
     function = resolve(str(node["_target_"]), f"{key}._target_")
+    if str(node["_target_"]).startswith(OWN) and not defined_here(function):
+        raise ConfigError(f"{key}._target_={node['_target_']}: is no draw function of ours")
     parameters = parameters_of(function)
     if tuple(parameters)[: len(given)] != tuple(given) or (
         len(given) == 2 and {"sample", "samples"} & set(parameters)
@@ -112,6 +132,7 @@ def _check_options(key: str, node: Mapping[str, Any], given: Sequence[str]) -> N
                 f"{key}.{name}: {function.__name__} takes no such option."
                 f"{did_you_mean(name, [*options, *OWN_KEYS])} Known: {', '.join(options)}"
             )
+    check_importable(function, node, key, allowed)
     typed(function, {k: plain(v) for k, v in node.items() if k in options}, key)
     for name in options:
         if parameters[name].default is inspect.Parameter.empty and name not in node:

@@ -233,7 +233,7 @@ def test_the_fingerprints_are_in_the_result(command: Command, tmp_path: Path) ->
     path = result_of(command(*IMAGES, f"dataset.path={folder}"))
     with h5py.File(path) as file:
         found = list(file["samples/fingerprint"].asstr()[...])
-        assert file.attrs["schema_version"] == 2
+        assert file.attrs["schema_version"] == 3
         assert len(set(found)) == 2 and all(re.fullmatch("[0-9a-f]{32}", f) for f in found)
         assert "interp_lab." not in file.attrs["config"].partition("figures")[2]
         assert "_target_: ClipVision" in file.attrs["config"]
@@ -283,13 +283,15 @@ def test_a_class_is_the_same_from_another_module(
     (tmp_path / "mine_inner.py").write_text(MINE.format(change=""))
     (tmp_path / "mine_changed.py").write_text(MINE.format(change=" + 1"))
     monkeypatch.syspath_prepend(tmp_path)
+    allow = "allow_targets=[outside_reexport,mine_inner,mine_changed]"
     base = run_id(composed())
-    assert run_id(composed("model._target_=outside_reexport.ClipVision")) == base
-    mine = run_id(composed("dataset._target_=mine_inner.Mine"))
+    assert run_id(composed(allow)) == base
+    assert run_id(composed("model._target_=outside_reexport.ClipVision", allow)) == base
+    mine = run_id(composed("dataset._target_=mine_inner.Mine", allow))
     assert mine != base
-    assert run_id(composed("dataset._target_=outside_reexport.Mine")) == mine
+    assert run_id(composed("dataset._target_=outside_reexport.Mine", allow)) == mine
     # Another class of the same name is another class.
-    assert run_id(composed("dataset._target_=mine_changed.Mine")) != mine
+    assert run_id(composed("dataset._target_=mine_changed.Mine", allow)) != mine
 
 
 def test_a_hub_checkpoint_is_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,7 @@ defaults:
   - override /numbers: norms
   - override /visualization: norms
 task_name: norms
+allow_targets: [my_norms]
 """,
     "analysis/norms.yaml": "_target_: my_norms.Norms\nlayer: 1\n",
     "numbers/norms.yaml": "_target_: my_norms.NormNumbers\n",

@@ -41,9 +41,10 @@ MEANS = {
 FIGURES = {"combined": COMBINED, "cls": CLS, "means": MEANS}
 
 
-BLANK = {"_target_": "known_maps.blank", "file": "individual/blank", "per": "sample"}
-BLANK_RUN = {"_target_": "known_maps.blank_run", "file": "of_the_run", "per": "run"}
-INK = {"_target_": "known_maps.fails_on_b", "file": "ink", "per": "sample"}
+OWN = {"allow_targets": ["known_maps"]}
+BLANK = {"_target_": "known_maps.blank", "file": "individual/blank", "per": "sample", **OWN}
+BLANK_RUN = {"_target_": "known_maps.blank_run", "file": "of_the_run", "per": "run", **OWN}
+INK = {"_target_": "known_maps.fails_on_b", "file": "ink", "per": "sample", **OWN}
 
 
 def names(folder: Path) -> list[str]:
@@ -176,7 +177,9 @@ def test_an_absent_field_is_left_out_and_said_once(
             {"_target_": "interp_lab.studies.clip_similarity.figures.maps.combind"},
             "has no function 'combind'.*comb",
         ),
-        ({"_target_": "interp_lab.no_such.combined"}, "cannot import interp_lab.no_such"),
+        ({"_target_": "interp_lab.no_such.combined"}, "nothing of this kind is there"),
+        ({"_target_": "os.system"}, "of Python's own library and was not imported"),
+        ({"_target_": "known_maps.blank"}, r"allow_targets=\[known_maps\]"),
         ({"_target_": "combined"}, "give a dotted path"),
         ({"fields_": ["a"]}, r"fields_: combined takes no such option. Did you mean 'fields'"),
         ({"fields": "cls_similarity"}, "fields='cls_similarity': should be"),

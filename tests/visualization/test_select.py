@@ -18,11 +18,13 @@ from interp_lab.visualization.select import chosen_samples, groups, restyled
 
 HEAT = {
     "_target_": "known_maps.blank",
+    "allow_targets": ["known_maps"],
     "file": "{language}/heat_{word}_{dimension1}_{dimension2}",
     "per": "sample",
 }
 MEAN = {
     "_target_": "known_words.blank_group",
+    "allow_targets": ["known_maps", "known_words"],
     "file": "mean_{word}_{data_type}",
     "per": "group",
     "by": ["word", "data_type"],
@@ -175,6 +177,6 @@ def test_mistakes_in_a_group_are_found_before_a_run(change: dict[str, Any], line
 
 
 def test_a_figure_of_the_run_has_no_sample_to_be_named_by() -> None:
-    node = {"_target_": "known_maps.blank_run", "file": "x_{word}", "per": "run"}
+    node = {**HEAT, "_target_": "known_maps.blank_run", "file": "x_{word}", "per": "run"}
     with pytest.raises(ConfigError, match="a figure of the run has no {word}"):
         check_figures({"one": node})

@@ -20,13 +20,14 @@ QUIET = ("visualization.max_samples=0", "output.exports=false")
 MODEL = """
 _target_: interp_lab.models.own.OwnModule
 name: mine
+allow_targets: [gated_toy]
 module: {_target_: gated_toy.Fusion, layers: 3}
 gates:
   attention: {hookpoints: ["attention_gate.*"], nonlinearity: tanh}
   ffn: {hookpoints: ["ffn_gate.*"], nonlinearity: tanh}
 audio_gates: [attention]
 """
-DATASET = "{_target_: gated_toy.Clips, name: clips}"
+DATASET = "{_target_: gated_toy.Clips, name: clips, allow_targets: [gated_toy]}"
 
 
 def result_path(said) -> Path:
@@ -187,7 +188,7 @@ def test_padding_is_cut_and_a_batch_needs_a_word(command, own) -> None:
 
 def test_a_sample_with_nan_fails_alone(command, own, tmp_path: Path) -> None:
     said = command(
-        *own("{_target_: gated_toy.Clips, name: clips, broken: 2}"),
+        *own(f"{DATASET[:-1]}, broken: 2}}"),
         *QUIET,
         "batch_size=1",
         "max_failed_share=0.5",

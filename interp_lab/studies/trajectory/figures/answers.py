@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from interp_lab.config.targets import Importable
 from interp_lab.errors import ConfigError, StoreError
 from interp_lab.fields import Document, Picture, Point, StepPattern
 from interp_lab.store.results import Results
@@ -59,7 +60,7 @@ class TrajectoryStyle(Style):
     gamma: float = 0.4
     fps: float = 2.0
     width: int = 1280
-    colors: str | Callable[[np.ndarray], np.ndarray] = RED_GREEN
+    colors: Importable | Callable[[np.ndarray], np.ndarray] = RED_GREEN
     start_phrase: str | None = PHRASE
     overlay_alpha: float = 0.5
     overlay_gray: bool = True
