@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from interp_lab.capture.attention import watch_attention
 from interp_lab.capture.plans import AttentionPlan
 from interp_lab.capture.tally import Captured
-from interp_lab.errors import ConfigError, UnsupportedModelError
+from interp_lab.errors import ConfigError, NotFiniteError, UnsupportedModelError
 
 # Tensors of processor outputs that carry a modality.
 MODALITY_KEYS = {
@@ -38,6 +38,7 @@ def live_check(
 
     Raises:
         UnsupportedModelError: if the inputs hold no such tensor, or no logit changes.
+        NotFiniteError: if a logit is NaN, which says nothing of what the model sees.
     """
     if modality not in MODALITY_KEYS:
         raise ConfigError(f"live_check: modality {modality!r}; use {', '.join(MODALITY_KEYS)}")
@@ -50,13 +51,25 @@ def live_check(
         )
     changed = {**inputs, **{k: _noise_like(inputs[k]) for k in keys}}
     before, after = _logits(run(inputs)), _logits(run(changed))
-    change = float((after - before).abs().max())
-    if not change > LIVE_SHARE * float(before.abs().max()):
+    _refuse_nan(before, "the model's output holds NaN")
+    _refuse_nan(after, f"with {keys[0]} replaced by noise the model's output holds NaN")
+    # Logits of what may never be written are -inf in both.
+    same = before.isfinite() & after.isfinite()
+    change = float((after - before)[same].abs().max()) if same.any() else 0.0
+    if not change > LIVE_SHARE * float(before[same].abs().max() if same.any() else 0.0):
         raise UnsupportedModelError(
             f"the model does not {verb} its {modality}: replacing {keys[0]} by noise changes no "
             f"logit (largest change {change:.1e}); check the prompt's {modality} token"
         )
     return change
+
+
+def _refuse_nan(logits: Tensor, said: str) -> None:
+    if logits.isnan().any():
+        raise NotFiniteError(
+            f"{said} ({int(logits.isnan().sum())} of {logits.numel()} numbers); in half precision "
+            "give model.dtype=float32 or bfloat16"
+        )
 
 
 @torch.no_grad()

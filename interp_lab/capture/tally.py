@@ -1,5 +1,6 @@
 """What a watch collects: reduced numbers per plan and batch row, stacked over layers at the end."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from interp_lab.capture.plans import AttentionPlan
-from interp_lab.errors import ConfigError, UnsupportedModelError
+from interp_lab.errors import ConfigError, NotFiniteError, UnsupportedModelError
 
 # By how much the sum of a captured row may exceed rounding: a pattern in half precision is off by
 # 0.4 % at most.
@@ -59,7 +60,7 @@ class Tally:
         self._paths: dict[int, dict[str, None]] = {layer: {} for layer in layers}
         self._kernels: dict[int, dict[str, None]] = {layer: {} for layer in layers}
         self._seen, self._needed = 0, 0
-        # Layer -> by how much a row's sum was off 1 at most; on the device until the end.
+        # Layer -> by how much a head's row sums were off 1 at most; on the device until the end.
         self._off: dict[int, Tensor] = {}
         self.called = False
 
@@ -97,7 +98,6 @@ class Tally:
         """
         off = log_block[:, -1].exp().sum(-1) - 1
         off = off.abs() if whole and self.plan.keys is None else off
-        off = off.max()
         before = self._off.get(layer)
         self._off[layer] = off if before is None else torch.maximum(before, off)
 
@@ -175,9 +175,16 @@ class Tally:
 
         Raises:
             UnsupportedModelError: names the layer and the sum.
+            NotFiniteError: if a sum is none; names the layer and the head.
         """
         for layer, tensor in self._off.items():
-            off = float(tensor)
+            off = float(tensor.max())
+            if not math.isfinite(off):
+                head = int((~tensor.isfinite()).nonzero()[0])
+                raise NotFiniteError(
+                    f"plan {self.name!r} holds NaN at layer {layer}, head {head}: the queries, "
+                    "keys or mask of this sample there are NaN or infinite"
+                )
             if not off <= SUM_TOLERANCE:
                 whole = "all keys" if self.plan.keys is None else "its keys"
                 raise UnsupportedModelError(

@@ -1,6 +1,5 @@
 """Turns the configuration system's exceptions into one line: what, where, what to do."""
 
-import errno
 import re
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from interp_lab.config.nodes import conf_dir
-from interp_lab.errors import ConfigError, InterpLabError, did_you_mean
+from interp_lab.errors import ConfigError, InterpLabError, did_you_mean, unwritable
 from interp_lab.libraries.hydra_inside import ForeignTargetError, composed
 
 # What a launcher's option or class is called -> the extra that installs it.
@@ -48,7 +47,9 @@ def explain(error: Exception, arguments: list[str], folders: list[Path]) -> str 
         return _composition(error, arguments, folders)
     if isinstance(error, RuntimeError) and "Unknown plugin class" in str(error):
         return _missing_plugin(str(error))
-    return _unwritable(error) if isinstance(error, OSError) else None
+    if isinstance(error, UnicodeEncodeError):
+        return _unencodable(error)
+    return _refused(error) if isinstance(error, OSError) and error.errno else None
 
 
 def _own(error: Exception) -> Exception:
@@ -63,20 +64,31 @@ def _own(error: Exception) -> Exception:
     return error
 
 
-def _unwritable(error: OSError) -> str | None:
-    """Explain what the file system refuses to write; other errors of it are faults of ours."""
+def _refused(error: OSError) -> str:
+    """Explain what the file system refuses; whatever it is, the machine can be mended, not we."""
     # h5py says the file in the text alone.
     named = re.search(r"filename = '([^']+)'", str(error))
     place = error.filename or (named.group(1) if named else "a file of the run")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if "usable temporary directory" in str(error):
         return (
-            f"{place}: the disk is full; free some space and run the same command again, which "
-            "goes on from the finished samples"
+            f"no temporary folder can be written ({error}); free some space there, or give "
+            "TMPDIR=... a folder that can"
         )
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        reason = errno.errorcode[error.errno]
-        return f"{place}: cannot be written ({reason}); give output.root=... a folder that can"
-    return None
+    return unwritable(error, place)
+
+
+def _unencodable(error: UnicodeEncodeError) -> str:
+    """Explain a text that a file's name, the terminal or a result cannot hold."""
+    text = repr(error.object[:200])
+    if any(0xD800 <= ord(c) < 0xE000 for c in error.object):
+        return (
+            f"{text}: a file's name that is not UTF-8, which a result cannot hold; rename it (or, if "
+            "it is not ASCII in a shell of the C locale, give PYTHONUTF8=1)"
+        )
+    return (
+        f"{text}: cannot be written in {error.encoding}, the encoding of this shell's file names "
+        "and output; give PYTHONUTF8=1, or LC_ALL=C.UTF-8"
+    )
 
 
 def _yaml_error(error: yaml.YAMLError) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import psutil
 import torch
 
-from interp_lab.errors import ConfigError, DeviceError
+from interp_lab.errors import ConfigError, DeviceError, UnsupportedModelError
 from interp_lab.models.weights import (
     Weights,
     attention_needs_package,
@@ -112,10 +112,13 @@ def load_on(device: torch.device, name: str, load: Callable[[], T]) -> T:
 
     Raises:
         DeviceError: if there is no memory for it.
+        UnsupportedModelError: if its weights hold NaN or infinity.
     """
     make_current(device)
     try:
-        return load()
+        model = load()
+        refuse_not_finite(getattr(model, "module", None), name)
+        return model
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -132,6 +135,37 @@ def load_on(device: torch.device, name: str, load: Callable[[], T]) -> T:
         "give a smaller model.dtype, model.device_map=auto for several devices, or another device. "
         "mode=plan says what it needs"
     )
+
+
+def refuse_not_finite(module: Any, name: str) -> None:
+    """Refuse weights that hold NaN or infinity: every number measured with them would be none.
+
+    Args:
+        module: the network; anything else is left alone.
+        name: of the model, for the message.
+
+    Raises:
+        UnsupportedModelError: names the weights.
+    """
+    if not isinstance(module, torch.nn.Module):
+        return
+    bad = [path for path, weight in module.named_parameters() if not _finite(weight)]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise UnsupportedModelError(
+            f"model={name}: the weights hold NaN or infinity in {', '.join(bad[:3])}{more}; take a "
+            "checkpoint that is whole, or another model.dtype (float16 ends at 65504)"
+        )
+
+
+def _finite(weight: torch.Tensor) -> bool:
+    # The smallest and the largest, and not a truth value for each: that would take memory.
+    if weight.is_meta or not weight.is_floating_point() or not weight.numel():
+        return True
+    if weight.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return True  # packed in 8 bits, for which there is no such kernel
+    low, high = weight.detach().aminmax()
+    return bool((low.isfinite() & high.isfinite()).item())
 
 
 def without_memory(network: Any, config: Any, weights: Weights) -> torch.nn.Module:

@@ -9,6 +9,7 @@ every file that they come from was last written before they were measured.
 import contextlib
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from omegaconf import DictConfig
 
 from interp_lab.config.nodes import identity_nodes, node_name, place_before, plain
 from interp_lab.datasets.prints import SamplePrints
-from interp_lab.errors import StoreError
+from interp_lab.errors import StoreError, TooManyFailuresError
 from interp_lab.identity.files import Digests, stamp_of
 from interp_lab.identity.run import KEPT_IN, differences, identity_of_run, kept_identity, seconds_of
 from interp_lab.identity.weights import weights_identity
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 DIGESTS = "fingerprints.json"
 # Names that a log line lists.
 NAMED = 3
+# So many failures are needed before their share can stop a run.
+FEWEST_FAILURES = 10
 
 
 @dataclass
@@ -42,6 +45,7 @@ class Standing:
         unproven: ids without a stored fingerprint whose files may have been written since.
         trusted: ids without a stored fingerprint whose files were not.
         gone: stored ids that the data set no longer has.
+        reasons: id -> why it failed, of those that did.
     """
 
     done: dict[str, bool] = field(default_factory=dict)
@@ -50,6 +54,7 @@ class Standing:
     unproven: list[str] = field(default_factory=list)
     trusted: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
 
     def say(self) -> None:
         """Tell in the log what is measured again, left out, or trusted, and why."""
@@ -104,7 +109,60 @@ def standing_of(
             found.trusted.append(name)
         else:
             (found.unproven if old else found.changed).append(name)
+        if found.done.get(name) is False:
+            found.reasons[name] = next(one.reason for one in stored[name] if not one.measured)
     return found
+
+
+def say_failed_before(standing: Standing, retry: bool) -> None:
+    """Tell in the log how many samples failed before and why, and how they are tried again."""
+    if not standing.reasons:
+        return
+    again = "they are tried again" if retry else "retry_failed=true tries them again"
+    failed = count(len(standing.reasons))
+    log.warning("%s failed before; %s (%s)", failed, again, main_reason(standing.reasons))
+
+
+def check_failed_share(allowed: float, standing: Standing, total: int, path: Path) -> None:
+    """Check how many samples of a result have failed, whichever command measured them.
+
+    Args:
+        allowed: `max_failed_share`.
+        standing: of what is finished.
+        total: samples of which the share is taken: those of the result, or of the data set while
+            some are left; what has failed is then more than allowed whatever becomes of the others.
+        path: the run's directory.
+
+    Raises:
+        TooManyFailuresError: if more than allowed have failed. A few of a small data set never
+            stop it.
+    """
+    failed = len(standing.reasons)
+    if failed < FEWEST_FAILURES or failed <= allowed * total:
+        return
+    needed = math.ceil(100 * failed / total) / 100
+    raise TooManyFailuresError(
+        f"{path}: {failed} of {total} samples failed, more than max_failed_share={allowed:g} "
+        f"allows ({main_reason(standing.reasons)}); mend their cause and give retry_failed=true, "
+        f"or accept them with max_failed_share={needed:g}"
+    )
+
+
+def main_reason(reasons: Mapping[str, str]) -> str:
+    """Return what most of the failed samples say, by the first of them: `3 as a.png: too small`.
+
+    Args:
+        reasons: id -> why it failed.
+    """
+    alike: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        alike.setdefault(reason.replace(name, "..."), []).append(name)
+    names = max(alike.values(), key=len)
+    reason = reasons[names[0]]
+    said = reason if names[0] in reason else f"{names[0]}: {reason}"
+    if len(reasons) == 1:
+        return said
+    return f"all as {said}" if len(names) == len(reasons) else f"{len(names)} as {said}"
 
 
 def finished_now(

@@ -26,13 +26,11 @@ from interp_lab.errors import InterpLabError, SampleError, TooManyFailuresError
 from interp_lab.identity.files import Digests
 from interp_lab.models.base import LoadedModel, Prepared, Seen
 from interp_lab.run.contract import Measuring
+from interp_lab.run.going_on import FEWEST_FAILURES
 from interp_lab.run.progress import Progress
 from interp_lab.store.parts import Failure, PartWriter
 
 log = logging.getLogger(__name__)
-# So many failures are needed before their share can stop a run.
-FEWEST_FAILURES = 10
-
 Loaded = list[tuple[int, Sample]]
 # Place, the sample or what loading it raised, and its fingerprint.
 Attempt = tuple[int, Sample | Exception, str]
@@ -76,6 +74,7 @@ class Measurement:
             language model's answers start from the seed and their prompt instead.
         stop: is asked after every batch whether to stop.
         prints: makes the samples' fingerprints, which are written with the parts.
+        before: samples that were finished before, and how many of them failed; they count.
 
     Attributes:
         paths: how captured numbers were made ("lse", "rows", "eager"), by which kernels, and notes.
@@ -97,6 +96,7 @@ class Measurement:
         seed: int = 0,
         stop: Callable[[], bool] = lambda: False,
         prints: SamplePrints | None = None,
+        before: tuple[int, int] = (0, 0),
     ) -> None:
         self.model = model
         self.dataset = dataset
@@ -114,7 +114,7 @@ class Measurement:
         self.paths: dict[str, list[str]] = {"paths": [], "kernels": [], "notes": []}
         self._prints = prints or SamplePrints(dataset, Digests())
         self._ids = dataset.ids()
-        self._seen = 0
+        self._seen, self._failed_before = before
 
     def run(self, todo: Sequence[int]) -> bool:
         """Measure the samples at these places, in order; return False if it was stopped.
@@ -212,6 +212,9 @@ class Measurement:
             values = [
                 self.study.update(*row, output) for row, output in zip(rows, outputs, strict=True)
             ]
+            # Before the run's check of itself, which NaN would fail whatever its cause is.
+            for sample, value in zip(samples, values, strict=True):
+                self.writer.as_stored(sample.id, value)
             if self.check is not None:
                 self.check(prepared, plans, capture, reference)
         for key, known in self.paths.items():
@@ -262,10 +265,10 @@ class Measurement:
         self._seen += 1
         self.failed += 1
         self.progress.step(failed=True)
-        share = self.failed / self._seen
-        if self.failed >= FEWEST_FAILURES and share > self.max_failed_share:
+        failed = self.failed + self._failed_before
+        if failed >= FEWEST_FAILURES and failed / self._seen > self.max_failed_share:
             raise TooManyFailuresError(
-                f"{self.failed} of {self._seen} samples failed, more than max_failed_share="
+                f"{failed} of {self._seen} samples failed, more than max_failed_share="
                 f"{self.max_failed_share} allows; the last: {sample_id}: {reason}"
             )
 

@@ -16,7 +16,15 @@ from interp_lab.config.nodes import build, identity_nodes, node_name, plain
 from interp_lab.datasets.prints import SamplePrints
 from interp_lab.errors import StoreError, TooManyFailuresError
 from interp_lab.identity.run import identity_of_run, kept_identity, run_id_of
-from interp_lab.run.going_on import Standing, count, keep_digests, known_digests, standing_of
+from interp_lab.run.going_on import (
+    Standing,
+    check_failed_share,
+    count,
+    keep_digests,
+    known_digests,
+    main_reason,
+    standing_of,
+)
 from interp_lab.run.numbers import stored_text, write_exports
 from interp_lab.store.merge import merge
 from interp_lab.store.opening import opened
@@ -53,7 +61,11 @@ def conclude(
     sources = place.sources()
     done = standing.done
     if not any(done.values()):
-        raise TooManyFailuresError(f"none of {len(ids)} samples could be measured; see the log")
+        why = f" ({main_reason(standing.reasons)})" if standing.reasons else ""
+        raise TooManyFailuresError(
+            f"none of {len(ids)} samples could be measured{why}; once that is mended the same "
+            "command with retry_failed=true tries them again"
+        )
     analysis = build(cfg, "analysis", seed=cfg.seed, batch_size=cfg.batch_size)
     numbers = build(cfg, "numbers", seed=cfg.seed)
     attributes = made_by(sources, plain(cfg.capture)["interventions"])
@@ -108,7 +120,7 @@ def merge_by_hand(cfg: DictConfig, place: RunDirectory, dataset: Any, command: s
             "works here; the last job merges by itself"
         )
     ids = list(dataset.ids())
-    stored = stored_samples(place.sources())
+    stored = stored_samples(place.whole_sources(move=True))
     prints = SamplePrints(dataset, known_digests(place))
     standing = standing_of(cfg, stored, ids, prints, range(len(ids)))
     standing.say()
@@ -120,6 +132,7 @@ def merge_by_hand(cfg: DictConfig, place: RunDirectory, dataset: Any, command: s
             f"{place.results} is complete, and what could be merged now lacks {missing} of "
             f"{len(ids)} samples; finish the run, or move that file away"
         )
+    check_failed_share(cfg.max_failed_share, standing, len(standing.done), place.path)
     if list_parts(place.parts) or not place.result_counts() or standing.gone:
         conclude(cfg, place, dataset, standing, command, partial=missing > 0)
     keep_digests(place, prints.digests)

@@ -123,7 +123,7 @@ def work_of(cfg: DictConfig, shares: Sequence[Share]) -> Work:
     """Return what the jobs with these shares would find to do."""
     dataset, place = build(cfg, "dataset"), RunDirectory(cfg.output.dir)
     ids = list(dataset.ids())
-    sources = place.sources() if cfg.resume else []
+    sources = place.whole_sources(move=False) if cfg.resume else []
     done = finished_now(cfg, place, dataset, sources)
     failed = {name for name in ids if done.get(name) is False}
     left = [name not in done or (cfg.retry_failed and name in failed) for name in ids]

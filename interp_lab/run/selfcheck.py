@@ -20,7 +20,7 @@ from interp_lab.capture.findings import Finding
 from interp_lab.capture.plans import AttentionPlan, Plan
 from interp_lab.capture.reference import Reference
 from interp_lab.capture.session import Capture
-from interp_lab.errors import InterpLabError, UnsupportedModelError
+from interp_lab.errors import InterpLabError, NotFiniteError, UnsupportedModelError
 from interp_lab.models.base import LoadedModel, Prepared
 
 log = logging.getLogger(__name__)
@@ -77,20 +77,22 @@ class SelfCheck:
 
         Raises:
             UnsupportedModelError: if the model does not see its input, or the numbers differ.
+            NotFiniteError: if what the model computes of this batch is NaN.
         """
         if self._live:
-            self._live = False
             self._check_live(prepared)
+            self._live = False
         if reference is None:
             return
-        if self._verify == "first":
-            self._verify = "off"
         findings = reference.findings(capture.rows)
         for name, why in reference.unverified.items():
             self.found.setdefault("verify", {})[name] = f"not verified: {why}"
             log.warning("capture.verify: %s was not verified (%s)", name, why)
         self._judge(findings)
         self._note_eager_difference(prepared, _attention(plans), capture)
+        # Not before: a sample whose numbers are none has verified nothing.
+        if self._verify == "first":
+            self._verify = "off"
 
     def _check_live(self, prepared: Prepared) -> None:
         for modality, keys in MODALITY_KEYS.items():
@@ -103,6 +105,8 @@ class SelfCheck:
             self._keep("verify", name, found.difference)
             self._keep("verify_bound", name, found.bound)
             self._keep("kernel_output", name, found.output)
+            if not math.isfinite(found.output):
+                raise NotFiniteError(f"{name}: the output of its attention holds NaN or infinity")
             if not found.holds:
                 raise UnsupportedModelError(_complaint(name, found))
         if findings:

@@ -17,11 +17,13 @@ from interp_lab.datasets.prints import SamplePrints
 from interp_lab.errors import ConfigError, StoppedByUserError, StoreError
 from interp_lab.identity.weights import weights_identity
 from interp_lab.run.going_on import (
+    check_failed_share,
     check_identity,
     count,
     keep_digests,
     known_digests,
     listed,
+    say_failed_before,
     say_which_run,
     standing_of,
 )
@@ -52,6 +54,23 @@ class Done:
     failed: int
 
 
+@dataclass(frozen=True)
+class Left:
+    """What a job finds to do.
+
+    Args:
+        todo: places of this share's samples to measure.
+        any: whether any share has some.
+        finished, failed: samples of this share that are finished and are not tried again, and how
+            many of them failed.
+    """
+
+    todo: list[int]
+    any: bool
+    finished: int
+    failed: int
+
+
 def command_of(job: SweepJob | None) -> str:
     """Return the identity of the sweep that a job works for, or a new one for a job by itself."""
     return job.sweep if job else uuid.uuid4().hex[:12]
@@ -78,16 +97,16 @@ def work_on(cfg: DictConfig, job: SweepJob | None) -> Done:
     with place.claimed(claim) as lock:
         with place.held():
             say_which_run(cfg, place)
-        todo, open_shares = left_to_do(cfg, place, prints, list(dataset.ids()), share, command)
-        if todo:
-            failed = measure(cfg, place, dataset, prints, todo, job)
-        elif open_shares:
+        left = left_to_do(cfg, place, prints, list(dataset.ids()), share, command)
+        if left.todo:
+            failed = measure(cfg, place, dataset, prints, left, job)
+        elif left.any:
             check_device(cfg)
         with place.held():
             lock.release()
             last = finish(cfg, place, dataset, prints, share, command, in_sweep=job is not None)
             keep_digests(place, prints.digests)
-    return Done(place, last, len(todo) - failed, failed)
+    return Done(place, last, len(left.todo) - failed, failed)
 
 
 def left_to_do(
@@ -97,12 +116,12 @@ def left_to_do(
     ids: list[str],
     share: Share,
     command: str,
-) -> tuple[list[int], bool]:
-    """Return the places of this share's samples to measure, and whether any share has some."""
+) -> Left:
+    """Return which of this share's samples are to be measured, and what is finished of it."""
     with place.held():
         if not cfg.resume and place.begin_anew(command):
             log.info("resume=false: beginning anew; an old result stays until the new is whole")
-        stored = stored_samples(place.sources())
+        stored = stored_samples(place.whole_sources(move=True))
     mine = share.places(len(ids), cfg.batch_size)
     standing = standing_of(cfg, stored, ids, prints, mine)
     standing.say()
@@ -111,10 +130,16 @@ def left_to_do(
     if share.count > 1:
         log.info("%s: %d of %d, %d to do", share, len(mine), len(ids), len(todo))
     elif done:
-        log.info("%d of %d samples were measured before; going on", len(mine) - len(todo), len(ids))
+        measured = sum(done.values())
+        log.info("%d of %d samples were measured before; going on", measured, len(ids))
+    say_failed_before(standing, cfg.retry_failed)
+    if not cfg.retry_failed:
+        check_failed_share(cfg.max_failed_share, standing, len(ids), place.path)
     failed = {n for n, held in stored.items() if not any(one.measured for one in held)}
     others = (n not in stored or (cfg.retry_failed and n in failed) for n in ids)
-    return todo, bool(todo) or any(others)
+    again = set(todo)
+    kept = [done[ids[i]] for i in mine if i not in again]
+    return Left(todo, bool(todo) or any(others), len(kept), kept.count(False))
 
 
 def check_device(cfg: DictConfig) -> None:
@@ -129,10 +154,10 @@ def measure(
     place: RunDirectory,
     dataset: Any,
     prints: SamplePrints,
-    todo: list[int],
+    left: Left,
     job: SweepJob | None,
 ) -> int:
-    """Measure the samples in `todo` with the model; return how many failed."""
+    """Measure what is left with the model; return how many failed."""
     from interp_lab.doctor.first import prove_capture
     from interp_lab.models.base import resolve_device
     from interp_lab.models.loading import load_on, make_current
@@ -155,7 +180,7 @@ def measure(
     def work(model: Any) -> int:
         # A kept model may have waited while another device was current.
         make_current(device)
-        return measure_with(cfg, place, dataset, prints, todo, job, model)
+        return measure_with(cfg, place, dataset, prints, left, job, model)
 
     kept_by = {"model": node, "weights": weights_identity(node)}
     return KEPT.use(
@@ -179,11 +204,11 @@ def measure_with(
     place: RunDirectory,
     dataset: Any,
     prints: SamplePrints,
-    todo: list[int],
+    left: Left,
     job: SweepJob | None,
     model: Any,
 ) -> int:
-    """Measure the samples in `todo` and write their parts; return how many failed."""
+    """Measure what is left and write its parts; return how many failed."""
     from interp_lab.doctor.versions import untested
     from interp_lab.run.measure import Measurement
     from interp_lab.run.selfcheck import SelfCheck
@@ -208,7 +233,7 @@ def measure_with(
 
     output = cfg.output
     writer = PartWriter(place.parts, study.fields, output.part_size, output.part_seconds, about)
-    with Progress(len(todo), position=job.number if job else 0) as progress:
+    with Progress(len(left.todo), position=job.number if job else 0) as progress:
         measurement = Measurement(
             model,
             dataset,
@@ -223,10 +248,11 @@ def measure_with(
             cfg.seed,
             job.stopped if job else lambda: False,
             prints,
+            (left.finished, left.failed),
         )
-        if not measurement.run(todo):
+        if not measurement.run(left.todo):
             raise StoppedByUserError(
-                f"stopped with {progress.done} of {len(todo)} samples finished; "
+                f"stopped with {progress.done} of {len(left.todo)} samples finished; "
                 "the same command goes on"
             )
     return measurement.failed
@@ -254,21 +280,23 @@ def finish(
         log.info("share finished; %d jobs are at work, the last one merges", len(workers))
         return False
     ids = list(dataset.ids())
-    stored = stored_samples(place.sources())
+    stored = stored_samples(place.whole_sources(move=True))
     standing = standing_of(cfg, stored, ids, prints, range(len(ids)))
     missing = [name for name in ids if name not in standing.done]
     own = {ids[i] for i in share.places(len(ids), cfg.batch_size)}
     changed = [name for name in missing if name in own]
     if changed:
         raise StoreError(
-            f"{place.path}: {count(len(changed))} changed while the others were measured "
-            f"({listed(changed)}); run the same command again, which measures them again"
+            f"{place.path}: {count(len(changed))} changed, or lost their numbers, while the others "
+            f"were measured ({listed(changed)}); run the same command again, which measures them "
+            "again"
         )
     if missing or (waits and place.retried(command) < share.count):
         log.info(
             "share finished; the last job merges (%d samples of other shares left)", len(missing)
         )
         return False
+    check_failed_share(cfg.max_failed_share, standing, len(standing.done), place.path)
     if list_parts(place.parts) or not place.result_counts() or standing.gone:
         conclude(cfg, place, dataset, standing, command)
         return True

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import h5py
 import numpy as np
 
-from interp_lab.errors import StoreError
+from interp_lab.errors import NotFiniteError, StoreError
 from interp_lab.fields import Field, field_from_attributes
 
 # References that HDF5's dimension scales are made of; they are never followed.
@@ -28,7 +28,8 @@ def as_stored(field: Field, value: object) -> np.ndarray:
     """Return one sample's value in the field's type, checked against its axes.
 
     Raises:
-        StoreError: if the number of axes differs from the field's, or a float is not finite.
+        StoreError: if the number of axes differs from the field's.
+        NotFiniteError: if a float is not finite; says where.
     """
     dtype = object if field.dtype == "str" else np.dtype(field.dtype)
     array = np.asarray(value, dtype=dtype)
@@ -37,8 +38,18 @@ def as_stored(field: Field, value: object) -> np.ndarray:
             f"field {field.name!r} has axes ({', '.join(field.axes)}) but got shape {array.shape}"
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise StoreError(f"field {field.name!r} holds NaN or infinity")
+        raise NotFiniteError(not_finite(field, array))
     return array
+
+
+def not_finite(field: Field, array: np.ndarray) -> str:
+    """Return which numbers of a field are none: how many, and by its axes where the first is."""
+    bad = np.argwhere(~np.isfinite(array))
+    first = array[tuple(bad[0])]
+    kind = "NaN" if np.isnan(first) else "infinity"
+    where = ", ".join(f"{axis} {n}" for axis, n in zip(field.axes, bad[0].tolist(), strict=True))
+    count = f" ({len(bad)} of its {array.size} numbers are not finite)" if array.size > 1 else ""
+    return f"field {field.name!r} holds {kind}{f' at {where}' if where else ''}{count}"
 
 
 def create_stacked(group: h5py.Group, field: Field, shape: tuple[int, ...], n: int) -> h5py.Dataset:

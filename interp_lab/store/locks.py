@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from interp_lab.errors import StoreError
+from interp_lab.errors import StoreError, unlockable
 
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_TRIES = 0.2
@@ -119,8 +119,7 @@ class NamedLock:
         except Timeout:
             return False
         except (OSError, NotImplementedError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise StoreError(f"{self.path.parent}: cannot write there ({why})") from error
+            raise StoreError(unlockable(error, self.path.parent)) from error
         return True
 
     def _prepare(self, folder: Path) -> None:

@@ -5,6 +5,7 @@ the samples since the last part and nothing else; what is left to do is decided 
 parts, never by counting.
 """
 
+import contextlib
 import os
 import time
 import uuid
@@ -16,7 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from interp_lab.errors import StoreError
+from interp_lab.errors import StoreError, unwritable
 from interp_lab.fields import Field
 from interp_lab.store.checksum import sealed
 from interp_lab.store.layout import (
@@ -61,11 +62,13 @@ class Stored:
         measured: or it has failed.
         fingerprint: of what it was made of; empty if that was not kept.
         started: when the process began that measured it, ISO 8601; empty if unknown.
+        reason: why it failed; empty if it was measured.
     """
 
     measured: bool
     fingerprint: str
     started: str
+    reason: str = ""
 
 
 def sync_and_rename(temporary: Path, final: Path) -> None:
@@ -121,23 +124,24 @@ class PartWriter:
         self.add_batch([(index, sample_id, values)])
 
     def add_batch(self, samples: Sequence[tuple[int, str, Mapping[str, Any]]]) -> None:
-        """Take finished samples (place, id, values), which get into the same part.
+        """Take finished samples (place, id, values), which get into the same part: all or none.
 
         Raises:
             StoreError: if a value's name is not declared, or it does not fit its field.
+            NotFiniteError: if a number of one of them is none.
         """
-        for index, sample_id, values in samples:
-            self._take(index, sample_id, values)
+        taken = [(index, name, self.as_stored(name, values)) for index, name, values in samples]
+        self._start_clock()
+        self._samples += taken
+        self._bytes += sum(value.nbytes for _, _, held in taken for value in held.values())
         self._flush_if_due()
 
-    def _take(self, index: int, sample_id: str, values: Mapping[str, Any]) -> None:
+    def as_stored(self, sample_id: str, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Return a sample's values as they will be written; raises as `add_batch` does."""
         unknown = sorted(set(values) - set(self.fields))
         if unknown:
             raise StoreError(f"sample {sample_id!r}: undeclared fields {', '.join(unknown)}")
-        stored = {name: as_stored(self.fields[name], value) for name, value in values.items()}
-        self._start_clock()
-        self._samples.append((index, sample_id, stored))
-        self._bytes += sum(value.nbytes for value in stored.values())
+        return {name: as_stored(self.fields[name], value) for name, value in values.items()}
 
     def fail(self, failure: Failure) -> None:
         """Take one failed sample."""
@@ -147,7 +151,11 @@ class PartWriter:
         self._flush_if_due()
 
     def flush(self) -> Path | None:
-        """Write what has been collected; return the part's path, or None if there was nothing."""
+        """Write what has been collected; return the part's path, or None if there was nothing.
+
+        Raises:
+            StoreError: if it cannot be written: the disk is full, or the folder is gone.
+        """
         if not self._samples and not self._failures:
             return None
         first = min([i for i, _, _ in self._samples] + [f.index for f in self._failures])
@@ -158,10 +166,11 @@ class PartWriter:
             temporary.write_bytes(self._image(name))
             sync_and_rename(temporary, final)
         except OSError as error:
-            error.filename = error.filename or str(temporary)  # a full disk does not name the file
-            raise
+            # Not an OSError: the loop over samples would take that for the sample's own failure.
+            raise StoreError(unwritable(error, temporary)) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
         for name in [s[1] for s in self._samples] + [f.sample_id for f in self._failures]:
             self._prints.pop(name, None)
         self._samples, self._failures, self._bytes = [], [], 0
@@ -291,6 +300,6 @@ def stored_samples(sources: Sequence[Path]) -> dict[str, list[Stored]]:
             for name, printed in zip(names, read_prints(file["samples"]), strict=True):
                 found.setdefault(name, []).append(Stored(True, printed, started))
             for failure in read_failures(file):
-                stored = Stored(False, failure.fingerprint, started)
+                stored = Stored(False, failure.fingerprint, started, failure.reason)
                 found.setdefault(failure.sample_id, []).append(stored)
     return found

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
-
 from interp_lab.errors import StoreError
+from interp_lab.store.damaged import set_aside, why_damaged
 from interp_lab.store.locks import NamedLock, alive, named
+from interp_lab.store.opening import opened
 from interp_lab.store.parts import list_parts
 
 # Where exports lie, beside the result.
@@ -179,6 +179,17 @@ class RunDirectory:
         """Return the files that hold finished samples: parts, and the result if it counts."""
         return list_parts(self.parts) + ([self.results] if self.result_counts() else [])
 
+    def whole_sources(self, move: bool) -> list[Path]:
+        """Return the same files without damaged ones, which the log names.
+
+        Args:
+            move: set damaged files aside; the directory is held. Else they are only left out.
+        """
+        for path in [*list_parts(self.parts), self.results] if move else ():
+            if path.is_file():
+                set_aside(path, self.path)
+        return [path for path in self.sources() if move or not why_damaged(path)]
+
     def result_counts(self) -> bool:
         """Return whether there is a whole result, and none was begun anew since."""
         begun = self._begun()
@@ -227,9 +238,9 @@ class RunDirectory:
         if not self.results.is_file():
             return None
         try:
-            with h5py.File(self.results, "r") as file:
+            with opened(self.results) as file:
                 return file.attrs.get(name)
-        except OSError:
+        except StoreError:  # damaged; `sources` says so and sets it aside
             return None
 
 
