@@ -22,6 +22,10 @@ MOST_PARAMETERS = 150_000_000
 SPREAD = 1.5
 # What a configuration cannot be made without.
 NEEDED: dict[str, dict[str, Any]] = {
+    # Without the token's id the placeholders of a picture cannot be found in the text.
+    "blip-2": {"image_token_index": 60},
+    "instructblip": {"image_token_index": 60},
+    "instructblipvideo": {"video_token_index": 60},
     "autoformer": {"prediction_length": 4},
     "informer": {"prediction_length": 4},
     "time_series_transformer": {"prediction_length": 4},

@@ -15,8 +15,10 @@ from shrinking import parts_of
 from torch import Tensor, nn
 
 Inputs = dict[str, Any]
-TOKENS = 12
+# Odd, so that no picture has as many places as the text has tokens.
+TOKENS = 13
 ANSWER = 6
+LONGEST_SOUND = 200
 BINS = ("num_mel_bins", "feature_size", "input_feat_per_channel", "input_dim", "n_mels", "num_mels")
 PICTURES = ("pixel_values", "pixel_values_images", "flattened_patches", "pixel_values_videos")
 WAVES = ("input_values", "audio_values", "x")
@@ -137,6 +139,9 @@ def _pictures(names: set[str], config: Any) -> Iterator[Inputs]:
         if key in names:
             for shaped in (image, image[:, None], image[:, None].repeat(1, 8, 1, 1, 1), cells):
                 yield {**text, key: shaped}
+            if "aspect_ratio_ids" in names:
+                tiles = number(config, ("max_num_tiles",), 4)
+                yield {**text, key: image[:, None, None].repeat(1, 1, tiles, 1, 1, 1)}
             if text:
                 yield {key: image}
                 yield {key: image[:, None].repeat(1, 8, 1, 1, 1)}
@@ -144,7 +149,7 @@ def _pictures(names: set[str], config: Any) -> Iterator[Inputs]:
 
 def _sounds(names: set[str], config: Any) -> Iterator[Inputs]:
     text = _text(names, config)
-    frames = 2 * number(config, ("max_source_positions", "n_window"), 50)
+    frames = min(2 * number(config, ("max_source_positions", "n_window"), 50), LONGEST_SOUND)
     if "input_features" in names:
         wave = _noise(1, number(config, BINS, 80), frames)
         for shaped in (wave, wave.transpose(1, 2), wave[0]):
@@ -207,6 +212,10 @@ def _companions(names: set[str], config: Any, have: Inputs) -> Inputs:
     if "pixel_values" in have and "spatial_shapes" in names:
         found["spatial_shapes"] = torch.tensor([[4, 4]])
         found["pixel_attention_mask"] = torch.ones(1, 16, dtype=torch.long)
+    if "pixel_values" in have and "aspect_ratio_ids" in names:
+        tiles = have["pixel_values"].shape[-4] if have["pixel_values"].dim() > 4 else 1
+        found["aspect_ratio_ids"] = torch.ones(1, 1, dtype=torch.long)
+        found["aspect_ratio_mask"] = torch.ones(1, 1, tiles, dtype=torch.long)
     if "past_values" in have and "past_values_padding" in names:
         found["past_values_padding"] = torch.zeros(have["past_values"].shape[:2], dtype=torch.long)
         found["freq"] = torch.zeros(1, 1, dtype=torch.long)

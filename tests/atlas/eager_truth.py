@@ -24,7 +24,7 @@ SOFTMAX = {torch.softmax, torch.Tensor.softmax, torch.nn.functional.softmax}
 
 @dataclass(frozen=True)
 class Blocked:
-    """A block of the pattern of one module's first call, first row, taken out before its softmax."""
+    """A block of one module's first call and first row, taken out before its softmax."""
 
     module: nn.Module
     queries: slice
@@ -38,11 +38,13 @@ class Truth:
     Args:
         patterns: by a module's identity, over its calls, (batch, head, query, key).
         by_function: modules that called an attention function, and so go through the interface.
+        called: modules with attention in their class's name that ran.
         output: what the run returned.
     """
 
     patterns: dict[int, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
     by_function: set[int] = field(default_factory=set)
+    called: set[int] = field(default_factory=set)
     output: Any = None
 
 
@@ -81,13 +83,16 @@ def recorded(model: nn.Module, blocked: Blocked | None = None) -> Iterator[Truth
 
 
 def _wrapped(eager: Any, truth: Truth, blocked: Blocked | None) -> Any:
-    def record(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, *a: Any, **k: Any
-    ) -> Any:
+    def record(module: nn.Module, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Any:
         if blocked is not None and module is blocked.module and not truth.patterns[id(module)]:
-            mask = _with_block(mask, blocked, query, key)
+            # The mask follows the values, by place or by name.
+            if len(args) > 1:
+                args = (args[0], _with_block(args[1], blocked, query, key), *args[2:])
+            else:
+                mask = kwargs.get("attention_mask")
+                kwargs["attention_mask"] = _with_block(mask, blocked, query, key)
         truth.by_function.add(id(module))
-        out = eager(module, query, key, value, mask, *a, **k)
+        out = eager(module, query, key, *args, **kwargs)
         truth.patterns[id(module)].append(out[1].detach().clone())
         return out
 
@@ -125,6 +130,7 @@ class _Softmaxes(TorchFunctionMode):
         if not self._open:
             return
         _, seen = self._open.pop()
+        self._truth.called.add(id(module))
         if id(module) not in self._truth.by_function and seen:
             self._truth.patterns[id(module)].extend(seen)
 
@@ -150,13 +156,13 @@ def fused_recorded(model: nn.Module) -> Iterator[Truth]:
 
 def _probing(fused: Any, truth: Truth) -> Any:
     def record(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, *a: Any, **k: Any
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
         truth.by_function.add(id(module))
         identity = torch.eye(key.shape[2]).expand(*value.shape[:2], -1, -1)
-        seen = fused(module, query, key, identity, mask, *a, **k)[0]
+        seen = fused(module, query, key, identity, *args, **kwargs)[0]
         truth.patterns[id(module)].append(seen.transpose(1, 2).clone())
-        return fused(module, query, key, value, mask, *a, **k)
+        return fused(module, query, key, value, *args, **kwargs)
 
     return record
 

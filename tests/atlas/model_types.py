@@ -11,7 +11,10 @@ from dataclasses import dataclass
 import transformers
 from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES, model_type_to_module_name
+from transformers.models.auto.configuration_auto import (
+    CONFIG_MAPPING_NAMES,
+    model_type_to_module_name,
+)
 
 # Tasks of the library's tables, what does most first; "" is the table of bare models.
 ORDER = (

@@ -65,6 +65,8 @@ class Subject:
         inputs: for one row.
         tower: as the product is asked for it.
         truth: of the row by itself.
+        at_odds: whether the model's eager output is another than its fused one.
+        method: by which it is watched.
     """
 
     model: nn.Module
@@ -72,6 +74,7 @@ class Subject:
     inputs: Inputs
     tower: str
     truth: Truth
+    at_odds: bool = False
     method: Literal["fused", "eager"] = "fused"
 
     def plan(self) -> AttentionPlan:
@@ -98,6 +101,7 @@ def judged(scenario: Callable[[], Outcome | None]) -> Outcome | None:
 def prefill(subject: Subject) -> Outcome:
     """One row by itself."""
     results, _ = _watched(subject, subject.inputs, 1)
+    _one_step(results)
     return _compared(subject, results, lambda: _fused(subject, subject.inputs), subject.truth)
 
 
@@ -109,6 +113,7 @@ def padded_batch(subject: Subject) -> Outcome | None:
         if rows is None or truth is None:
             continue
         results, _ = _watched(subject, rows, 2)
+        _one_step(results)
         mask = rows.get("attention_mask")
         return _compared(subject, results, lambda r=rows: _fused(subject, r), truth, mask)
     return None
@@ -156,9 +161,9 @@ def generated(subject: Subject, rows: int) -> Outcome | None:
 
 def blocked(subject: Subject) -> Outcome | None:
     """One key of the first layer blocked, against arithmetic by hand and a blocked eager model."""
-    sites = _sites(subject)
-    first = min(sites, key=lambda s: s.layer)
-    before = subject.truth.patterns[id(first.module)][0][0]
+    first = min(_sites(subject), key=lambda s: s.layer)
+    unblocked = _fused(subject, subject.inputs) if subject.at_odds else subject.truth
+    before = unblocked.patterns[id(first.module)][0][0]
     queries, key = _block_of(before)
     if queries is None:
         return None
@@ -168,15 +173,18 @@ def blocked(subject: Subject) -> Outcome | None:
     at_first = torch.as_tensor(results.rows[0][0][results.layers.index(first.layer)])
     piece = at_first[:, : before.shape[1], : before.shape[2]]
     gap = _renormalised_gap(before, piece, queries, key)
-    with recorded(subject.model, Blocked(first.module, queries, key)) as truth:
-        truth.output = subject.caller(**subject.inputs)
-    outcome = _compared(subject, results, lambda: None, truth)
-    outcome.difference = max(outcome.difference, gap)
     if gap > TOLERANCE:
         raise WrongError(f"blocked row is {gap:.1e} from arithmetic by hand")
+    if subject.at_odds:
+        # A blocked eager model is another model here.
+        return Outcome("odds", gap, results.paths)
+    with recorded(subject.model, Blocked(first.module, queries, key)) as truth:
+        truth.output = subject.caller(**subject.inputs)
     moved = distance(output, truth.output)
     if moved > OUTPUT_TOLERANCE:
         raise WrongError(f"output is {moved:.1e} from that of a blocked eager model")
+    outcome = _compared(subject, results, lambda: None, truth)
+    outcome.difference = max(outcome.difference, gap)
     return outcome
 
 
@@ -207,6 +215,13 @@ def _watched(
     found = [row["p"] for row in watched.results]
     paths = sorted({p for captured in found for p in captured.paths})
     return _Results([c.steps for c in found], found[0].layers, paths), output
+
+
+def _one_step(results: _Results) -> None:
+    """Raise WrongError if one forward was taken for several."""
+    counts = {len(steps) for steps in results.rows}
+    if counts != {1}:
+        raise WrongError(f"one forward gives {max(counts)} steps")
 
 
 def _tried(subject: Subject, inputs: Inputs) -> Truth | None:
@@ -317,7 +332,7 @@ def _difference(got: Tensor, want: Tensor, kept: Tensor | None, step: int, path:
 
 
 def _views(want: Tensor, kept: Tensor | None, step: int, shape: Sequence[int]) -> list[Tensor]:
-    """Return the true pattern with padding left out where an axis has it.
+    """Return the true pattern with padding left out of each axis that has as many places as it.
 
     A window's cache has let go of keys; what is not among a step's keys has weight 0.
     """
@@ -334,7 +349,7 @@ def _views(want: Tensor, kept: Tensor | None, step: int, shape: Sequence[int]) -
         if want.shape[2] == len(columns):
             keys = want[:, :, columns]
             views += [keys[:, columns]] if want.shape[1] == len(columns) else [keys]
-    return [*views, want]
+    return views or [want]
 
 
 def _block_of(pattern: Tensor) -> tuple[slice | None, int]:

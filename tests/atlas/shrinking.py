@@ -17,6 +17,7 @@ EXPERTS = 8
 POSITIONS = 2048
 SMALLEST_WIDTH = 32
 CELLS_A_SIDE = 4
+SOUND_POSITIONS = 50
 
 # Words that a name of a width holds, and words whose presence says that it is none.
 WIDTH = set(
@@ -71,6 +72,7 @@ def shrink(config: PreTrainedConfig, divisor: int, depth: bool = True) -> PreTra
         for name, value in list(vars(part).items()):
             if not name.startswith("_"):
                 _write(part, name, _smaller(name, value, divisor, spare))
+        _even_heads(part)
         _small_picture(part)
         _state_sections(part)
     return config
@@ -105,7 +107,7 @@ def _smaller(name: str, value: Any, divisor: int, spare: Iterator[int]) -> Any:
     if name in LONG:
         return min(value, POSITIONS)
     if name == "max_source_positions":
-        return 50 if value == 1500 else value
+        return min(value, SOUND_POSITIONS)
     return value // divisor if _is_width(name, value, divisor) else value
 
 
@@ -153,11 +155,34 @@ def _rope_value(name: str, value: Any, divisor: int) -> Any:
     return value
 
 
+def _even_heads(config: Any) -> None:
+    """Take fewer heads where a head's width would not divide by 4, as rotary halves must."""
+    values = vars(config)
+    width = next((values[n] for n in ("hidden_size", "d_model", "embed_dim") if n in values), None)
+    names = [n for n in ("num_attention_heads", "num_heads", "num_key_value_heads") if n in values]
+    heads = {values[n] for n in names}
+    if not _whole(width) or len(heads) != 1 or "head_dim" in values:
+        return
+    count = heads.pop()
+    if not _whole(count) or count < 1 or width % count:
+        return
+    while count % 2 == 0 and (width // count) % 4:
+        count //= 2
+    for name in names:
+        values[name] = count
+
+
 def _small_picture(config: Any) -> None:
     """Give a picture of few cells to a tower that names its picture's and its cells' size."""
     size, cell = (vars(config).get(n) for n in ("image_size", "patch_size"))
-    if _whole(size) and _whole(cell) and not isinstance(vars(config).get("depths"), list | tuple):
+    if isinstance(vars(config).get("depths"), list | tuple):
+        return
+    if _whole(size) and _whole(cell):
         vars(config)["image_size"] = min(size, CELLS_A_SIDE * cell)
+    elif isinstance(size, list | tuple) and cell is not None:
+        cells = cell if isinstance(cell, list | tuple) else [cell] * len(size)
+        small = [min(s, CELLS_A_SIDE * c) for s, c in zip(size, cells, strict=False)]
+        vars(config)["image_size"] = type(size)(small)
 
 
 def _state_sections(config: Any) -> None:
@@ -203,6 +228,8 @@ def _cut_depth(config: Any) -> None:
             values[name] = type(value)(min(2, v) for v in value)
         elif name in INDEX_LISTS and isinstance(value, list | tuple):
             values[name] = type(value)([0])
+        elif name == "intermediate_layers_indices" and isinstance(value, list | tuple):
+            values[name] = type(value)([0] * len(value))
         elif name in MOST_FIRST and _whole(value):
             values[name] = min(value, MOST_FIRST[name])
         elif name in NO_EXTRA and _whole(value):

@@ -28,7 +28,7 @@ from interp_lab.errors import InterpLabError
 
 NAMED = ("language", "vision", "audio", "encoder", "decoder", "cross")
 LISTS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
-# Share of a type's time after which no further step of the ladder is tried.
+# Seconds after which no further step of the ladder is tried; fewer once something runs.
 PATIENCE = 20.0
 
 
@@ -61,7 +61,8 @@ def one(model_type: str) -> dict[str, Any]:
         units, missed = units_of(made.model, complaints)
         if units and (best is None or len(missed) < len(best[2])):
             best = (made, units, missed)
-        if (best is not None and not best[2]) or time.monotonic() - start > PATIENCE:
+        late = time.monotonic() - start > (PATIENCE if best is None else PATIENCE / 5)
+        if late or (best is not None and not best[2]):
             break
     row["seconds"] = round(time.monotonic() - start, 1)
     if best is None:
@@ -91,10 +92,11 @@ def units_of(model: PreTrainedModel, complaints: list[str]) -> tuple[list[Unit],
     parts = [(n, m) for n, m in model.named_modules() if n and isinstance(m, PreTrainedModel)]
     tried: set[str] = set()
     missed = []
+    reached = set(units[0].truth.called) | seen
     for path, module in attention_of(model):
         above = [n for n, _ in parts if path.startswith(f"{n}.") and n not in tried]
         for name in sorted(above, key=len, reverse=True):
-            if id(module) in seen:
+            if id(module) in reached:
                 break
             tried.add(name)
             part: Any = model.get_submodule(name)
@@ -103,7 +105,8 @@ def units_of(model: PreTrainedModel, complaints: list[str]) -> tuple[list[Unit],
             if truth is not None and own is not None and set(truth.patterns) - seen:
                 units.append(Unit(name, part, own, truth))
                 seen |= set(truth.patterns)
-        if id(module) not in seen:
+                reached |= truth.called | seen
+        if id(module) not in reached:
             missed.append(path)
     return units, missed
 
@@ -193,7 +196,7 @@ def take(
         add(row, tower, named, {"prefill": Outcome("raised", said=one_line(error))})
         return
     unit = next((u for u in units if sites & set(u.truth.patterns)), units[0])
-    subject = Subject(model, unit.module, unit.inputs, tower, unit.truth)
+    subject = Subject(model, unit.module, unit.inputs, tower, unit.truth, at_odds=is_at_odds(row))
     add(row, tower, named, watch(subject))
 
 
@@ -217,9 +220,7 @@ def watch(subject: Subject) -> dict[str, Outcome | None]:
     }
 
 
-def add(
-    row: dict[str, Any], tower: str, named: bool, found: dict[str, Outcome | None]
-) -> None:
+def add(row: dict[str, Any], tower: str, named: bool, found: dict[str, Outcome | None]) -> None:
     """Write a tower's outcomes into the row as plain values."""
     outcomes = {name: o.as_dict() for name, o in found.items() if o is not None}
     row["towers"].append({"tower": tower, "named": named, "outcomes": outcomes})
