@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 Inputs = dict[str, Any]
 # Odd, so that no picture has as many places as the text has tokens.
-TOKENS = 13
+TOKENS = 19
 ANSWER = 6
 LONGEST_SOUND = 200
 BINS = ("num_mel_bins", "feature_size", "input_feat_per_channel", "input_dim", "n_mels", "num_mels")
