@@ -26,6 +26,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "blip-2": {"image_token_index": 60},
     "instructblip": {"image_token_index": 60},
     "instructblipvideo": {"video_token_index": 60},
+    # By default it has no attention at all.
+    "bamba": {"attn_layer_indices": [1]},
     "autoformer": {"prediction_length": 4},
     "informer": {"prediction_length": 4},
     "time_series_transformer": {"prediction_length": 4},

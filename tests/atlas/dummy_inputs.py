@@ -109,6 +109,8 @@ def _texts(names: set[str], config: Any) -> Iterator[Inputs]:
     if text:
         yield text
         yield {"input_ids": text["input_ids"]}
+        if "use_cache" in names:
+            yield {**text, "use_cache": False}
         if "bbox" in names:
             yield {**text, "bbox": torch.zeros(1, TOKENS, 4, dtype=torch.long)}
 
@@ -156,6 +158,7 @@ def _sounds(names: set[str], config: Any) -> Iterator[Inputs]:
             if text:
                 yield {**text, "input_features": shaped}
             yield {"input_features": shaped}
+        yield {**text, "input_features": _noise(1, 1, 1024, number(config, BINS, 64))}
         for bins in dict.fromkeys(number(config, (name,), 80) for name in BINS):
             yield {"input_features": _noise(1, frames, bins)}
         lengths = {"feature_lens": torch.tensor([frames])}
@@ -251,13 +254,17 @@ def _noise(*shape: int) -> Tensor:
 
 def two_rows(inputs: Inputs) -> Inputs | None:
     """Return a batch of the row and of another one; None where an input has no axis of rows."""
-    if any(not isinstance(v, Tensor) or v.dim() < 1 or v.shape[0] != 1 for v in inputs.values()):
+    tensors = [v for v in inputs.values() if isinstance(v, Tensor)]
+    if any(v.dim() < 1 or v.shape[0] != 1 for v in tensors):
         return None
-    return {name: torch.cat((value, _other(value))) for name, value in inputs.items()}
+    return {
+        name: torch.cat((value, _other(value))) if isinstance(value, Tensor) else value
+        for name, value in inputs.items()
+    }
 
 
 def _other(value: Tensor) -> Tensor:
-    """Return another row like this one; ids keep the places of placeholders."""
+    """Return another row like this one; ids and masks are the same."""
     if value.is_floating_point():
         return value.roll(7, -1) * 0.9
     return value.clone()

@@ -40,7 +40,7 @@ NO_DEPTH = set(
 INDEX_LISTS = {"deepstack_visual_indexes", "fullatt_block_indexes", "global_attn_indexes"}
 MOST_FIRST = {"first_k_dense_replace": 1, "num_dense_layers": 1, "max_window_layers": 1}
 NO_EXTRA = ("num_kv_shared_layers", "num_nextn_predict_layers", "mtp_num_hidden_layers")
-ROUTED = set("num_experts_per_tok moe_topk moe_k top_k_experts moe_top_k".split())
+ROUTED = set("num_experts_per_tok moe_topk moe_k top_k_experts moe_top_k num_selects".split())
 LONG = set("max_position_embeddings n_positions n_ctx seq_length max_seq_len".split())
 
 
@@ -91,6 +91,8 @@ def _smaller(name: str, value: Any, divisor: int, spare: Iterator[int]) -> Any:
         return 10000.0
     if isinstance(value, list | tuple):
         return _smaller_list(name, value, divisor, spare)
+    if value is None and name in ROUTED:
+        return 2
     if not _whole(value):
         return value
     words = set(name.split("_"))
@@ -164,8 +166,10 @@ def _even_heads(config: Any) -> None:
     if not _whole(width) or len(heads) != 1 or "head_dim" in values:
         return
     count = heads.pop()
-    if not _whole(count) or count < 1 or width % count:
+    if not _whole(count) or count < 1:
         return
+    while width % count:
+        count -= 1
     while count % 2 == 0 and (width // count) % 4:
         count //= 2
     for name in names:

@@ -29,7 +29,7 @@ from interp_lab.errors import InterpLabError
 NAMED = ("language", "vision", "audio", "encoder", "decoder", "cross")
 LISTS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 # Seconds after which no further step of the ladder is tried; fewer once something runs.
-PATIENCE = 20.0
+PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
