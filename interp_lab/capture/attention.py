@@ -21,10 +21,11 @@ from interp_lab.capture.eager import (
 )
 from interp_lab.capture.fused import FusedObserver
 from interp_lab.capture.observer import Observer
-from interp_lab.capture.plans import AttentionChange, AttentionPlan
+from interp_lab.capture.plans import AttentionChange, AttentionPlan, ZeroHeads
 from interp_lab.capture.reference import Reference
+from interp_lab.capture.sites import Site, attending, unregistered
 from interp_lab.capture.tally import Captured
-from interp_lab.capture.towers import Site, find_sites, implementation, uses_interface
+from interp_lab.capture.towers import find_sites, implementation, tower_path
 from interp_lab.errors import ConfigError, UnsupportedModelError
 from interp_lab.libraries.huggingface import overlay, registered
 
@@ -107,16 +108,16 @@ def watch_attention(
         UnsupportedModelError: if the model's attention cannot be watched by this method.
         ConfigError: if a plan or an intervention does not fit the model or its input.
     """
-    if method not in ("fused", "eager", "eager_rows"):
-        raise ConfigError(f"capture method {method!r} is not known; use fused or eager")
-    sites = _sites(module, plans, interventions)
-    _check_method(module, sites, method, any(interventions))
+    concerned = _concerned(plans, interventions)
+    sites = tuple(s for tower in concerned for s in find_sites(module, tower))
+    _check_method(module, sites, concerned, method, any(interventions))
+    about = sites, plans, interventions, attention_mask
     observer: Observer
     if method == "fused":
-        observer = FusedObserver(sites, plans, interventions, attention_mask, lse, reference)
+        observer = FusedObserver(*about, lse, reference)
     else:
-        kind = EagerObserver if method == "eager" else EagerRowsObserver
-        observer = kind(sites, plans, interventions, attention_mask)
+        observer = (EagerObserver if method == "eager" else EagerRowsObserver)(*about)
+    observer.unknown = _not_known_to_attend(module, concerned)
     watched = Watched(observer, method)
     with ExitStack() as stack:
         # From here on everything that is switched or hooked is undone, whatever happens.
@@ -124,37 +125,62 @@ def watch_attention(
             stack.enter_context(eager_configuration(module, [s.module for s in sites]))
         for handle in observer.forwards.hooks(module):
             stack.callback(handle.remove)
-        switched = [s for s in sites if uses_interface(s.module)]
-        for name in sorted({implementation(s) for s in switched}):
+        for name in sorted({implementation(s) for s in sites if s.registered}):
             attend = partial(observer.attend, name, registered(name))
             stack.enter_context(overlay(name, attend))
-        hooked = [s for s in sites if not uses_interface(s.module)]
+        hooked = [s for s in sites if not s.registered]
         if isinstance(observer, EagerObserver):
             stack.enter_context(EagerHooks(hooked, observer))
         yield watched
     watched.collect()
 
 
-def _sites(
-    module: nn.Module,
+Concerned = Mapping[str, tuple[int, ...] | None]
+
+
+def _concerned(
     plans: Sequence[Mapping[str, AttentionPlan]],
     interventions: Sequence[Sequence[AttentionChange]],
-) -> tuple[Site, ...]:
-    towers = [p.tower for row in plans for p in row.values()]
-    towers += [i.tower for row in interventions for i in row]
-    return tuple(s for tower in dict.fromkeys(towers) for s in find_sites(module, tower))
+) -> Concerned:
+    """Return each tower that is named with its layers; None for all."""
+    named = [(p.tower, p.layers) for row in plans for p in row.values()]
+    for change in (c for row in interventions for c in row):
+        layers = tuple(change.heads) if isinstance(change, ZeroHeads) else change.layers
+        named.append((change.tower, layers))
+    concerned: dict[str, tuple[int, ...] | None] = {}
+    for tower, layers in named:
+        before = concerned.get(tower, ())
+        concerned[tower] = None if layers is None or before is None else (*before, *layers)
+    return concerned
+
+
+def _not_known_to_attend(module: nn.Module, concerned: Concerned) -> set[int]:
+    """Return the ids of the modules within the watched towers that should call no attention."""
+    paths = {tower_path(module, tower) for tower in concerned}
+    known = {id(a.module) for path in paths for a in attending(module, path)}
+    inside = {id(m) for path in paths for m in module.get_submodule(path).modules()}
+    return inside - known
 
 
 def _check_method(
-    module: nn.Module, sites: Sequence[Site], method: Method, intervening: bool
+    module: nn.Module,
+    sites: Sequence[Site],
+    concerned: Concerned,
+    method: Method,
+    intervening: bool,
 ) -> None:
     """Refuse what would give wrong numbers."""
-    bypass = [s for s in sites if not uses_interface(s.module)]
+    if method not in ("fused", "eager", "eager_rows"):
+        raise ConfigError(f"capture method {method!r} is not known; use fused or eager")
+    bypass = [s for s in sites if s in unregistered([s], concerned[s.tower])]
     if bypass and method != "eager":
+        others = [s.layer for s in sites if s.registered and s.tower == bypass[0].tower]
+        either = f"name layers {others} alone, or " if others else ""
         raise UnsupportedModelError(
-            f"{type(module).__name__}: {type(bypass[0].module).__name__} does not go through "
-            "transformers' AttentionInterface, so its fused attention cannot be watched; use "
-            "capture.method=eager (slower, one layer's whole pattern in memory)"
+            f"{type(module).__name__}: {type(bypass[0].module).__name__} (layer "
+            f"{bypass[0].layer}) does not go through transformers' AttentionInterface, so its "
+            f"fused attention cannot be watched; {either}use capture.method=eager if it returns a "
+            "pattern (slower, one layer's whole pattern in memory)"
         )
     if intervening and method != "fused":
         raise UnsupportedModelError(

@@ -105,7 +105,7 @@ def log_blocks(
     width = call.key.shape[2] if lse is None else max(1, keys.count)
     step = max(1, chunk_numbers(call.query.device) // (n_heads * width))
     if lse is None:
-        blocks = (_from_rows(call, row, chunk, keys, heads) for chunk, _ in _chunks(queries, step))
+        blocks = (_from_rows(call, row, chunk, keys, heads) for chunk, _ in chunks(queries, step))
     else:
         lse = lse if heads is None else lse.index_select(0, heads)
         blocks = _from_lse(call, row, queries, keys, heads, lse, step, workspace)
@@ -123,22 +123,37 @@ def row_output(call: Call, row: int, value: Tensor, queries: Index) -> tuple[Ten
         queries: query rows in the call's indices.
 
     Returns:
-        Output (query, head, dim) in fp32 and lse (head, query).
+        Output (query, head, dim) in fp32, with gradients where they are enabled, and lse (head,
+        query) without.
     """
     numbers = call.query.shape[1] * call.key.shape[2]
     step = max(1, chunk_numbers(call.query.device) // numbers)
     everything = slice(0, call.key.shape[2])
     outputs, lses = [], []
-    for chunk, _ in _chunks(queries, step):
+    for chunk, _ in chunks(queries, step):
         block = scores(call, row, chunk, everything, None)
-        lse = lse_of(call, block, None)
-        pattern = block.sub_(lse[:, :, None]).exp_()
+        lse = lse_of(call, block.detach(), None)
+        pattern = _weights(call, block, lse)
         n_kv = value.shape[0]
-        grouped = pattern.view(n_kv, -1, pattern.shape[2])
+        grouped = pattern.reshape(n_kv, -1, pattern.shape[2])
         out = torch.bmm(grouped, value.float()).view(pattern.shape[0], -1, value.shape[2])
         outputs.append(out.transpose(0, 1))
         lses.append(lse)
     return torch.cat(outputs), torch.cat(lses, dim=1)
+
+
+def _weights(call: Call, block: Tensor, lse: Tensor) -> Tensor:
+    """Return the pattern of full score rows (head, query, key).
+
+    Where gradients are wanted it is the softmax, which keeps no more than its result for them;
+    else it is made in the memory of the scores.
+    """
+    if not torch.is_grad_enabled():
+        return block.sub_(lse[:, :, None]).exp_()
+    if call.sinks is None:
+        return block.softmax(-1)
+    sinks = call.sinks.to(block).reshape(-1, 1, 1).expand(*block.shape[:2], 1)
+    return torch.cat((block, sinks), -1).softmax(-1)[..., :-1]
 
 
 def _from_lse(
@@ -155,7 +170,7 @@ def _from_lse(
     q, k = operands(call, row, queries, keys.index, heads)
     n_heads, n_kv, n_keys = q.shape[0], k.shape[0], k.shape[1]
     k = k.transpose(1, 2)
-    for chunk, start in _chunks(queries, step):
+    for chunk, start in chunks(queries, step):
         size = length(chunk)
         part = q[:, start : start + size].reshape(n_kv, -1, q.shape[2])
         out = workspace.get((n_kv, n_heads // n_kv * size, n_keys), q.device)
@@ -180,7 +195,7 @@ def spread(block: Tensor, keys: KeyPick) -> Tensor:
     return full
 
 
-def _chunks(queries: Index, step: int) -> Iterator[tuple[Index, int]]:
+def chunks(queries: Index, step: int) -> Iterator[tuple[Index, int]]:
     """Yield (part of the queries, its start within them)."""
     size = length(queries)
     for start in range(0, size, step):

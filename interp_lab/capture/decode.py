@@ -76,7 +76,7 @@ class Waiting:
 
 def can_wait(call: Call, extent: Extent) -> bool:
     """Return whether a later call's keys will still hold this step's, with no terms of its own."""
-    holds_all = extent.keys >= extent.end
+    holds_all = extent.keys >= extent.end and not extent.crossed
     tensor_or_none = call.mask is None or isinstance(call.mask, Tensor)
     apart = call.position_bias is None and call.window is None and call.segments is None
     return holds_all and tensor_or_none and apart and call.padding is None and not call.terms

@@ -62,23 +62,43 @@ class Frame:
     Args:
         past: columns in the cache before this forward.
         rows: the batch rows' columns; None where the tower has no padding of its own.
-        length: columns of the whole tower sequence, if it may come in several calls per layer
-            (vision towers that split a packed sequence); else None.
+        lengths: per layer, the columns of the whole sequence, if it may come in several calls
+            (vision towers that split a packed sequence) or in tiles.
         done: per layer, the columns that earlier calls of this forward covered.
         outer_call: which call of the model it belongs to, counted from 1; 0 before any.
+        entries: how often a module that holds the tower's layers had been called.
         begun: ids of the attention modules that have been called in it.
+        end: one past its newest column, once a layer has attended.
+        first: whether it is the first that is followed.
+        key_rows: the columns of what cross attention looks at; None where nothing is padded.
     """
 
     past: int = 0
     rows: tuple[RowColumns, ...] | None = None
-    length: int | None = None
+    lengths: dict[int, int] = field(default_factory=dict)
     done: dict[int, int] = field(default_factory=dict)
     outer_call: int = 0
+    entries: int = 0
     begun: set[int] = field(default_factory=set)
+    end: int | None = None
+    first: bool = False
+    key_rows: tuple[RowColumns, ...] | None = None
 
     def columns(self, row: int) -> RowColumns:
         """Return the columns of a batch row."""
         return UNPADDED if self.rows is None else self.rows[row]
+
+    def columns_of_keys(self, row: int, extent: "Extent") -> RowColumns:
+        """Return the columns that a batch row's keys are counted in."""
+        if not extent.crossed:
+            return self.columns(row)
+        return UNPADDED if self.key_rows is None else self.key_rows[row]
+
+    def keys_end(self, row: int, extent: "Extent") -> int:
+        """Return where "all keys" of a call stop."""
+        if extent.crossed:
+            return extent.keys
+        return extent.whole or max(extent.end, self.columns(row).width)
 
 
 @dataclass(frozen=True)
@@ -103,11 +123,18 @@ class Extent:
         queries: number of queries.
         keys: number of key places; more than there are columns in a static cache, fewer where a
             sliding window has let go of the oldest.
+        tile: the place on the call's batch axis of one tile of a row's picture; None where that
+            axis holds the batch rows.
+        crossed: whether the keys are another sequence, counted from its own first column.
+        whole: columns of the whole sequence, where the call is one part of it; else None.
     """
 
     start: int
     queries: int
     keys: int
+    tile: int | None = None
+    crossed: bool = False
+    whole: int | None = None
 
     @property
     def end(self) -> int:
@@ -117,7 +144,21 @@ class Extent:
     @property
     def key_start(self) -> int:
         """Column of the first key place."""
-        return max(0, self.end - self.keys)
+        return 0 if self.crossed else max(0, self.end - self.keys)
+
+    @property
+    def key_end(self) -> int:
+        """One past the column of the newest key."""
+        return self.keys if self.crossed else min(self.end, self.key_start + self.keys)
+
+    @property
+    def keys_seen(self) -> int:
+        """One past the newest column on the axis that the keys are counted in."""
+        return self.keys if self.crossed else self.end
+
+    def call_row(self, row: int) -> int:
+        """Return the place of a batch row on the call's batch axis."""
+        return row if self.tile is None else self.tile
 
 
 def query_columns(plan: AttentionPlan, row: RowColumns, extent: Extent) -> Sequence[int]:
@@ -145,7 +186,7 @@ def query_places(columns: Sequence[int], extent: Extent, device: torch.device) -
 
 def key_places(columns: Sequence[int], extent: Extent, device: torch.device) -> KeyPick:
     """Return columns as places on the call's key axis; columns it does not hold are left open."""
-    start, stop = extent.key_start, min(extent.end, extent.key_start + extent.keys)
+    start, stop = extent.key_start, extent.key_end
     if columns and start <= columns[0] and columns[-1] < stop:
         return KeyPick(as_index(_shift(columns, start), device), len(columns))
     held = [(slot, c - start) for slot, c in enumerate(columns) if start <= c < stop]

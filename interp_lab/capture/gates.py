@@ -4,7 +4,7 @@ Nothing about the network is changed; a gate is what a module puts out, through 
 that the plan names if that output is the logit.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_lab.capture.plans import ClampGate, GateChange, GatePlan, SetGate
+from interp_lab.capture.reruns import Reruns, first_run
 from interp_lab.errors import ConfigError, UnsupportedModelError, did_you_mean
 
 # Name -> (gate of a logit, logit of a gate, open range of the gate).
@@ -58,23 +59,59 @@ def watch_gates(
 
     Raises:
         UnsupportedModelError: if a hookpoint matches nothing or puts out no tensor.
-        ConfigError: if a change asks for a value that the nonlinearity cannot give.
+        ConfigError: if a change asks for a value that the nonlinearity cannot give, or no module
+            that a plan or a change names ran.
     """
     results: list[dict[str, dict[str, Tensor]]] = [{name: {} for name in row} for row in plans]
+    ran: set[str] = set()
+    reruns = Reruns()
     with ExitStack() as stack:
         # Changes are hooked first, so that what is watched is what the network goes on with.
         for change in changes:
-            hook = _change_hook(change)
+            change_gate = _change_hook(change)
             for path in matching(module, change.hookpoints):
+                hook = _noted(change_gate, path, ran, reruns)
                 handle = module.get_submodule(path).register_forward_hook(hook)
                 stack.callback(handle.remove)
         for row, row_plans in enumerate(plans):
             for name, plan in row_plans.items():
                 for path in matching(module, plan.hookpoints):
-                    hook = _watch_hook(results[row][name], path, row, plan)
+                    hook = first_run(_watch_hook(results[row][name], path, row, plan))
                     handle = module.get_submodule(path).register_forward_hook(hook)
                     stack.callback(handle.remove)
         yield results
+    for number, change in enumerate(changes):
+        where = f"gate change {number} ({type(change).__name__})"
+        _refuse_unrun(module, change.hookpoints, ran, f"{where} changed nothing")
+    for row, row_plans in enumerate(plans):
+        for name, plan in row_plans.items():
+            where = f"plan {name!r}, row {row}"
+            _refuse_unrun(module, plan.hookpoints, results[row][name], f"{where} saw nothing")
+    reruns.check()
+
+
+def _noted(hook: Any, path: str, ran: set[str], reruns: Reruns) -> Any:
+    """Return a change's hook that also takes note of where it was carried out."""
+
+    def noted(module: nn.Module, inputs: Any, output: Any) -> Any:
+        ran.add(path)
+        reruns.changed(path)
+        return hook(module, inputs, output)
+
+    return noted
+
+
+def _refuse_unrun(
+    module: nn.Module, patterns: Sequence[str], ran: Container[str], what: str
+) -> None:
+    """Raise ConfigError if no module that a pattern names ran."""
+    for pattern in patterns:
+        paths = matching(module, [pattern])
+        if not any(path in ran for path in paths):
+            raise ConfigError(
+                f"{what}: {paths[0]} did not run; run the network inside the block, with input "
+                "that reaches the gate"
+            )
 
 
 def _watch_hook(kept: dict[str, Tensor], path: str, row: int, plan: GatePlan) -> Any:

@@ -6,7 +6,7 @@ Memory grows by the reduced row of each step only; the pattern of the whole sequ
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,8 +15,18 @@ from interp_lab.capture.attention import Watched, watch_attention
 from interp_lab.capture.plans import AttentionChange, AttentionPlan
 from interp_lab.capture.tally import Captured
 from interp_lab.errors import ConfigError, UnsupportedModelError
+from interp_lab.libraries.huggingface import encoder_and_decoder
 
-_REFUSED = {"num_beams": 1, "num_return_sequences": 1, "assistant_model": None}
+# Options that write several sequences a row, or take tokens back; with the value that does not.
+_REFUSED = {
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "assistant_model": None,
+    "prompt_lookup_num_tokens": None,
+    "assistant_early_exit": None,
+    "use_mtp": None,
+    "custom_generate": None,
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,8 @@ def generate_watched(
 
     Args:
         model: a transformers model with `generate`.
-        inputs: what the processor gave, with `input_ids` (batch, token), padded on the left.
+        inputs: what the processor gave, with `input_ids` (batch, token), padded on the left; of an
+            encoder-decoder the encoder's, and `decoder_input_ids` where the answer has a beginning.
         prefill: per batch row, plans for the prompt; their `when` is set here.
         decode: per batch row, plans for each generated token; their `when` is set here.
         interventions: per batch row, what to change during all of it.
@@ -68,11 +79,16 @@ def generate_watched(
         UnsupportedModelError: if the model generates without a cache and decode plans are given.
     """
     for name, plain in _REFUSED.items():
-        if options.get(name, plain) != plain:
-            raise ConfigError(f"generate option {name}={options[name]!r} cannot be captured")
-    ids = inputs["input_ids"]
-    mask = inputs.get("attention_mask")
-    mask = torch.ones_like(ids) if mask is None else mask
+        value = options.get(name, getattr(model.generation_config, name, None) or plain)
+        if value not in (plain, None):
+            raise ConfigError(
+                f"generate option {name}={value!r} cannot be captured; set {name}={plain}"
+            )
+    ids, mask = _prompt(model, inputs), inputs.get("attention_mask")
+    written_on = "input_ids" in inputs and encoder_and_decoder(model) is None
+    if mask is None and written_on:
+        mask = torch.ones_like(ids)
+    masked = {} if mask is None else {"attention_mask": mask}
     plans = [
         {**_named("prefill", before, "prefill"), **_named("decode", after, "decode")}
         for before, after in zip(prefill, decode, strict=True)
@@ -82,10 +98,32 @@ def generate_watched(
         _seeded(seed, ids.device),
         watch_attention(model, plans, interventions, method=method, attention_mask=mask) as seen,
     ):
-        sequences = model.generate(**{**inputs, "attention_mask": mask}, **options)
+        sequences = model.generate(**{**inputs, **masked}, **options)
     sequences = getattr(sequences, "sequences", sequences)
+    if sequences.dim() != 2:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} generates {tuple(sequences.shape)}, not one token a step; "
+            "watch forwards of its own with watch_attention"
+        )
     ends = options.get("eos_token_id", model.generation_config.eos_token_id)
     return _rows(seen, sequences[:, ids.shape[1] :], ends)
+
+
+def _prompt(model: Any, inputs: Mapping[str, Any]) -> Tensor:
+    """Return the tokens that the generated ones follow, (batch, token).
+
+    Raises:
+        ConfigError: if there are none, and the model does not begin by itself.
+    """
+    if encoder_and_decoder(model) is None and "input_ids" in inputs:
+        return cast(Tensor, inputs["input_ids"])
+    if "decoder_input_ids" in inputs:
+        return cast(Tensor, inputs["decoder_input_ids"])
+    states = next((v for v in inputs.values() if isinstance(v, Tensor)), None)
+    start = getattr(model.generation_config, "decoder_start_token_id", None)
+    if states is None or start is None:
+        raise ConfigError("generate: the inputs hold neither input_ids nor decoder_input_ids")
+    return torch.full((len(states), 1), int(start), device=states.device)
 
 
 def _rows(seen: Watched, tokens: Tensor, ends: Any) -> list[Generated]:

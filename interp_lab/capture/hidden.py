@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from interp_lab.capture.plans import HiddenPlan
+from interp_lab.capture.reruns import first_run
 from interp_lab.errors import UnsupportedModelError, did_you_mean
 
 
@@ -72,7 +73,7 @@ def watch_hidden(
         for hookpoint in watchers:
             target = module_at(module, hookpoints[hookpoint], hookpoint)
             handle = target.register_forward_hook(
-                lambda _module, _inputs, output, name=hookpoint: take(name, output)
+                first_run(lambda _module, _inputs, output, name=hookpoint: take(name, output))
             )
             stack.callback(handle.remove)
         yield results

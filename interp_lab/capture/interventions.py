@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from interp_lab.capture.blocks import as_index, row_output
-from interp_lab.capture.frames import Extent, RowColumns, members
+from interp_lab.capture.frames import Extent, Frame, RowColumns, members
 from interp_lab.capture.masks import Call, Index, Term, take
 from interp_lab.capture.plans import AttentionChange, BlockAttention, ZeroHeads
-from interp_lab.capture.towers import Site
+from interp_lab.capture.sites import Site
 from interp_lab.errors import ConfigError
 
 # Interventions in the indices of a call that are kept; a forward needs one each a row.
@@ -27,12 +27,25 @@ def check(interventions: Sequence[AttentionChange], sites: Sequence[Site]) -> No
     for change in interventions:
         known = {s.layer for s in sites if s.tower == change.tower}
         named = change.heads if isinstance(change, ZeroHeads) else change.layers or ()
+        empty = [n for n in ("queries", "keys", "layers", "heads") if _is_empty(change, n)]
+        if empty:
+            raise ConfigError(
+                f"{type(change).__name__}: its {empty[0]} are empty, so it would change nothing; "
+                "name some, or leave the intervention out"
+            )
         missing = sorted(set(named) - known)
         if missing:
             raise ConfigError(
                 f"{type(change).__name__}: the {change.tower} tower has no layer {missing[0]}; it "
                 f"has {min(known)} to {max(known)}"
             )
+
+
+def _is_empty(change: AttentionChange, name: str) -> bool:
+    values = getattr(change, name, None)
+    if isinstance(change, ZeroHeads) and values:
+        return not all(values.values())
+    return values is not None and not len(values)
 
 
 def concerning(
@@ -61,7 +74,12 @@ class ScoreChanges:
         self._keyless: dict[tuple[torch.device, int], Tensor] = {}
 
     def terms(
-        self, changes: Sequence[BlockAttention], row: RowColumns, extent: Extent, call: Call
+        self,
+        changes: Sequence[BlockAttention],
+        frame: Frame,
+        row: int,
+        extent: Extent,
+        call: Call,
     ) -> tuple[Term, ...]:
         """Return the interventions in the call's own indices; those that miss it are left out.
 
@@ -69,8 +87,9 @@ class ScoreChanges:
             ConfigError: if a head does not exist.
         """
         shape = extent, call.query.shape[1], call.query.device
+        rows = frame.columns(row), frame.columns_of_keys(row, extent)
         found = [
-            self._once(("term", *shape), (change, row), lambda c=change: _term(c, row, *shape))
+            self._once(("term", *shape), (change, *rows), lambda c=change: _term(c, *rows, *shape))
             for change in changes
         ]
         return tuple(term for term in found if term is not None)
@@ -80,7 +99,8 @@ class ScoreChanges:
     ) -> tuple[Tensor, Tensor | None]:
         """Return the output (batch, query, head, dim) and lse with the changed rows computed anew.
 
-        A query without any key to attend to gets the output 0, and `check` raises.
+        A query without any key to attend to gets the output 0, and `check` raises. The changed rows
+        have gradients of their own; the kernel's, which they replace, get none.
         """
         output = output.clone()
         lse = None if lse is None else lse.clone()
@@ -124,20 +144,26 @@ class ScoreChanges:
 
 
 def _term(
-    change: BlockAttention, row: RowColumns, extent: Extent, n_heads: int, device: torch.device
+    change: BlockAttention,
+    row: RowColumns,
+    key_row: RowColumns,
+    extent: Extent,
+    n_heads: int,
+    device: torch.device,
 ) -> Term | None:
     """Return one intervention in the indices of a call, or None if it misses the call."""
     check_heads(change.heads, n_heads, type(change).__name__)
     # Padding attends to nothing and is nobody's token: no intervention concerns its rows.
     queries = row.before(extent.end) if change.queries is None else _columns(change.queries, row)
     keys = range(extent.key_start, extent.key_start + extent.keys)
-    keys = keys if change.keys is None else _columns(change.keys, row)
+    keys = keys if change.keys is None else _columns(change.keys, key_row)
     across = members(queries, extent.start, extent.queries, device)
     down = members(keys, extent.key_start, extent.keys, device)
     if not across.places or not down.places:
         return None
     heads = None if change.heads is None else members(change.heads, 0, n_heads, device).mask
-    return Term(change.log_factor, across.mask, down.mask, heads, across.places)
+    places = across.places, down.places
+    return Term(change.log_factor, across.mask, down.mask, heads, *places, change)
 
 
 def _columns(tokens: Sequence[int], row: RowColumns) -> Sequence[int]:

@@ -128,9 +128,11 @@ def _gives_lse(func: Any, result: Any) -> bool:
     return several and torch_inside.of_flash_package(func)
 
 
-@torch.no_grad()
 def scores(call: Call, row: int, queries: Index, keys: Index, heads: Tensor | None) -> Tensor:
-    """Return masked scores in fp32, (head, query, key), for one block of one batch row."""
+    """Return masked scores in fp32, (head, query, key), for one block of one batch row.
+
+    They have gradients where those are enabled.
+    """
     q, k = operands(call, row, queries, keys, heads)
     groups = q.shape[0] // k.shape[0]
     n_heads, n_queries, dim = q.shape
@@ -146,7 +148,7 @@ def operands(
 
     Keys are repeated over query heads only where single heads are asked for.
     """
-    q, k = call.query[row].detach(), call.key[row].detach()
+    q, k = call.query[row], call.key[row]
     if heads is not None:
         q, k = q.index_select(0, heads), k.index_select(0, heads // call.groups)
     return take(q, queries, 1).float(), take(k, keys, 1).float()
@@ -155,8 +157,11 @@ def operands(
 def finish_scores(
     call: Call, row: int, queries: Index, keys: Index, heads: Tensor | None, block: Tensor
 ) -> Tensor:
-    """Apply softcap and masks to a block of scaled scores (or scores minus lse), in place."""
-    if call.softcap is not None:
+    """Apply softcap and masks to a block of scaled scores (or scores minus lse); may change it."""
+    if call.softcap is not None and torch.is_grad_enabled():
+        # tanh keeps its result for its gradient.
+        block = (block / call.softcap).tanh() * call.softcap
+    elif call.softcap is not None:
         block.div_(call.softcap).tanh_().mul_(call.softcap)
     add, hide = terms(call, row, queries, keys, heads)
     if add is not None:

@@ -30,6 +30,8 @@ class Term:
         keys: bool (key,), which columns.
         heads: bool (head,), which heads; None for all.
         touched: the places of `queries`, known without asking a device.
+        columns: the places of `keys`.
+        source: the intervention.
     """
 
     log_factor: float
@@ -37,6 +39,8 @@ class Term:
     keys: Tensor
     heads: Tensor | None
     touched: Sequence[int]
+    columns: Sequence[int]
+    source: object
 
 
 @dataclass

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_lab.capture.blocks import KeyPick
-from interp_lab.capture.forwards import Forwards
+from interp_lab.capture.forwards import CallShape, Forwards
 from interp_lab.capture.frames import (
     Extent,
     Frame,
@@ -19,8 +19,8 @@ from interp_lab.capture.frames import (
 from interp_lab.capture.interventions import check_heads
 from interp_lab.capture.masks import Index
 from interp_lab.capture.plans import AttentionChange, AttentionPlan, describe
+from interp_lab.capture.sites import Site
 from interp_lab.capture.tally import Captured, Tally
-from interp_lab.capture.towers import Site
 from interp_lab.errors import ConfigError, UnsupportedModelError
 
 
@@ -58,6 +58,9 @@ class Observer:
         }
         self.forwards = Forwards(sites, self._n_rows, attention_mask, self.flush)
         self._memo: dict[Any, Any] = {}
+        # Modules inside a watched tower that are not known to attend, and those that did.
+        self.unknown: set[int] = set()
+        self._met: dict[str, None] = {}
         # What a reader of the numbers must know of how they were made.
         self.notes: list[str] = []
 
@@ -81,10 +84,9 @@ class Observer:
         if memo not in self._memo:
             if len(self._memo) > 4096:
                 self._memo.clear()
-            row = frame.columns(tally.row)
-            queries = query_columns(tally.plan, row, extent)
-            end = frame.length if frame.length is not None else max(extent.end, row.width)
-            keys = key_columns(tally.plan, row, end)
+            queries = query_columns(tally.plan, frame.columns(tally.row), extent)
+            key_row = frame.columns_of_keys(tally.row, extent)
+            keys = key_columns(tally.plan, key_row, frame.keys_end(tally.row, extent))
             self._memo[memo] = (
                 (query_places(queries, extent, device), key_places(keys, extent, device), keys[-1])
                 if queries
@@ -97,6 +99,13 @@ class Observer:
         if extent.start == 0 or self.forwards.is_decode(site, extent):
             tally.close(site.layer)
 
+    def extents_of(
+        self, site: Site, query: Tensor, key: Tensor, mask: Any
+    ) -> tuple[CallShape, tuple[Extent, ...]]:
+        """Return a call's size, and the columns that it covers, one extent a tile."""
+        shape = CallShape(query.shape[0], query.shape[2], key.shape[2])
+        return shape, self.forwards.extents(site, shape, mask)
+
     def heads_of(self, plan: AttentionPlan, count: int, device: torch.device) -> Tensor | None:
         """Return a plan's heads as an index, or None for all."""
         if plan.heads is None:
@@ -104,19 +113,10 @@ class Observer:
         check_heads(plan.heads, count, "AttentionPlan.heads")
         return torch.tensor(plan.heads, device=device)
 
-    def check_call(self, query: Tensor, site: Site, extent: Extent) -> None:
-        """Refuse a watched call whose rows or keys are not those of the plans.
-
-        Raises:
-            ConfigError: if it has another batch size than the plans.
-            UnsupportedModelError: if its keys are not the columns up to its queries.
-        """
-        self.forwards.check_keys(site, extent)
-        if query.shape[0] != self._n_rows:
-            raise ConfigError(
-                f"plans or interventions are for {self._n_rows} batch rows, but {site.path} was "
-                f"called with a batch of {query.shape[0]}"
-            )
+    def meet(self, module: nn.Module) -> None:
+        """Take note of a module that attends and is none of the watched layers."""
+        if id(module) in self.unknown:
+            self._met[type(module).__name__] = None
 
     def results(self) -> tuple[dict[str, Captured], ...]:
         """Return everything collected.
@@ -124,6 +124,11 @@ class Observer:
         Raises:
             UnsupportedModelError: if a forward ran but a watched layer was never called.
         """
+        if self._met:
+            raise UnsupportedModelError(
+                f"{', '.join(self._met)} attended inside a watched tower without being one of its "
+                "known attention layers, so the layers cannot be counted; name another tower"
+            )
         for tower in self.forwards.frames:
             self.flush(tower)
         rows = tuple({n: t.result() for n, t in row.items()} for row in self._tallies)

@@ -20,8 +20,8 @@ from torch import Tensor
 from interp_lab.capture.findings import VALUE_ROUNDING, Finding, Worked, compare, gives_index, worse
 from interp_lab.capture.plans import AttentionPlan
 from interp_lab.capture.reference_rows import ReferenceCall
+from interp_lab.capture.sites import Site
 from interp_lab.capture.tally import Captured
-from interp_lab.capture.towers import Site
 
 # Products that one plan's check may cost; beyond it fewer layers are checked.
 BUDGET = {"cpu": 2**36, "other": 2**40}
@@ -39,10 +39,16 @@ class _Offsets:
 
 @dataclass
 class _Past:
-    """What is known of one attention layer: its keys by column, and how often it began anew."""
+    """What is known of one attention layer: its keys by column, and how often it began anew.
+
+    Of cross attention the keys are always the same while one sequence is written; the queries are
+    counted. `prompt` is how many queries the first call of the sequence had.
+    """
 
     keys: Tensor | None = None
     sequences: int = 0
+    queries: int = 0
+    prompt: int = 0
 
 
 @dataclass
@@ -134,13 +140,14 @@ class Reference:
         # A packed sequence may come in several calls, one right after the other.
         if self._parts and self._parts[0].site != call.site:
             self._take_parts()
-        if not call.written:
+        if not call.written and not call.site.cross:
             self._parts.append(call)
             return
-        offsets, past = self._find(call), self._past[id(call.site.module)]
-        end = offsets.start + call.query.shape[2]
-        if self.attention_mask is not None:
-            end = max(end, self.attention_mask.shape[1])
+        offsets = self._find_crossed(call) if call.site.cross else self._find(call)
+        past, end = self._past[id(call.site.module)], offsets.start + call.query.shape[2]
+        mask = self._mask_of_queries(call)
+        if mask is not None:
+            end = max(end, mask.shape[1])
         self._take_plans(call, offsets, end, past.sequences - 1)
 
     def _take_parts(self) -> None:
@@ -149,6 +156,7 @@ class Reference:
         if not parts:
             return
         past = self._past.setdefault(id(parts[0].site.module), _Past())
+        parts = [tile for call in parts for tile in call.tiles(len(self.plans))]
         start, end = 0, sum(call.query.shape[2] for call in parts)
         for call in parts:
             self._take_plans(call, _Offsets(start, start), end, past.sequences)
@@ -186,32 +194,65 @@ class Reference:
                 offsets = _Offsets(len(before), 0)
             elif 0 < others < len(before) and torch.equal(now[:others], before[-others:]):
                 offsets = _Offsets(len(before), len(before) - others)
-        past.sequences += offsets.start == 0
+        if offsets.start == 0:
+            past.sequences, past.prompt = past.sequences + 1, n
         fresh = now[offsets.start - offsets.first_key :][:n]
         kept = [] if offsets.start == 0 or past.keys is None else [past.keys]
         past.keys = torch.cat([*kept, fresh])
         return offsets
 
+    def _find_crossed(self, call: ReferenceCall) -> _Offsets:
+        """Return where a call of cross attention stands: after those with the very same keys."""
+        past, now = self._past.setdefault(id(call.site.module), _Past()), call.key.detach()
+        if past.keys is None or not torch.equal(past.keys, now):
+            past.keys, past.queries, past.prompt = now, 0, call.query.shape[2]
+            past.sequences += 1
+        offsets = _Offsets(past.queries, 0)
+        past.queries += call.query.shape[2]
+        return offsets
+
     def _columns(self, row: int, call: ReferenceCall, end: int) -> list[int]:
         """Return the columns below `end` that hold a token of the row, by token."""
-        if self.attention_mask is None or not call.written:
+        given = self._mask_of_queries(call)
+        if given is None:
             return list(range(end))
-        mask = self.attention_mask[row]
+        mask = given[row]
         columns = mask.nonzero().flatten().tolist() + list(range(len(mask), end))
         return [c for c in columns if c < end]
+
+    def _columns_of_keys(self, row: int, call: ReferenceCall, end: int) -> list[int]:
+        if not call.site.cross:
+            return self._columns(row, call, end)
+        n_keys, mask = call.key.shape[2], self.attention_mask
+        if mask is None or call.site.mask_of != "keys" or mask.shape[1] != n_keys:
+            return list(range(n_keys))
+        return [int(c) for c in mask[row].nonzero().flatten()]
+
+    def _mask_of_queries(self, call: ReferenceCall) -> Tensor | None:
+        """Return the 2D mask that counts the call's queries; None where there is none.
+
+        A sequence that is no longer counted as the mask counts it (sound that was made shorter) has
+        none.
+        """
+        mask = self.attention_mask
+        if mask is None or call.site.mask_of != "queries":
+            return None
+        grows = bool(getattr(call.site.module, "is_causal", True))
+        return mask if grows or mask.shape[1] == call.query.shape[2] else None
 
     def _queries(
         self, plan: AttentionPlan, row: int, call: ReferenceCall, offsets: _Offsets, end: int
     ) -> tuple[int, list[int]]:
         """Return the step that a call counts for, and the columns of the plan's queries in it."""
-        n, width = call.query.shape[2], end
-        if call.written and self.attention_mask is not None:
-            width = self.attention_mask.shape[1]
-        decode = offsets.start >= width
+        n, mask = call.query.shape[2], self._mask_of_queries(call)
+        past = self._past.get(id(call.site.module))
+        # Without a mask the sequence's first call has the prompt.
+        width = mask.shape[1] if mask is not None else past.prompt if past else 0
+        decode = call.written and offsets.start >= (width if width else 1)
         step = offsets.start - width + (plan.when == "all") if decode else 0
         if plan.when not in ("all", "decode" if decode else "prefill"):
             return step, []
-        columns = self._columns(row, call, max(width, offsets.start + n))
+        columns = self._columns(row, call, end if not call.written else max(width, end))
         if plan.queries == "last":
             columns = columns[-1:]
         elif plan.queries is not None:
@@ -243,7 +284,7 @@ class Reference:
     ) -> None:
         """Add a call's part of a plan's numbers to what is open of them."""
         held, row = self._open.setdefault(at, Worked()), at[1]
-        tokens = self._columns(row, call, end)
+        tokens = self._columns_of_keys(row, call, end)
         keys = tokens if plan.keys is None else [tokens[t] for t in plan.keys if t < len(tokens)]
         n_keys = len(tokens) if plan.keys is None else len(plan.keys)
         for log_rows, size, off, bound in call.rows(row, [c - offsets.start for c in columns]):

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from interp_lab.capture.towers import Site
+from interp_lab.capture.sites import Site
 from interp_lab.errors import UnsupportedModelError
 
+_BATCHED = ("query", "key", "value", "output")
 # Numbers of a chunk of float64 rows: 32 MiB.
 CHUNK = 2**22
 # Of a score: the rounding of a sum of fp32 products, in units of scaling x |q| x |k|. Kernels were
@@ -41,10 +42,24 @@ class ReferenceCall:
     kwargs: Mapping[str, Any]
     output: Tensor
 
+    def tiles(self, n_rows: int) -> list["ReferenceCall"]:
+        """Return the call as one for each tile, where its batch axis holds one row's tiles."""
+        count = len(self.query)
+        if n_rows != 1 or count == 1:
+            return [self]
+        return [
+            replace(self, **{n: getattr(self, n)[i : i + 1] for n in _BATCHED}, mask=self._of(i))
+            for i in range(count)
+        ]
+
+    def _of(self, tile: int) -> Any:
+        several = isinstance(self.mask, Tensor) and self.mask.dim() == 4 and len(self.mask) > 1
+        return self.mask[tile : tile + 1] if several else self.mask
+
     @property
     def written(self) -> bool:
         """Whether it is of a text's tower, whose sequence may be padded and grow."""
-        return self.site.tower == "language" or self._causal
+        return self.site.padded
 
     @property
     def _causal(self) -> bool:

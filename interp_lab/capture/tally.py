@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 from interp_lab.capture.plans import AttentionPlan
-from interp_lab.errors import ConfigError
+from interp_lab.errors import ConfigError, UnsupportedModelError
+
+# By how much the sum of a captured row may exceed rounding: a pattern in half precision is off by
+# 0.4 % at most.
+SUM_TOLERANCE = 2e-2
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Tally:
         self._paths: dict[int, dict[str, None]] = {layer: {} for layer in layers}
         self._kernels: dict[int, dict[str, None]] = {layer: {} for layer in layers}
         self._seen, self._needed = 0, 0
+        # Layer -> by how much a row's sum was off 1 at most; on the device until the end.
+        self._off: dict[int, Tensor] = {}
         self.called = False
 
     def wants(self, decode: bool) -> bool:
@@ -80,6 +86,20 @@ class Tally:
                 ) from error
             count += before
         self._open[layer] = (state, count)
+
+    def check_sum(self, layer: int, log_block: Tensor, whole: bool) -> None:
+        """Look at the sum of a chunk's newest row: over all keys 1, over some of them no more.
+
+        Args:
+            layer: the layer.
+            log_block: (head, query, key).
+            whole: whether all of the row's pattern lies on keys, none on attention sinks.
+        """
+        off = log_block[:, -1].exp().sum(-1) - 1
+        off = off.abs() if whole and self.plan.keys is None else off
+        off = off.max()
+        before = self._off.get(layer)
+        self._off[layer] = off if before is None else torch.maximum(before, off)
 
     def note(self, layer: int, path: str, kernel: str, end: int, last_key: int) -> None:
         """Record how a layer's numbers are made, the columns seen and the last key's column."""
@@ -118,15 +138,50 @@ class Tally:
             )
         for layer in self.layers:
             self.close(layer)
+        self._refuse_wrong_sums()
         counts = {len(s) for s in self._steps.values()}
         if len(counts) != 1:
-            raise ConfigError(f"plan {self.name!r}: layers saw different numbers of forwards")
-        steps = []
-        for parts in zip(*self._steps.values(), strict=True):
-            steps.append(torch.stack([p.to(parts[0].device) for p in parts]))
+            seen = ", ".join(f"layer {k}: {len(s)}" for k, s in list(self._steps.items())[:6])
+            raise ConfigError(
+                f"plan {self.name!r}: layers saw different numbers of forwards ({seen}); name the "
+                "layers of one kind in the plan"
+            )
         return Captured(
-            steps=tuple(steps),
+            steps=tuple(self._stacked(p) for p in zip(*self._steps.values(), strict=True)),
             layers=self.layers,
             paths=tuple("+".join(self._paths[layer]) for layer in self.layers),
             kernels=tuple("+".join(self._kernels[layer]) for layer in self.layers),
         )
+
+    def _stacked(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return one step of all layers, (layer, ...), on the first layer's device.
+
+        Raises:
+            ConfigError: if the layers' numbers differ in shape.
+        """
+        shapes = {layer: tuple(p.shape) for layer, p in zip(self.layers, parts, strict=True)}
+        if len(set(shapes.values())) > 1:
+            first, *others = shapes.items()
+            other = next(item for item in others if item[1] != first[1])
+            raise ConfigError(
+                f"plan {self.name!r}: layers differ in heads, queries or keys (layer {first[0]} "
+                f"gives {first[1]}, layer {other[0]} {other[1]}); give each shape a plan of its "
+                "own that names its layers"
+            )
+        return torch.stack([p.to(parts[0].device) for p in parts])
+
+    def _refuse_wrong_sums(self) -> None:
+        """Refuse rows whose sum is not 1; the device is asked here and not before.
+
+        Raises:
+            UnsupportedModelError: names the layer and the sum.
+        """
+        for layer, tensor in self._off.items():
+            off = float(tensor)
+            if not off <= SUM_TOLERANCE:
+                whole = "all keys" if self.plan.keys is None else "its keys"
+                raise UnsupportedModelError(
+                    f"plan {self.name!r}, row {self.row}, layer {layer}: a row of the pattern sums "
+                    f"to 1 +- {abs(off):.3g} over {whole}, so it is no "
+                    "softmax over the keys that were named; this attention cannot be captured"
+                )

@@ -1,147 +1,127 @@
-"""Where a model keeps its attention: towers by model type, and the layers inside a tower.
+"""Where a model keeps its towers: language, vision, audio, encoder, decoder, cross, or any path.
 
-Differences between models are data: one line of `TOWERS` per model type. What the table does not
-know and cannot be told apart is an error that lists the choices, never a guess.
+A tower is found by what the model's configuration says of itself. What it cannot tell is an error
+that lists the choices, never a guess.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
 
+from interp_lab.capture.sites import Site, attending, sites_of, stack_of
 from interp_lab.errors import ConfigError, UnsupportedModelError, did_you_mean
 from interp_lab.libraries import huggingface
 
-_LLAVA = {
-    "language": ("model.language_model", "language_model"),
-    "vision": ("model.vision_tower", "vision_tower"),
-}
-_QWEN_VL = {
-    "language": ("model.language_model", "language_model"),
-    "vision": ("model.visual", "visual"),
-}
+MODALITIES = ("language", "vision", "audio")
+NAMES = (*MODALITIES, "encoder", "decoder", "cross")
+
 _OMNI = {
     # Before transformers 5.23 the thinker itself holds its towers and `model` is the text model;
     # since then `model` holds all three, so it is asked for last.
-    "language": (*_QWEN_VL["language"], "model"),
-    "vision": _QWEN_VL["vision"],
+    "language": ("model.language_model", "language_model", "model"),
+    "vision": ("model.visual", "visual"),
     "audio": ("model.audio_tower", "audio_tower"),
 }
-_PAIR = {"language": ("text_model",), "vision": ("vision_model",)}
-
-# model_type -> tower -> dotted paths, for the class with a head and for the one without.
+# model_type -> tower -> dotted paths, for models whose layout their configuration does not tell.
 TOWERS: dict[str, dict[str, tuple[str, ...]]] = {
-    "llava": _LLAVA,
-    "llava_next": _LLAVA,
-    "llava_onevision": _LLAVA,
-    "gemma3": _LLAVA,
-    "mistral3": _LLAVA,
-    "paligemma": _LLAVA,
-    "qwen2_vl": _QWEN_VL,
-    "qwen2_5_vl": _QWEN_VL,
-    "qwen3_vl": _QWEN_VL,
     "qwen2_5_omni_thinker": _OMNI,
     "qwen2_5_omni": {t: tuple(f"thinker.{p}" for p in ps) for t, ps in _OMNI.items()},
-    "qwen2_audio": {
-        "language": ("model.language_model", "language_model"),
-        "audio": ("model.audio_tower", "audio_tower"),
-    },
-    "clip": _PAIR,
-    "siglip": _PAIR,
-    "siglip2": _PAIR,
 }
-
-# Types that are one tower: which name the whole model answers to. All other types without
-# sub-configurations are language models.
-SINGLE = {
-    "clip_vision_model": "vision",
-    "siglip_vision_model": "vision",
-    "vit": "vision",
-    "dinov2": "vision",
+# How sub-configurations of a modality are called: `vision_config`, `image_encoder_config`.
+_SUB_CONFIG = {
+    "language": re.compile(r"^(text|language|llm)"),
+    "vision": re.compile(r"vision|image|visual"),
+    "audio": re.compile(r"audio|speech"),
 }
-
-
-@dataclass(frozen=True)
-class Site:
-    """One attention layer of a tower."""
-
-    module: nn.Module
-    tower: str
-    layer: int
-    path: str
+# What a model's first input is called.
+_MAIN_INPUT = {
+    "pixel_values": "vision",
+    "pixel_values_videos": "vision",
+    "flattened_patches": "vision",
+    "input_features": "audio",
+    "input_values": "audio",
+}
 
 
 def tower_path(model: nn.Module, tower: str) -> str:
     """Return the dotted path of a tower inside `model` ("" is the model itself).
 
     Args:
-        model: a transformers model.
-        tower: "language", "vision", "audio", or a dotted path, which is returned as it is.
+        model: a transformers model, or a module around one.
+        tower: one of `NAMES`, or a dotted path, with or without `:` and an attention's name; of a
+            path the path is returned.
 
     Raises:
-        ConfigError: if the model has no such tower or path.
-        UnsupportedModelError: if the model is composite and not in `TOWERS`.
+        ConfigError: if the model has no such tower or path; names those that it has.
+        UnsupportedModelError: if several modules may be meant; lists them.
     """
-    modules = dict(model.named_modules())
-    if tower not in ("language", "vision", "audio"):
-        if tower not in modules:
-            raise ConfigError(
-                f"tower {tower!r}: {type(model).__name__} has no such sub-module."
-                f"{did_you_mean(tower, modules)}"
-            )
-        return tower
-    config = getattr(model, "config", None)
-    model_type = getattr(config, "model_type", "")
-    if model_type in TOWERS:
-        for path in TOWERS[model_type].get(tower, ()):
-            if path in modules:
-                return path
-        raise ConfigError(f"{type(model).__name__} ({model_type}) has no {tower} tower")
-    if getattr(config, "sub_configs", None):
-        raise UnsupportedModelError(
-            f"towers of {type(model).__name__} ({model_type}) are not known; name one of "
-            f"{', '.join(n for n, _ in model.named_children())} (or deeper) as `tower`"
-        )
-    if SINGLE.get(model_type, "language") != tower:
-        raise ConfigError(f"{type(model).__name__} ({model_type}) has no {tower} tower")
-    return ""
+    if tower not in NAMES:
+        return _path_of(model, tower.partition(":")[0], tower)
+    path, inner = _innermost(model)
+    if inner is not model:
+        below = tower_path(inner, tower)
+        return ".".join(p for p in (path, below) if p)
+    return _named(model, tower)
 
 
 def find_sites(model: nn.Module, tower: str) -> tuple[Site, ...]:
     """Return the attention layers of a tower in order.
 
-    The layer index is the module's own `layer_idx` where it has one, else its number in the tower.
-
     Raises:
-        UnsupportedModelError: if the tower has no attention layer, or several with one index (an
-            encoder-decoder: name its encoder or decoder as tower).
+        ConfigError, UnsupportedModelError: as `tower_path`; if there is no attention layer, or more
+            than one stack of them.
     """
     path = tower_path(model, tower)
-    root = model.get_submodule(path)
-    found = [
-        (name, module)
-        for name, module in root.named_modules()
-        if _is_attention(module) and not any(_is_attention(m) for m in list(module.modules())[1:])
-    ]
-    indices: list[Any] = [getattr(m, "layer_idx", None) for _, m in found]
-    if not found:
-        raise UnsupportedModelError(
-            f"no attention layer below {path or type(model).__name__!r} (tower {tower!r}); "
-            "name another sub-module as `tower`"
-        )
-    if any(i is None for i in indices):
-        indices = list(range(len(found)))
-    if len(set(indices)) != len(indices):
-        raise UnsupportedModelError(
-            f"several attention layers of {path or type(model).__name__!r} share an index; name "
-            "the sub-module that holds one stack as `tower`"
-        )
-    sites = [
-        Site(m, tower, i, f"{path}.{n}".strip("."))
-        for (n, m), i in zip(found, indices, strict=True)
-    ]
-    return tuple(sorted(sites, key=lambda s: s.layer))
+    kind = tower.partition(":")[2] or None
+    cross = tower == "cross"
+    found = attending(model, path)
+    stack = stack_of(found, kind, cross, path if tower not in NAMES else tower)
+    decoder = _ids_of_decoder(model)
+    decodes = bool(decoder) and all(id(a.module) in decoder for a in stack)
+    text = _is_text(model, tower, path)
+    return sites_of(stack, tower, None if kind else cross, text, decodes)
+
+
+def main_modality(model: nn.Module) -> str:
+    """Return what a model reads first: language, vision or audio."""
+    return _MAIN_INPUT.get(str(getattr(model, "main_input_name", "")), "language")
+
+
+def self_attention_beside(model: nn.Module, sites: tuple[Site, ...]) -> list[Site]:
+    """Return the self attention of the layers that hold some cross attention; [] if there is none.
+
+    Its calls tell where the queries of the cross attention stand.
+    """
+    holder = re.split(r"\.\d+(?:\.|$)", sites[0].path)[0]
+    if model.get_submodule(holder) is sites[0].module:
+        return []
+    stacks = [a for a in attending(model, holder) if a.registered and not a.cross]
+    decodes = sites[0].mask_of == "keys"
+    return list(sites_of(stacks, sites[0].tower, False, True, decodes))
+
+
+def _is_text(model: nn.Module, tower: str, path: str) -> bool | None:
+    """Return whether a tower's tokens are a text's; None where the model does not say."""
+    if tower in ("language", "encoder", "decoder", "cross") or _lies_in(model, path, "language"):
+        return True
+    other = any(_lies_in(model, path, modality) for modality in ("vision", "audio"))
+    return False if other else None
+
+
+def _lies_in(model: nn.Module, path: str, modality: str) -> bool:
+    """Return whether a path lies in what the model calls its language, vision or audio tower."""
+    try:
+        root = tower_path(model, modality)
+    except (ConfigError, UnsupportedModelError):
+        return False
+    return f"{path}.".startswith(f"{root}." if root else "")
+
+
+def _ids_of_decoder(model: nn.Module) -> set[int]:
+    parts = huggingface.encoder_and_decoder(_innermost(model)[1])
+    return set() if parts is None else {id(m) for m in parts[1].modules()}
 
 
 def implementation(site: Site) -> str:
@@ -160,11 +140,6 @@ def implementation(site: Site) -> str:
     return name
 
 
-def uses_interface(module: nn.Module) -> bool:
-    """Return whether a module's attention goes through transformers' interface."""
-    return huggingface.calls_interface(type(module))
-
-
 def eager_function(module: nn.Module) -> Callable[..., Any]:
     """Return the eager attention function of the file that defines the module's class.
 
@@ -180,5 +155,110 @@ def eager_function(module: nn.Module) -> Callable[..., Any]:
     return function
 
 
-def _is_attention(module: nn.Module) -> bool:
-    return "Attention" in type(module).__name__
+def _path_of(model: nn.Module, path: str, tower: str) -> str:
+    modules = dict(model.named_modules())
+    if path not in modules:
+        raise ConfigError(
+            f"tower {tower!r}: {type(model).__name__} has no such sub-module."
+            f"{did_you_mean(path, [*NAMES, *modules])}"
+        )
+    return path
+
+
+def _innermost(model: nn.Module) -> tuple[str, nn.Module]:
+    """Return the transformers model that a wrapper holds, with its path; else the model itself."""
+    if huggingface.is_model(model):
+        return "", model
+    held = _outermost({n: m for n, m in model.named_modules() if huggingface.is_model(m)})
+    if len(held) == 1:
+        return next(iter(held.items()))
+    return "", model
+
+
+def _named(model: nn.Module, tower: str) -> str:
+    known = TOWERS.get(_model_type(model))
+    if known is not None:
+        modules = dict(model.named_modules())
+        path = next((p for p in known.get(tower, ()) if p in modules), None)
+    elif tower in MODALITIES:
+        path = _by_configuration(model, tower)
+    else:
+        path = _by_part(model, tower)
+    if path is None:
+        raise ConfigError(_has_no_such(model, tower))
+    return path
+
+
+def _by_configuration(model: nn.Module, modality: str) -> str | None:
+    """Return the path of the module that one of the sub-configurations of a modality describes."""
+    config: Any = getattr(model, "config", None)
+    if huggingface.encoder_and_decoder(model):
+        return None
+    parts = list(huggingface.sub_configurations(config))
+    kinds = {type(c) for name, c in parts if _SUB_CONFIG[modality].search(name)}
+    own = [name for name, _ in parts if any(p.search(name) for p in _SUB_CONFIG.values())]
+    if not own:
+        return "" if main_modality(model) == modality else None
+    modules = {
+        name: module
+        for name, module in model.named_modules()
+        if name and type(getattr(module, "config", None)) in kinds
+    }
+    models = {n: m for n, m in modules.items() if huggingface.is_model(m)}
+    found = list(_outermost(models or modules))
+    if len(found) > 1:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has {len(found)} modules that {modality} may mean "
+            f"({', '.join(found[:6])}); name one of these paths as `tower`"
+        )
+    return found[0] if found else None
+
+
+def _by_part(model: nn.Module, tower: str) -> str | None:
+    """Return the path of an encoder or decoder; of cross attention, where to look for it."""
+    parts = huggingface.encoder_and_decoder(model)
+    if parts is None:
+        return "" if tower == "cross" else None
+    wanted = parts[0] if tower == "encoder" else parts[1]
+    return next((name for name, module in model.named_modules() if module is wanted), None)
+
+
+def _has_no_such(model: nn.Module, tower: str) -> str:
+    has = [name for name in NAMES if name != tower and _answers(model, name)]
+    either = f"it has {', '.join(has)}; or" if has else "please"
+    children = ", ".join(n for n, _ in model.named_children())
+    return (
+        f"{type(model).__name__} ({_model_type(model)}) has no {tower} tower; {either} name the "
+        f"path of a sub-module ({children}, or deeper) as `tower`"
+    )
+
+
+def _answers(model: nn.Module, name: str) -> bool:
+    if name == "cross":
+        return any(a.cross for a in attending(model, ""))
+    try:
+        known = TOWERS.get(_model_type(model))
+        if known is not None:
+            return name in known
+        find = _by_configuration if name in MODALITIES else _by_part
+        return find(model, name) is not None
+    except UnsupportedModelError:
+        return False
+
+
+def _outermost(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Return the modules that lie within no other of them."""
+    return {
+        name: module
+        for name, module in modules.items()
+        if not any(name.startswith(f"{other}.") for other in modules if other != name)
+    }
+
+
+def _model_type(model: nn.Module) -> str:
+    return str(getattr(getattr(model, "config", None), "model_type", ""))
+
+
+def towers_of(model: nn.Module) -> Iterator[str]:
+    """Yield the names that the model answers to."""
+    yield from (name for name in NAMES if _answers(model, name))

@@ -10,14 +10,22 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache as remember
+from types import CodeType
 from typing import Any, cast, get_args
 
-from torch import nn
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, EncoderDecoderCache
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 from interp_lab.errors import UnsupportedModelError
 
+# What model files call the registry of attention functions.
+_REGISTRY = "ALL_ATTENTION_FUNCTIONS"
+# Arguments that hand an attention module the states of another sequence, and its own and its keys
+# where it is called with both.
+_OTHER_STATES = ("key_value_states", "encoder_hidden_states", "cross_attention_states")
+_QUERIES, _KEYS = ("query", "queries", "query_states"), ("key", "keys", "key_states")
 # The field behind a configuration's `_attn_implementation`; writing that reaches every sub-config.
 _FIELD = "_attn_implementation_internal"
 
@@ -89,9 +97,47 @@ def set_implementation(config: Any, name: str | None) -> None:
     setattr(config, _FIELD, name)
 
 
+@remember
 def calls_interface(cls: type) -> bool:
-    """Return whether a class is of a file that imports the registry, and so calls through it."""
-    return any("ALL_ATTENTION_FUNCTIONS" in vars(file) for file in _files(cls))
+    """Return whether a class's own code looks its attention function up in the registry.
+
+    It may do so by a function of its file. What all models inherit (`modeling_utils`) checks names
+    in the registry, and attends to nothing.
+    """
+    return any(_looks_up(function) for function in _own_functions(cls))
+
+
+def _own_functions(cls: type) -> Iterator[Any]:
+    for base in cls.__mro__:
+        if base.__module__ != PreTrainedModel.__module__:
+            for name in vars(base):
+                value = getattr(base, name, None)
+                function = inspect.unwrap(value) if callable(value) else None
+                if hasattr(function, "__code__"):
+                    yield function
+
+
+def _looks_up(function: Any) -> bool:
+    names = set(_names(function.__code__))
+    if _REGISTRY in names:
+        return True
+    used = (function.__globals__.get(name) for name in names)
+    helpers = (f for f in used if inspect.isfunction(f) and f.__module__ == function.__module__)
+    return any(_REGISTRY in _names(helper.__code__) for helper in helpers)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Yield the global names that a function uses, those of functions inside it too."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def says_cross_attention(module: nn.Module) -> bool | None:
+    """Return what a module says of itself in `is_cross_attention`; None if it says nothing."""
+    value = getattr(module, "is_cross_attention", None)
+    return value if isinstance(value, bool) else None
 
 
 def eager_function(cls: type) -> Callable[..., Any] | None:
@@ -119,13 +165,16 @@ def find_cache(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Cache | None:
     return next(iter(found.values()), None)
 
 
-def seen_columns(cache: Cache, layer_idx: int) -> int:
+def seen_columns(cache: Cache, layer_idx: int) -> int | None:
     """Return how many tokens a layer has put into a cache, windows' dropped ones included.
 
     Before the layer's call that is where its first query stands. Layers that the cache has not
-    yet met have none.
+    yet met have none. None where the cache counts no tokens for the layer (a recurrent state).
     """
-    return int(cache.get_seq_length(layer_idx))
+    try:
+        return int(cache.get_seq_length(layer_idx))
+    except ValueError:
+        return None
 
 
 def takes_cache(module: nn.Module) -> bool:
@@ -165,15 +214,44 @@ def _is_cache(annotation: Any) -> bool:
     return any(_is_cache(part) for part in get_args(annotation))
 
 
-def is_cross_attention(module: nn.Module, kwargs: Mapping[str, Any]) -> bool:
+def is_cross_attention(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Return whether an attention call's keys are another sequence than its queries.
 
-    Layers of cross attention are called with the other sequence's states, or say so themselves.
+    Layers of cross attention are called with the other sequence's states, or with keys that are not
+    the tensor of the queries, or say so themselves.
     """
-    named = ("key_value_states", "encoder_hidden_states")
-    if any(kwargs.get(name) is not None for name in named):
+    if says_cross_attention(module):
         return True
-    return getattr(module, "is_cross_attention", False) is True
+    if any(kwargs.get(name) is not None for name in _OTHER_STATES):
+        return True
+    named = arguments(module, args, kwargs)
+    if any(named.get(name) is not None for name in _OTHER_STATES):
+        return True
+    queries = next((named[n] for n in _QUERIES if isinstance(named.get(n), Tensor)), None)
+    keys = next((named[n] for n in _KEYS if isinstance(named.get(n), Tensor)), None)
+    return queries is not None and keys is not None and keys is not queries
+
+
+def has_sinks(module: nn.Module) -> bool:
+    """Return whether an attention module has extra logits in its softmax, one a head."""
+    return any(isinstance(getattr(module, name, None), Tensor) for name in ("sinks", "s_aux"))
+
+
+def cache_room(cache: Cache, layer_idx: int) -> str:
+    """Return how a layer of a cache makes room: "grows", "slides" or "fixed"; else "unknown".
+
+    A layer that the cache has not yet met grows: it holds nothing.
+    """
+    layers = getattr(cache, "layers", None)
+    if layers is None:
+        return "unknown"
+    if layer_idx >= len(layers):
+        return "unknown"
+    layer = layers[layer_idx]
+    if getattr(layer, "is_sliding", False):
+        return "slides"
+    fixed = getattr(layer, "is_compileable", None)
+    return "unknown" if fixed is None else "fixed" if fixed else "grows"
 
 
 def arguments(
@@ -187,3 +265,35 @@ def arguments(
         return kwargs
     bound = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
     return {**bound.pop("kwargs", {}), **bound}
+
+
+def is_model(module: nn.Module) -> bool:
+    """Return whether a module is a model of transformers, with a configuration of its own."""
+    return isinstance(module, PreTrainedModel)
+
+
+def sub_configurations(config: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the configurations inside a configuration, with the last part of their name."""
+    for name, value in list(vars(config).items()) if config is not None else ():
+        if isinstance(value, PreTrainedConfig) and not name.startswith("_"):
+            yield name, value
+            yield from sub_configurations(value)
+
+
+def encoder_and_decoder(model: nn.Module) -> tuple[nn.Module, nn.Module] | None:
+    """Return the two parts of an encoder-decoder model; None for any other."""
+    config = getattr(model, "config", None)
+    if not getattr(config, "is_encoder_decoder", False) or not isinstance(model, PreTrainedModel):
+        return None
+    encoder, decoder = model.get_encoder(), model.get_decoder()
+    return None if model in (encoder, decoder) else (encoder, decoder)
+
+
+def reads_for_a_decoder(module: nn.Module) -> bool:
+    """Return whether a module's call has inputs of an encoder and of a decoder."""
+    return "decoder_input_ids" in _parameters(type(module))
+
+
+@remember
+def _parameters(cls: type) -> frozenset[str]:
+    return frozenset(inspect.signature(getattr(cls, "forward")).parameters)  # noqa: B009

@@ -4,12 +4,14 @@ All kernels in the table return (output, lse, ...): the natural log of the sum o
 query's scores, after scaling and mask.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import checkpoint
 
 # The class whose instances see every operation of a block; it has no public place.
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
@@ -121,3 +123,30 @@ def _exact_backends() -> Iterator[None]:
             stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
             backend.fp32_precision = "ieee"
         yield
+
+
+def runs_again() -> bool:
+    """Return whether a forward that runs now is gradient checkpointing's second one, in backward.
+
+    Both kinds of checkpointing run it from their own file while autograd carries out a graph.
+    """
+    return torch._C._current_graph_task_id() != -1 and _within_checkpoint() is not None
+
+
+def will_run_again() -> bool:
+    """Return whether a forward that runs now is one that backward will run once more.
+
+    The reentrant kind runs its first forward without gradients; which inputs need some it keeps.
+    """
+    frame = _within_checkpoint()
+    if frame is None or torch.is_grad_enabled():
+        return frame is not None
+    return any(getattr(frame.f_locals.get("ctx"), "needs_input_grad", ()))
+
+
+def _within_checkpoint() -> Any:
+    """Return the innermost frame of torch's checkpointing that called us, or None."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename != checkpoint.__file__:
+        frame = frame.f_back
+    return frame

@@ -83,10 +83,13 @@ class AnsweringModel(LoadedModel, Protocol):
     Attributes:
         n_layers: decoder layers of the language part.
         n_heads: query heads a layer.
+        reading_tower: the tower whose tokens are the prompt's: "language", or "encoder" where a
+            decoder answers by cross attention.
     """
 
     n_layers: int
     n_heads: int
+    reading_tower: str
 
     def token_of(self, word: str) -> int:
         """Return the id of the token that the word is when it begins an answer."""

@@ -51,7 +51,10 @@ class LanguageModel:
     Attributes:
         n_layers: decoder layers.
         n_heads: query heads a layer.
+        reading_tower: the tower whose tokens are the prompt's.
     """
+
+    reading_tower = "language"
 
     def __init__(
         self,
@@ -185,8 +188,12 @@ class LanguageModel:
                 **sampling,
             )
         assert first.logits is not None
-        new = sequences[:, prepared.inputs["input_ids"].shape[1] :]
+        new = self._written(prepared.inputs, sequences)
         return [self._answer(row, logits) for row, logits in zip(new, first.logits, strict=True)]
+
+    def _written(self, inputs: Mapping[str, Any], sequences: torch.Tensor) -> torch.Tensor:
+        """Return the tokens (row, step) that were written, of what `generate` returned."""
+        return sequences[:, inputs["input_ids"].shape[1] :]
 
     def forward(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """Return the logits (row, 1, vocabulary) after each prompt, from one forward."""

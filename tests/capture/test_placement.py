@@ -132,13 +132,3 @@ def test_generation_without_a_cache_is_refused_for_decode_plans():
     model, inputs = tiny.make(tiny.llama)
     with pytest.raises(UnsupportedModelError, match="use_cache"):
         generate_watched(model, inputs, [{}], LAST, use_cache=False, **OPTIONS)
-
-
-def test_cross_attention_is_refused():
-    model, inputs = tiny.make(tiny.bart)
-    plan = AttentionPlan((0,), (0, 1), Keep(), tower="model.decoder.layers.0.encoder_attn")
-    with (
-        pytest.raises(UnsupportedModelError, match="cross attention"),
-        watch_attention(model, [{"a": plan}]),
-    ):
-        model(**inputs)

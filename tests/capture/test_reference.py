@@ -8,7 +8,7 @@ import torch
 import transformers as tf
 from pattern_helpers import left_pad
 
-from interp_lab.capture import blocks, fused, observer
+from interp_lab.capture import blocks, fused, observer, tally
 from interp_lab.capture.attention import watch_attention
 from interp_lab.capture.blocks import KeyPick
 from interp_lab.capture.forwards import Forwards
@@ -200,21 +200,31 @@ def shifted_keys(monkeypatch):
 
 def one_key_of_a_decode_step(monkeypatch):
     """Decode steps are placed one column too early, as a renamed argument once made us do."""
-    true = Forwards.extent
+    true = Forwards.extents
 
-    def lost(self, site, query, key):
-        found = true(self, site, query, key)
-        return found if query.shape[2] > 1 else replace(found, start=max(0, found.start - 1))
+    def lost(self, site, shape, mask):
+        [found] = true(self, site, shape, mask)
+        lost_one = found if shape.queries > 1 else replace(found, start=max(0, found.start - 1))
+        return (lost_one,)
 
-    monkeypatch.setattr(Forwards, "extent", lost)
+    monkeypatch.setattr(Forwards, "extents", lost)
 
 
 def every_call_at_column_0(monkeypatch):
     """No call is placed after another, as when transformers renamed the cache's argument."""
-    true = Forwards.extent
+    true = Forwards.extents
     monkeypatch.setattr(
-        Forwards, "extent", lambda self, *about: replace(true(self, *about), start=0)
+        Forwards,
+        "extents",
+        lambda self, *about: tuple(replace(e, start=0) for e in true(self, *about)),
     )
+    _without_other_checks(monkeypatch)
+
+
+def _without_other_checks(monkeypatch):
+    """Leave the fault to the reference alone: sums and placement are looked at as well."""
+    monkeypatch.setattr(tally, "SUM_TOLERANCE", float("inf"))
+    monkeypatch.setattr(Forwards, "check", lambda *about: None)
 
 
 FAULTS = [wrong_scale, mask_off_by_one, lse_of_another_head, shifted_keys]
@@ -230,6 +240,7 @@ def test_planted_faults_are_caught_at_real_ranges(monkeypatch, fault, dtype):
     ]
     assert all(f.holds for f in checked(model, inputs, plans)[0].values())
     fault(monkeypatch)
+    _without_other_checks(monkeypatch)
     found, _ = checked(model, inputs, plans)
     assert not found["rows"].holds, found
     if fault is not wrong_scale:  # which moves no weight by much
@@ -240,6 +251,7 @@ def test_planted_faults_are_caught_at_real_ranges(monkeypatch, fault, dtype):
 def test_misplaced_decode_steps_are_caught(monkeypatch, dtype):
     model, inputs = ranged(DTYPES[dtype]), padded_pair()
     one_key_of_a_decode_step(monkeypatch)
+    _without_other_checks(monkeypatch)
     found, _ = checked(model, inputs, [{"last": LAST}, {"last": LAST}], steps=6)
     assert not found["last"].holds
 

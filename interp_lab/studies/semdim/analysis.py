@@ -37,7 +37,8 @@ class SemanticDimensionAttention:
         layers, heads: which are stored in the matrices and averaged in the fractions; null = all.
         matrix_heads: `mean` over heads, or `all` of them, in `attention_matrix`.
         layer_type: `self` (the language model), `encoder` (the audio tower on itself), `output`
-            (the answer position's row); `cross` exists in encoder-decoder models only.
+            (the answer position's row), `cross` (the row of cross attention that predicts the
+            answer; of encoder-decoder models, whose `self` is the encoder).
         flip: whether each pair is asked in both orders of the options.
         knockout: block the word from the options by layer band and answer again.
     """
@@ -52,11 +53,6 @@ class SemanticDimensionAttention:
         flip: bool = True,
         knockout: bool = False,
     ) -> None:
-        if layer_type == "cross":
-            raise ConfigError(
-                "analysis.layer_type=cross: cross attention exists in encoder-decoder models only; "
-                "these models are decoders, whose text attends to the audio by self attention"
-            )
         self.dimension_role = "option" if dimension_scope == "options" else "dimension"
         self.layers = tuple(layers) if layers is not None else None
         self.heads = tuple(heads) if heads is not None else None
@@ -85,6 +81,7 @@ class SemanticDimensionAttention:
                 f"task=semdim: {type(model).__name__} does not answer; choose a model such as "
                 "model=qwen_omni_7b or model=tiny_omni"
             )
+        self._check_layer_type(model)
         for name, chosen, count in (
             ("layers", self.layers, model.n_layers),
             ("heads", self.heads, model.n_heads),
@@ -93,7 +90,26 @@ class SemanticDimensionAttention:
                 raise ConfigError(
                     f"analysis.{name}={list(chosen)}: the model has {count} {name}, from 0 on"
                 )
-        return WordsOfModel(self, int(model.n_layers))
+        return WordsOfModel(self, int(model.n_layers), model.reading_tower)
+
+    def _check_layer_type(self, model: AnsweringModel) -> None:
+        crossing = model.reading_tower == "encoder"
+        if self.layer_type == "cross" and not crossing:
+            raise ConfigError(
+                "analysis.layer_type=cross: cross attention exists in encoder-decoder models only "
+                f"(such as model=flan_t5_base); {type(model).__name__} is a decoder, whose text "
+                "attends to the word by self attention: analysis.layer_type=self"
+            )
+        if self.layer_type in ("output", "encoder") and crossing:
+            raise ConfigError(
+                f"analysis.layer_type={self.layer_type}: {type(model).__name__} is an "
+                "encoder-decoder; give self (its encoder) or cross (the answer's row)"
+            )
+        if self.knockout and crossing:
+            raise ConfigError(
+                f"analysis.knockout=true: not for {type(model).__name__}, whose answer reads the "
+                "word by another attention than the options do"
+            )
 
 
 @dataclass(frozen=True)
@@ -103,10 +119,12 @@ class WordsOfModel:
     Args:
         options: what to measure.
         n_layers: of the model, for bands of them.
+        tower: whose tokens the prompt's are.
     """
 
     options: SemanticDimensionAttention
     n_layers: int
+    tower: str = "language"
     notes: tuple[str, ...] = ()
 
     @property
@@ -122,8 +140,13 @@ class WordsOfModel:
         spans = word_spans(tokens, self.options.dimension_role)
         matrix, flow = tuple(sorted(spans.matrix)), tuple(sorted(spans.flow))
         rows = (spans.answer,) if self.options.layer_type == "output" else matrix
+        if self.options.layer_type == "cross":
+            # The decoder's start token is the query that predicts the answer.
+            first = self._plan((0,), matrix, heads, tower="cross")
+        else:
+            first = self._plan(rows, matrix, heads)
         return {
-            "matrix": self._plan(rows, matrix, heads),
+            "matrix": first,
             "fraction": self._plan(spans.dimensions, spans.word, Keep()),
             "flow": self._plan(flow, flow, Mean(over=("head",))),
         }
@@ -169,9 +192,10 @@ class WordsOfModel:
         queries: tuple[int, ...] | None,
         keys: tuple[int, ...] | None,
         reduce: Reducer,
-        tower: str = "language",
+        tower: str | None = None,
     ) -> AttentionPlan:
-        return AttentionPlan(queries, keys, reduce, self.options.layers, self.options.heads, tower)
+        layers, heads = self.options.layers, self.options.heads
+        return AttentionPlan(queries, keys, reduce, layers, heads, tower or self.tower)
 
     def _matrices(
         self, tokens: TokenMap, spans: WordSpans, captured: Mapping[str, Any]
@@ -186,7 +210,8 @@ class WordsOfModel:
             return {"attention_matrix": matrix, "matrix_tokens": json.dumps(listed)}
         order = np.argsort(np.argsort(spans.matrix))
         matrix = matrix[..., order]
-        matrix = matrix if self.options.layer_type == "output" else matrix[..., order, :]
+        one_row = self.options.layer_type in ("output", "cross")
+        matrix = matrix if one_row else matrix[..., order, :]
         flow_order = np.argsort(np.argsort(spans.flow))
         flow = _with_heads(captured["flow"].values, True)[..., flow_order, :][..., flow_order]
         return {

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from interp_lab.errors import ConfigError, SampleError
+from interp_lab.errors import SampleError
 from interp_lab.statistics.bands import layers_of
 from interp_lab.store.merge import merge
 from interp_lab.store.parts import PartWriter, list_parts
@@ -80,12 +80,6 @@ def test_units_are_phones_by_characters_or_seconds_else_tokens() -> None:
 def test_bands_cover_all_layers_once() -> None:
     parts = [layers_of(band, 28) for band in ("early", "middle", "late")]
     assert sum(parts, ()) == layers_of("all", 28) == tuple(range(28))
-
-
-@pytest.mark.parametrize("layer_type", ["cross"])
-def test_cross_attention_is_refused_with_the_reason(layer_type: Any) -> None:
-    with pytest.raises(ConfigError, match="encoder-decoder"):
-        SemanticDimensionAttention(layer_type=layer_type)
 
 
 def stored(folder: Path, rows: list[dict[str, Any]], **options: Any) -> dict[str, Any]:

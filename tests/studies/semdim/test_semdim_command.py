@@ -1,12 +1,17 @@
 """task=semdim from the command line: heard and read words, selection, layer types, knock-out."""
 
 import json
+import string
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from interp_lab.store.results import open_results
+from interp_lab.tokens import TokenMap
 
 SMALL = ("task=semdim", "dataset.max_samples=1", "numbers.bootstrap=100", "batch_size=2")
 
@@ -96,6 +101,48 @@ def test_other_layer_types(command, layer_type: str, rows: int) -> None:
         assert results.read("attention_matrix", 0).shape[2] == rows
 
 
+def encoder_decoder(folder: Path) -> str:
+    """A tiny random T5 whose tokens are characters, saved with its tokenizer."""
+    known = {c: i for i, c in enumerate(("<pad>", "</s>", "<unk>", *string.printable))}
+    tokenizer = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\S"), "removed", invert=True)
+    words = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    words.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=128, d_model=16, d_kv=8, d_ff=16, num_layers=3, num_heads=2,
+        num_decoder_layers=2, decoder_start_token_id=0,
+    )  # fmt: skip
+    T5ForConditionalGeneration(config).eval().save_pretrained(folder)
+    return str(folder)
+
+
+def test_cross_attention_of_an_encoder_decoder_is_its_own(command, tmp_path: Path) -> None:
+    folder = encoder_decoder(tmp_path / "t5")
+    typed = (*SMALL, "dataset.data_type=original", "visualization.max_samples=0")
+    typed += ("model=flan_t5_base", f"model.checkpoint={folder}", "analysis.layer_type=cross")
+    path = result_path(command(*typed, "analysis.matrix_heads=all"))
+    model = T5ForConditionalGeneration.from_pretrained(folder, attn_implementation="eager").eval()
+    words = PreTrainedTokenizerFast.from_pretrained(folder)
+    with open_results(path) as results:
+        tokens = TokenMap.from_json(results.read("tokens", 0))
+        prompt, spans = tokens.prompt, json.loads(results.read("matrix_tokens", 0))
+        stored = results.read("attention_matrix", 0)
+    inputs = words(prompt, return_tensors="pt", add_special_tokens=True)
+    with torch.no_grad():
+        start = torch.zeros(1, 1, dtype=torch.long)
+        out = model(**inputs, decoder_input_ids=start, output_attentions=True)
+    pieces = [prompt[a:b] for a, b in words(prompt, return_offsets_mapping=True)["offset_mapping"]]
+    named = [(i, t) for i, t in enumerate(tokens.tokens) if t.label in ("word", "dim1", "dim2")]
+    places = [i for i, t in named if t.role in ("word", "option")]
+    assert [pieces[i] for i in places] == [s["text"] for s in spans]
+    want = torch.stack(out.cross_attentions)[:, 0][..., places].numpy()
+    assert stored.shape == want.shape == (2, 2, 1, len(spans))
+    np.testing.assert_allclose(stored, want, atol=1e-5)
+
+
 def test_hiding_the_word_from_everything_makes_the_answer_a_guess(command) -> None:
     path = result_path(
         command(
@@ -137,7 +184,7 @@ def test_a_missing_wav_is_a_recorded_failure_and_never_a_text_prompt(command, tm
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
-        ("analysis.layer_type=cross", "encoder-decoder"),
+        ("analysis.layer_type=cross", "model=flan_t5_base"),
         ("dataset.language=de", "en"),
         ("dataset.dimensions=[big-smal]", "'big-small'"),
         ("analysis.layers=[40]", "4 layers"),
