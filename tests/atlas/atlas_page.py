@@ -52,9 +52,10 @@ A tiny random model of every model type in transformers {transformers.__version_
 interp_lab's capture and held against its own eager attention, which is recorded without the
 capture. `make atlas` renews this page ({date.today():%Y-%m-%d}, torch {torch.__version__}, CPU,
 fp32). A captured pattern is *equal* if no number of it is further than {TOLERANCE:g} from the true
-one. What cannot be captured right is *refused* with a reason. *At odds* are models whose fused
-kernel and eager attention give different patterns: there the captured one is that of the kernel
-which ran, found by giving it the identity matrix as values."""
+one. What cannot be captured right is *refused* with a reason. *At odds* are models whose eager
+attention returns another pattern than that by which the attention that ran weighs its values
+(found by giving it the identity matrix as values): there the captured pattern is equal to those
+weights."""
 
 
 def counts(rows: Sequence[Row], measured: Sequence[Row]) -> str:

@@ -28,6 +28,12 @@ NEEDED: dict[str, dict[str, Any]] = {
     "instructblipvideo": {"video_token_index": 60},
     # By default it has no attention at all.
     "bamba": {"attn_layer_indices": [1]},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"], "num_hidden_layers": 2},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2},
+    # The defaults of its vision tower do not fit each other.
+    "llama4": {"vision_config": {"hidden_size": 1408}},
+    "llama4_vision_model": {"hidden_size": 1408},
+    "chameleon": {"vocabulary_map": {"<image>": 60}},
     "autoformer": {"prediction_length": 4},
     "informer": {"prediction_length": 4},
     "time_series_transformer": {"prediction_length": 4},

@@ -5,19 +5,22 @@ once: where it counts placeholders of a picture or sound, so many are put into t
 """
 
 import inspect
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from building import one_line
-from shrinking import parts_of
+from shrinking import VOCABULARY, parts_of
 from torch import Tensor, nn
 
 Inputs = dict[str, Any]
 # Odd, so that no picture has as many places as the text has tokens.
 TOKENS = 19
 ANSWER = 6
+# Tokens at the beginning that are no placeholders, halved.
+PLAIN = 3
 LONGEST_SOUND = 200
 BINS = ("num_mel_bins", "feature_size", "input_feat_per_channel", "input_dim", "n_mels", "num_mels")
 PICTURES = ("pixel_values", "pixel_values_images", "flattened_patches", "pixel_values_videos")
@@ -53,6 +56,8 @@ def guesses(module: nn.Module, config: Any) -> Iterator[Inputs]:
     answer: Inputs = {}
     if "decoder_input_ids" in names:
         answer = {"decoder_input_ids": token_ids(config, ANSWER, 1)}
+        # An answer that begins otherwise is given this beginning by `generate`.
+        answer["decoder_input_ids"][0, 0] = answer_start(config)
     found = [
         {**inputs, **answer}
         for kind in (_pictures, _sounds, _texts, _series, _states)
@@ -63,6 +68,12 @@ def guesses(module: nn.Module, config: Any) -> Iterator[Inputs]:
         if beside:
             yield {**inputs, **beside}
     yield from found
+
+
+def answer_start(config: Any) -> int:
+    """Return the id that a decoder begins with."""
+    names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
+    return number(config, names, 2) % VOCABULARY
 
 
 def setting(config: Any, names: Sequence[str], default: Any = None) -> Any:
@@ -98,10 +109,19 @@ def token_ids(config: Any, count: int, seed: int) -> Tensor:
 def _text(names: set[str], config: Any) -> Inputs:
     if "input_ids" not in names:
         return {}
-    text = {"input_ids": token_ids(config, TOKENS, 0)}
+    text = {"input_ids": token_ids(config, tokens_of(config), 0)}
     if "attention_mask" in names:
-        text["attention_mask"] = torch.ones(1, TOKENS, dtype=torch.long)
+        text["attention_mask"] = torch.ones_like(text["input_ids"])
+    if "qformer_input_ids" in names:
+        text["qformer_input_ids"] = token_ids(config, tokens_of(config), 2)
+        text["qformer_attention_mask"] = torch.ones_like(text["input_ids"])
     return text
+
+
+def tokens_of(config: Any) -> int:
+    """Return how many tokens a text has; an odd number, fewer where positions end before."""
+    places = number(config, ("max_position_embeddings",), TOKENS)
+    return min(TOKENS, places - 1 + places % 2)
 
 
 def _texts(names: set[str], config: Any) -> Iterator[Inputs]:
@@ -109,10 +129,13 @@ def _texts(names: set[str], config: Any) -> Iterator[Inputs]:
     if text:
         yield text
         yield {"input_ids": text["input_ids"]}
+        codes = number(config, ("num_codebooks",), 0)
+        if codes:
+            yield {"input_ids": text["input_ids"].repeat(codes, 1)}
         if "use_cache" in names:
             yield {**text, "use_cache": False}
         if "bbox" in names:
-            yield {**text, "bbox": torch.zeros(1, TOKENS, 4, dtype=torch.long)}
+            yield {**text, "bbox": torch.zeros(*text["input_ids"].shape, 4, dtype=torch.long)}
 
 
 def picture(config: Any) -> Tensor:
@@ -130,13 +153,17 @@ def _pictures(names: set[str], config: Any) -> Iterator[Inputs]:
     channels = image.shape[1]
     side = number(config, ("patch_size",), 14)
     deep = number(config, ("temporal_patch_size",), 1)
+    depths = list(dict.fromkeys((deep, 2)))
     grids = [n for n in ("image_grid_thw", "grid_thw") if n in names]
-    for grid in grids:
-        flat = _noise(16, channels * deep * side * side)
+    for grid, thick in itertools.product(grids, depths):
+        flat = _noise(16, channels * thick * side * side)
         for key in ("pixel_values", "hidden_states"):
             if key in names:
                 yield {**text, key: flat, grid: torch.tensor([[1, 4, 4]])}
     cells = _noise(1, 16, channels * side * side)
+    if "flattened_patches" in names:
+        # Each begins with its row and column.
+        yield {**text, "flattened_patches": torch.cat((torch.ones(1, 16, 2), cells), 2)}
     for key in PICTURES:
         if key in names:
             for shaped in (image, image[:, None], image[:, None].repeat(1, 8, 1, 1, 1), cells):
@@ -240,7 +267,8 @@ def _with_placeholders(guess: Inputs, config: Any, complaints: Sequence[str]) ->
         return None
     ids = guess["input_ids"]
     middle = torch.full((1, count), token)
-    ids = torch.cat((ids[:, : TOKENS // 2], middle, ids[:, TOKENS // 2 :]), 1)
+    half = ids.shape[1] // 2
+    ids = torch.cat((ids[:, :half], middle, ids[:, half:]), 1)
     found = {**guess, "input_ids": ids}
     if "attention_mask" in guess:
         found["attention_mask"] = torch.ones_like(ids)
@@ -281,7 +309,7 @@ def padded(inputs: Inputs, side: str, count: int) -> Inputs | None:
     ids, mask = rows["input_ids"].clone(), rows["attention_mask"].clone()
     real = ids[1].clone()
     # The second row's own text: the first's, with its plain ends turned about.
-    real[: TOKENS // 2] = real[: TOKENS // 2].flip(0)
+    real[: 2 * PLAIN] = real[: 2 * PLAIN].flip(0)
     kept = real[count:]
     filling = torch.full((count,), int(real[0]))
     ids[1] = torch.cat((filling, kept) if side == "left" else (kept, filling))

@@ -1,14 +1,14 @@
 """What a model attends to, worked out without the product: its own eager functions, recorded.
 
 Every configuration is set to eager and the eager function of every model file is wrapped. Modules
-that have their attention in their own forward are read at the softmax that they call. The pattern
-of the fused kernel itself, for models whose two ways differ, is what the kernel puts out when the
-values are the identity matrix.
+that have their attention in their own forward are read at the softmax that they call. Where what
+they return is not by what their values are weighed (or the fused kernel weighs them otherwise),
+the weights are what the attention puts out when the values are the identity matrix.
 """
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,11 +73,7 @@ def recorded(model: nn.Module, blocked: Blocked | None = None) -> Iterator[Truth
     truth = Truth()
     with ExitStack() as stack, torch.no_grad():
         stack.enter_context(all_eager(model))
-        for name, file in list(sys.modules.items()):
-            own = vars(file).get("eager_attention_forward") if file is not None else None
-            if own is not None and "transformers" in name:
-                vars(file)["eager_attention_forward"] = _wrapped(own, truth, blocked)
-                stack.callback(vars(file).__setitem__, "eager_attention_forward", own)
+        _replace_eager(stack, lambda own: _wrapped(own, truth, blocked))
         stack.enter_context(_Softmaxes(model, truth, stack))
         yield truth
 
@@ -101,10 +97,10 @@ def _wrapped(eager: Any, truth: Truth, blocked: Blocked | None) -> Any:
 
 def _with_block(mask: Any, blocked: Blocked, query: Tensor, key: Tensor) -> Tensor:
     """Return a call's additive mask with the block at the lowest number."""
-    shape = (query.shape[0], 1, query.shape[2], key.shape[2])
+    rows, queries, keys = query.shape[0], query.shape[2], key.shape[2]
     if mask is None:
-        mask = torch.zeros(shape, dtype=query.dtype)
-    full = mask.expand(shape[0], *mask.shape[1:]).clone()
+        mask = torch.zeros(rows, 1, queries, keys, dtype=query.dtype)
+    full = mask.expand(rows, mask.shape[1], queries, keys).clone()
     lowest = False if full.dtype == torch.bool else torch.finfo(full.dtype).min
     full[0, :, blocked.queries, blocked.key] = lowest
     return full
@@ -132,7 +128,10 @@ class _Softmaxes(TorchFunctionMode):
         _, seen = self._open.pop()
         self._truth.called.add(id(module))
         if id(module) not in self._truth.by_function and seen:
-            self._truth.patterns[id(module)].extend(seen)
+            given = _flat(output)
+            # Of several in one call the pattern is the one that the module hands out.
+            chosen = [s for s in seen if any(_same(s, g) for g in given)] if len(seen) > 1 else seen
+            self._truth.patterns[id(module)].extend(chosen or seen)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -141,9 +140,21 @@ class _Softmaxes(TorchFunctionMode):
         return out
 
 
+def _flat(output: Any) -> list[Any]:
+    if isinstance(output, tuple | list):
+        return [part for given in output for part in _flat(given)]
+    return [output]
+
+
+def _same(first: Tensor, second: Any) -> bool:
+    if not isinstance(second, Tensor) or second.shape != first.shape:
+        return False
+    return bool(torch.allclose(first, second))
+
+
 @contextmanager
-def fused_recorded(model: nn.Module) -> Iterator[Truth]:
-    """Record what the kernels that the model runs attend to, with the identity as values."""
+def weights_recorded(model: nn.Module) -> Iterator[Truth]:
+    """Record by what the attention that runs weighs its values: its output for the identity."""
     truth = Truth()
     names = {name for _, name in implementations(model).values()} - {None, "eager"}
     with ExitStack() as stack, torch.no_grad():
@@ -151,7 +162,17 @@ def fused_recorded(model: nn.Module) -> Iterator[Truth]:
             own = ALL_ATTENTION_FUNCTIONS[name]
             ALL_ATTENTION_FUNCTIONS[name] = _probing(own, truth)
             stack.callback(ALL_ATTENTION_FUNCTIONS.__delitem__, name)
+        _replace_eager(stack, lambda own: _probing(own, truth))
         yield truth
+
+
+def _replace_eager(stack: ExitStack, wrap: Callable[[Any], Any]) -> None:
+    """Wrap the eager function of every model file until the stack is left."""
+    for name, file in list(sys.modules.items()):
+        own = vars(file).get("eager_attention_forward") if file is not None else None
+        if own is not None and "transformers" in name:
+            vars(file)["eager_attention_forward"] = wrap(own)
+            stack.callback(vars(file).__setitem__, "eager_attention_forward", own)
 
 
 def _probing(fused: Any, truth: Truth) -> Any:

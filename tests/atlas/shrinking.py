@@ -17,6 +17,8 @@ EXPERTS = 8
 POSITIONS = 2048
 SMALLEST_WIDTH = 32
 CELLS_A_SIDE = 4
+# Stages halve the picture until little is left of it.
+STAGED_PICTURE = 64
 SOUND_POSITIONS = 50
 
 # Words that a name of a width holds, and words whose presence says that it is none.
@@ -27,7 +29,7 @@ WIDTH = set(
 NO_WIDTH = set(
     "vocab image patch window kernel stride num layers layer mel bins context max id ids position "
     "positions sample sampling dropout prob eps act activation std init initializer ratio factor "
-    "scale scaling expansion groups partial grid shape types type input in axes act eps theta "
+    "scale scaling expansion groups partial grid shape types type axes theta "
     "base chunk duration rate fps length".split()
 )
 LAST_NO_WIDTH = {"heads", "head", "kernels", "strides", "layers", "n"}
@@ -40,7 +42,7 @@ NO_DEPTH = set(
 INDEX_LISTS = {"deepstack_visual_indexes", "fullatt_block_indexes", "global_attn_indexes"}
 MOST_FIRST = {"first_k_dense_replace": 1, "num_dense_layers": 1, "max_window_layers": 1}
 NO_EXTRA = ("num_kv_shared_layers", "num_nextn_predict_layers", "mtp_num_hidden_layers")
-ROUTED = set("num_experts_per_tok moe_topk moe_k top_k_experts moe_top_k num_selects".split())
+ROUTED = set("num_experts_per_tok moe_topk moe_k top_k_experts moe_top_k".split())
 LONG = set("max_position_embeddings n_positions n_ctx seq_length max_seq_len".split())
 
 
@@ -91,8 +93,8 @@ def _smaller(name: str, value: Any, divisor: int, spare: Iterator[int]) -> Any:
         return 10000.0
     if isinstance(value, list | tuple):
         return _smaller_list(name, value, divisor, spare)
-    if value is None and name in ROUTED:
-        return 2
+    if value is None:
+        return _filled(name)
     if not _whole(value):
         return value
     words = set(name.split("_"))
@@ -111,6 +113,15 @@ def _smaller(name: str, value: Any, divisor: int, spare: Iterator[int]) -> Any:
     if name == "max_source_positions":
         return min(value, SOUND_POSITIONS)
     return value // divisor if _is_width(name, value, divisor) else value
+
+
+def _filled(name: str) -> int | None:
+    """Return a size that a class needs although its configuration leaves it open."""
+    if name in ROUTED:
+        return 2
+    if name.endswith("experts") and "shared" not in name:
+        return EXPERTS
+    return {"vocab_size": VOCABULARY, "moe_intermediate_size": 2 * SMALLEST_WIDTH}.get(name)
 
 
 def _smaller_list(name: str, value: Any, divisor: int, spare: Iterator[int]) -> Any:
@@ -135,6 +146,7 @@ def _is_width(name: str, value: int, divisor: int) -> bool:
     words = name.split("_")
     return (
         value >= SMALLEST_WIDTH
+        and name not in ("input_dim", "in_dim")
         and value % divisor == 0
         and bool(WIDTH & set(words))
         and not NO_WIDTH & set(words)
@@ -162,24 +174,28 @@ def _even_heads(config: Any) -> None:
     values = vars(config)
     width = next((values[n] for n in ("hidden_size", "d_model", "embed_dim") if n in values), None)
     names = [n for n in ("num_attention_heads", "num_heads", "num_key_value_heads") if n in values]
-    heads = {values[n] for n in names}
-    if not _whole(width) or len(heads) != 1 or "head_dim" in values:
+    if values.get("num_key_value_heads", 0) is None:
+        values["num_key_value_heads"] = values.get("num_attention_heads")
+    heads = [values[n] for n in names]
+    if not _whole(width) or not heads or not all(_whole(h) and h > 0 for h in heads):
         return
-    count = heads.pop()
-    if not _whole(count) or count < 1:
-        return
-    while width % count:
-        count -= 1
-    while count % 2 == 0 and (width // count) % 4:
-        count //= 2
-    for name in names:
-        values[name] = count
+    count = heads[0]
+    if len(set(heads)) == 1 and values.get("head_dim") is None:
+        while width % count:
+            count -= 1
+        while count % 2 == 0 and (width // count) % 4:
+            count //= 2
+        values.update(dict.fromkeys(names, count))
+    if "head_dim" in values and values["head_dim"] is None and width % count == 0:
+        values["head_dim"] = width // count
 
 
 def _small_picture(config: Any) -> None:
     """Give a picture of few cells to a tower that names its picture's and its cells' size."""
     size, cell = (vars(config).get(n) for n in ("image_size", "patch_size"))
     if isinstance(vars(config).get("depths"), list | tuple):
+        if _whole(size):
+            vars(config)["image_size"] = min(size, STAGED_PICTURE)
         return
     if _whole(size) and _whole(cell):
         vars(config)["image_size"] = min(size, CELLS_A_SIDE * cell)

@@ -19,7 +19,7 @@ SUBSET = {
     "gemma2": "language",  # windows and a soft cap
     "gpt_oss": "language",  # sinks
     "qwen3_next": "language",  # linear attention between
-    "zamba": "language",  # state spaces between, attention shared by layers
+    "lfm2": "language",  # convolutions between
     "falcon": "language",  # attention in the class's own forward
     "gpt2": "language",
     "bert": "language",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from building import Built, builds, one_line, sharpen
-from dummy_inputs import PICTURES, WAVES, Inputs, runs
+from dummy_inputs import PICTURES, WAVES, Inputs, answer_start, runs
 from eager_truth import Truth, distance, implementations, run
 from model_types import MissingPackageError, choose
 from scenarios import (
@@ -28,7 +28,8 @@ from interp_lab.errors import InterpLabError
 
 NAMED = ("language", "vision", "audio", "encoder", "decoder", "cross")
 LISTS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
-# Seconds after which no further step of the ladder is tried; fewer once something runs.
+# Seconds of the processor after which no further step of the ladder is tried; once something
+# runs, a fifth of them.
 PATIENCE = 10.0
 
 
@@ -44,7 +45,7 @@ class Unit:
 
 def one(model_type: str) -> dict[str, Any]:
     """Return everything that is known of a type, as plain values."""
-    start = time.monotonic()
+    start = time.process_time()
     row: dict[str, Any] = {"type": model_type, "reason": "", "why": "", "towers": []}
     try:
         chosen = choose(model_type)
@@ -61,14 +62,14 @@ def one(model_type: str) -> dict[str, Any]:
         units, missed = units_of(made.model, complaints)
         if units and (best is None or len(missed) < len(best[2])):
             best = (made, units, missed)
-        late = time.monotonic() - start > (PATIENCE if best is None else PATIENCE / 5)
+        late = time.process_time() - start > (PATIENCE if best is None else PATIENCE / 5)
         if late or (best is not None and not best[2]):
             break
-    row["seconds"] = round(time.monotonic() - start, 1)
+    row["seconds"] = round(time.process_time() - start, 1)
     if best is None:
         return row | reason(built, complaints)
     measure(row, *best)
-    row["seconds"] = round(time.monotonic() - start, 1)
+    row["seconds"] = round(time.process_time() - start, 1)
     return row
 
 
@@ -85,14 +86,14 @@ def units_of(model: PreTrainedModel, complaints: list[str]) -> tuple[list[Unit],
     """Return what runs, with the truth of each, and the attention that none of it reaches."""
     inputs, said = runs(model, model.config)
     complaints += said
-    if inputs is None:
-        return [], []
-    units = [Unit("", model, inputs, run(model, model, inputs))]
-    seen = set(units[0].truth.patterns)
+    units, seen, reached = [], set(), set()
+    if inputs is not None:
+        units.append(Unit("", model, inputs, run(model, model, inputs)))
+        seen = set(units[0].truth.patterns)
+        reached = units[0].truth.called | seen
     parts = [(n, m) for n, m in model.named_modules() if n and isinstance(m, PreTrainedModel)]
     tried: set[str] = set()
     missed = []
-    reached = set(units[0].truth.called) | seen
     for path, module in attention_of(model):
         above = [n for n, _ in parts if path.startswith(f"{n}.") and n not in tried]
         for name in sorted(above, key=len, reverse=True):
@@ -133,8 +134,7 @@ def measure(row: dict[str, Any], made: Built, units: list[Unit], missed: list[st
         return
     sharpen([m for _, m in attention_of(model)])
     sharpen([m for m in model.modules() if id(m) in callers])
-    if getattr(model, "generation_config", None) is not None:
-        model.generation_config.eos_token_id = None
+    prepare_generation(model)
     units = [replace_truth(model, unit) for unit in units]
     row["own_difference"] = max(own_difference(unit) for unit in units)
     for tower in NAMED:
@@ -143,6 +143,15 @@ def measure(row: dict[str, Any], made: Built, units: list[Unit], missed: list[st
         for tower in stacks(model, unit):
             if tower not in {t["tower"] for t in row["towers"]}:
                 take(row, model, [unit], tower, named=False)
+
+
+def prepare_generation(model: Any) -> None:
+    """Let a generation begin at a known token and end at its length only."""
+    config = getattr(model, "generation_config", None)
+    if config is not None:
+        config.eos_token_id = config.forced_bos_token_id = config.forced_eos_token_id = None
+        if model.config.is_encoder_decoder:
+            config.decoder_start_token_id = answer_start(model.config)
 
 
 def replace_truth(model: nn.Module, unit: Unit) -> Unit:
@@ -164,7 +173,7 @@ def stacks(model: nn.Module, unit: Unit) -> list[str]:
             above, inside = split(model, path)
             kinds.setdefault(above, {})[inside] = None
     return [
-        stack if len(found) == 1 else f"{stack}:{inside}"
+        stack if len(found) == 1 or not inside else f"{stack}:{inside}"
         for stack, found in kinds.items()
         for inside in found
     ]
@@ -175,10 +184,13 @@ def split(model: nn.Module, path: str) -> tuple[str, str]:
     parts = path.split(".")
     number = next((i for i, p in enumerate(parts) if p.isdigit()), len(parts) - 1)
     above = parts[:number]
+    # A name of the product's own is not taken for a path; the list of layers below it is.
     while above and isinstance(model.get_submodule(".".join(above)), LISTS):
+        if ".".join(above[:-1]) in NAMED:
+            break
         above.pop()
-    inside = [p for p in parts[number + 1 :] if not p.isdigit()]
-    return ".".join(above), ".".join(inside)
+    last = max((i for i, p in enumerate(parts) if p.isdigit()), default=number)
+    return ".".join(above), ".".join(parts[last + 1 :])
 
 
 def take(
@@ -203,6 +215,8 @@ def take(
 def watch(subject: Subject) -> dict[str, Outcome | None]:
     """Return the outcome of every scenario; what refuses one row is asked no further."""
     first = judged(lambda: prefill(subject))
+    if first is not None and "layers differ in" in first.said:
+        return together([watch(part) for part in by_shape(subject)])
     if first is not None and first.status == "refused":
         eager = replace(subject, method="eager")
         again = judged(lambda: prefill(eager))
@@ -210,6 +224,8 @@ def watch(subject: Subject) -> dict[str, Outcome | None]:
             subject, first = eager, again
     if first is None or first.status not in ("equal", "odds"):
         return {"prefill": first}
+    if first.status == "odds":
+        subject = replace(subject, at_odds=True)
     batch = judged(lambda: padded_batch(subject))
     rows = 2 if batch is not None and batch.status == "equal" else 1
     return {
@@ -218,6 +234,26 @@ def watch(subject: Subject) -> dict[str, Outcome | None]:
         "generated": judged(lambda: generated(subject, rows)),
         "blocked": judged(lambda: blocked(subject)),
     }
+
+
+def by_shape(subject: Subject) -> list[Subject]:
+    """Return a subject for each shape of pattern that a tower's layers have, as it is told to."""
+    shapes: dict[Any, list[int]] = {}
+    for site in find_sites(subject.model, subject.tower):
+        calls = subject.truth.patterns[id(site.module)]
+        shapes.setdefault(str([tuple(c.shape) for c in calls]), []).append(site.layer)
+    return [replace(subject, layers=tuple(layers)) for layers in shapes.values()]
+
+
+def together(parts: Sequence[dict[str, Outcome | None]]) -> dict[str, Outcome | None]:
+    """Return the worst outcome of every scenario over parts of a tower."""
+    rank = ("equal", "odds", "refused", "raised", "wrong")
+    found: dict[str, Outcome | None] = {}
+    for name in dict.fromkeys(name for part in parts for name in part):
+        outcomes = [o for part in parts if (o := part.get(name)) is not None]
+        worst = max(outcomes, key=lambda o: (rank.index(o.status), o.difference), default=None)
+        found[name] = worst
+    return found
 
 
 def add(row: dict[str, Any], tower: str, named: bool, found: dict[str, Outcome | None]) -> None:
@@ -230,13 +266,14 @@ def may_have(model: Any, units: Sequence[Unit], tower: str) -> bool:
     """Return whether a model of this kind may be expected to have a tower of a name."""
     given = {name for unit in units for name in unit.inputs}
     pair = bool(getattr(model.config, "is_encoder_decoder", False))
+    if tower == "cross":
+        calls = [c for unit in units for cs in unit.truth.patterns.values() for c in cs]
+        return pair and any(c.shape[2] != c.shape[3] for c in calls)
+    if pair or tower in ("encoder", "decoder"):
+        return pair and tower in ("encoder", "decoder")
     if tower == "language":
         return "input_ids" in units[0].inputs
-    if tower == "vision":
-        return bool(given & set(PICTURES))
-    if tower == "audio":
-        return bool(given & {"input_features", *WAVES})
-    return pair
+    return bool(given & (set(PICTURES) if tower == "vision" else {"input_features", *WAVES}))
 
 
 def is_at_odds(row: dict[str, Any]) -> bool:
