@@ -63,7 +63,10 @@ class AttentionPlan:
         reduce: the reducer that each layer's block goes through at once.
         layers: layer indices; None for all.
         heads: head indices; None for all.
-        tower: "language", "vision", "audio", or the dotted path of a sub-module.
+        tower: "language", "vision", "audio"; of an encoder-decoder "encoder", "decoder", "cross"; or
+            the dotted path of a sub-module, with `:` and the attention's name where one layer has
+            several. The keys of cross attention are tokens of the sequence that it looks at. The
+            tiles or windows of one row's picture count one after the other.
         when: which forwards count: the prompt's, the decode steps (one query token after others),
             or both; each decode step is a result of its own.
 
