@@ -197,7 +197,7 @@ def _sounds(names: set[str], config: Any) -> Iterator[Inputs]:
             yield {key: _noise(1, 4000)}
             yield {key: _noise(1, 1, 4000)}
             yield {key: _noise(1, frames, number(config, BINS, 80))}
-            yield {key: _noise(1, 1024, number(config, BINS, 128))}
+            yield {key: _noise(1, number(config, ("max_length",), 1024), number(config, BINS, 128))}
             if text:
                 yield {**text, key: _noise(1, 4000)}
 

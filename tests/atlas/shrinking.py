@@ -20,6 +20,7 @@ CELLS_A_SIDE = 4
 # Stages halve the picture until little is left of it.
 STAGED_PICTURE = 64
 SOUND_POSITIONS = 50
+SOUND_FRAMES = 128
 
 # Words that a name of a width holds, and words whose presence says that it is none.
 WIDTH = set(
@@ -74,6 +75,8 @@ def shrink(config: PreTrainedConfig, divisor: int, depth: bool = True) -> PreTra
         for name, value in list(vars(part).items()):
             if not name.startswith("_"):
                 _write(part, name, _smaller(name, value, divisor, spare))
+        if "num_mel_bins" in vars(part) and _whole(vars(part).get("max_length")):
+            vars(part)["max_length"] = min(vars(part)["max_length"], SOUND_FRAMES)
         _even_heads(part)
         _small_picture(part)
         _state_sections(part)

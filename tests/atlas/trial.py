@@ -29,8 +29,8 @@ from interp_lab.errors import InterpLabError
 NAMED = ("language", "vision", "audio", "encoder", "decoder", "cross")
 LISTS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 # Seconds of the processor after which no further step of the ladder is tried; once something
-# runs, a fifth of them.
-PATIENCE = 10.0
+# runs, a third of them.
+PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def one(model_type: str) -> dict[str, Any]:
         units, missed = units_of(made.model, complaints)
         if units and (best is None or len(missed) < len(best[2])):
             best = (made, units, missed)
-        late = time.process_time() - start > (PATIENCE if best is None else PATIENCE / 5)
+        late = time.process_time() - start > (PATIENCE if best is None else PATIENCE / 3)
         if late or (best is not None and not best[2]):
             break
     row["seconds"] = round(time.process_time() - start, 1)
