@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from interp_lab.config.nodes import conf_dir, quoted
+from interp_lab.config.nodes import conf_dir
+from interp_lab.config.typed import understood
 from interp_lab.errors import StoreError
 from interp_lab.libraries.hydra_inside import composed
 from interp_lab.run.study import run_study
@@ -19,7 +20,7 @@ def run(overrides: list[str] | None = None, config_dir: str | None = None) -> Re
     Raises:
         InterpLabError: what the command line prints as one line.
     """
-    overrides = [quoted(override) for override in overrides or []]
+    overrides = understood(overrides or [])
     search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     cfg = composed(conf_dir(), overrides + search)
     path = run_study(cfg, overrides).results

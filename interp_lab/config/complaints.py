@@ -2,6 +2,7 @@
 
 import errno
 import re
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import yaml
@@ -9,9 +10,10 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from interp_lab.config.nodes import conf_dir
+from interp_lab.config.nodes import conf_dir, quoted
+from interp_lab.config.typed import how_to_quote
 from interp_lab.errors import ConfigError, InterpLabError, did_you_mean
-from interp_lab.libraries.hydra_inside import composed
+from interp_lab.libraries.hydra_inside import composed, parsed
 
 # What a launcher's option or class is called -> the extra that installs it.
 EXTRA_OF_LAUNCHER = {
@@ -33,9 +35,11 @@ def explain(error: Exception, arguments: list[str], folders: list[Path]) -> str 
     """
     if isinstance(error, ConfigError):
         key = re.match(r"[\w.]+", str(error))
-        return f"{error}{_file_with(key.group(), folders) if key else ''}"
+        return f"{_as_typed(error, arguments)}{_file_with(key.group(), folders) if key else ''}"
     if isinstance(error, InterpLabError):
-        return str(error)
+        return _as_typed(error, arguments)
+    if isinstance(error, ArgumentTypeError):
+        return f"{error}; --help lists the flags"
     if isinstance(error, yaml.YAMLError):
         return _yaml_error(error)
     if isinstance(error, MissingConfigException):
@@ -45,9 +49,35 @@ def explain(error: Exception, arguments: list[str], folders: list[Path]) -> str 
         return f"{error.override}: not of the form key=value ({first})"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _composition(error, arguments, folders)
+    if isinstance(error, ValueError) and "Config group override must be" in str(error):
+        return f"{error}; a group takes the name of one of its options: group=option"
     if isinstance(error, RuntimeError) and "Unknown plugin class" in str(error):
         return _missing_plugin(str(error))
     return _unwritable(error) if isinstance(error, OSError) else None
+
+
+def _as_typed(error: Exception, arguments: list[str]) -> str:
+    """Return an error's text with the value that it begins with as it was typed.
+
+    Between the two lie a parser and a type: `dataset.path=1e3` is a number by then, 1000.0.
+    """
+    text = str(error)
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        key = key.lstrip("+")
+        if not equals or argument.startswith(("-", "~")) or not text.startswith(f"{key}="):
+            continue
+        try:
+            (typed,) = parsed([quoted(argument)])
+        except OverrideParseException:
+            continue
+        if typed.is_sweep:
+            continue
+        for shown in (repr(typed.value), str(typed.value)):
+            if text.startswith(f"{key}={shown}: "):
+                text = f"{key}={value}{text[len(f'{key}={shown}') :]}"
+                break
+    return text
 
 
 def _unwritable(error: OSError) -> str | None:
@@ -100,6 +130,14 @@ def _composition(error: Exception, arguments: list[str], folders: list[Path]) ->
     # The cause is chained for what was typed; for what a file says it is in the text alone.
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     text = str(cause)
+    several = re.search(r"Ambiguous value for argument '(.*)'$", text.splitlines()[0])
+    if several:
+        typed = next((a for a in arguments if quoted(a) == several[1]), several[1])
+        return f"{typed}: several values are for --multirun; {how_to_quote(typed)}"
+    absent = re.search(r"Could not delete (?:from config\. )?'([^']*)'", text)
+    if absent:
+        near = did_you_mean(absent[1], _known_keys(arguments))
+        return f"~{absent[1]}: no such key.{near}"
     found = re.search(r"full_key: (\S+)", text)
     key = found.group(1) if found else str(getattr(cause, "full_key", None) or "")
     typed = re.search(r"Could not override '([^']+)'", str(error))

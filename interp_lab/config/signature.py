@@ -7,7 +7,8 @@ twice, before the measuring and before the drawing.
 import inspect
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 from interp_lab.errors import ConfigError, did_you_mean
 
@@ -31,14 +32,41 @@ def typed(target: Callable[..., Any], values: Mapping[str, Any], key: str) -> di
     """
     from pydantic import ValidationError
 
+    for name, value in values.items():
+        if _mixes(value, parameters_of(target)[name].annotation):
+            raise ConfigError(f"{key}.{name}={value!r}: should be a number, not true or false")
     try:
         return _validator(target).validate_python(dict(values))
     except ValidationError as error:
         problem = error.errors()[0]
         name = str(problem["loc"][0])
-        expected = problem["msg"].removeprefix("Input should be ")
         near = did_you_mean(str(values[name]), _words(problem))
-        raise ConfigError(f"{key}.{name}={values[name]!r}: should be {expected}.{near}") from error
+        raise ConfigError(
+            f"{key}.{name}={values[name]!r}: {_expected(problem, values[name])}.{near}"
+        ) from error
+
+
+def _expected(problem: Mapping[str, Any], value: Any) -> str:
+    """Return what was expected, of pydantic's first problem with a value."""
+    message = str(problem["msg"])
+    if problem["type"] == "missing":
+        return f"has {len(value)} values, too few"
+    if problem["type"] == "string_type" and isinstance(value, int | float):
+        return "should be a text: put it into quotes"
+    if message.startswith("Input should be "):
+        return message.replace("Input should be", "should be")
+    return f"should fit its type: {message[0].lower()}{message[1:]}"
+
+
+def _mixes(value: Any, annotation: Any) -> bool:
+    """Return whether a value is true or false where only numbers are asked for.
+
+    Python counts a bool as a whole number, so it would pass for 1 or 0.
+    """
+    if not isinstance(value, bool):
+        return False
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    return any(kind in (int, float) for kind in kinds) and bool not in kinds
 
 
 @lru_cache(maxsize=256)
@@ -56,7 +84,9 @@ def _validator(target: Callable[..., Any]) -> Any:
     }
     # No model of pydantic's: its fields may not be called `copy` or `json`.
     schema = TypedDict("schema", fields, total=False)  # type: ignore[misc]
-    return TypeAdapter(with_config(ConfigDict(arbitrary_types_allowed=True))(schema))
+    # No option means anything as NaN or infinity, which pass every comparison of a bound.
+    settings = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+    return TypeAdapter(with_config(settings)(schema))
 
 
 def unknown_option(key: str, name: str, taker: str, known: list[str]) -> ConfigError:
