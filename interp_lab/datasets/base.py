@@ -46,6 +46,9 @@ class MadeOf:
 class Dataset(Protocol):
     """What the runner needs of a data set.
 
+    It may state, as attributes, what its samples are (`run.fit` holds the other parts to it):
+    `gives`, the kinds of input (text, image, audio, video), and `knows`, the facts of every sample.
+
     The constructor reads the index only and raises `MissingInputError` or `ConfigError` for what
     the configuration got wrong, so that nothing of that kind is found after a model is loaded.
     """

@@ -34,6 +34,8 @@ class ImageFiles:
         ConfigError: if `max_samples` is neither -1 nor positive.
     """
 
+    gives = ("image",)
+
     def __init__(self, path: str | list[str], max_samples: int = -1) -> None:
         if max_samples != -1 and max_samples < 1:
             raise ConfigError(f"dataset.max_samples={max_samples}: give -1 (all) or at least 1")

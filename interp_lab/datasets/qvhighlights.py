@@ -56,6 +56,9 @@ class QVHighlights:
         ConfigError: if the file is no JSON lines, or no record is left.
     """
 
+    gives = ("text", "video")
+    knows = ("query", "duration", "clip_seconds")
+
     def __init__(
         self,
         annotations: str,

@@ -51,6 +51,9 @@ class ScienceQA:
         ConfigError: if it holds no list of records, or no record is left to measure.
     """
 
+    gives: tuple[str, ...] = ("text", "image")
+    knows = ("options",)
+
     def __init__(
         self,
         question_file: str,
@@ -80,6 +83,8 @@ class ScienceQA:
             kept.sort(key=lambda n: _by_number(self._names[n]))
         self._chosen = kept[:max_samples] if max_samples > 0 else kept
         self._folder = self._image_folder(image_folder)
+        if image_folder is None:
+            self.gives = ("text",)
 
     def ids(self) -> Sequence[str]:
         """Return the records' ids; a record whose id cannot be used has a name by its place."""

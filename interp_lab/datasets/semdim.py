@@ -72,6 +72,9 @@ class SemanticDimensions:
             packages for audio are missing, or no word is left.
     """
 
+    gives: tuple[str, ...] = ("text", "audio")
+    knows = ("word", "dimension1", "dimension2")
+
     def __init__(
         self,
         data_file: str,
@@ -109,6 +112,8 @@ class SemanticDimensions:
                 f"{self.skipped_by_dimensions} without those of dataset.dimensions)"
             )
         self._trim = trim_silence
+        if self._type != "audio":
+            self.gives = ("text",)
         self._audio_root = self._alignment_dir = None
         if self._type == "audio":
             require_audio()

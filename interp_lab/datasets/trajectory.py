@@ -45,6 +45,8 @@ class TrajectoryFile:
         ConfigError: if it holds no list of records, or none is where the options say.
     """
 
+    gives = ("text", "image")
+
     def __init__(
         self,
         data_file: str,

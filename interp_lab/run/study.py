@@ -17,6 +17,7 @@ from interp_lab.config.schema import Mode
 from interp_lab.errors import ConfigError, FinishedWithFailuresError, StoreError
 from interp_lab.identity.run import NOT_IN_RUN_ID
 from interp_lab.libraries.hydra_inside import parsed
+from interp_lab.run.fit import check_needs, needs_of_figures
 from interp_lab.run.merging import merge_by_hand
 from interp_lab.run.numbers import compute_again, differ, stored_config
 from interp_lab.run.sweep.record import SweepJob
@@ -143,6 +144,9 @@ def draw_study(cfg: DictConfig, path: Path) -> Outcome:
     from interp_lab.visualization.draw import draw_all
 
     style, figures = style_of(cfg)
+    with open_results(path) as results:
+        needs = needs_of_figures(cfg)
+        check_needs("visualization", needs, results.fields, f"{path} does not hold")
     drawn = draw_all(path, figures, style, path.parent / "figures", plain(cfg.select))
     with open_results(path) as results:
         return Outcome(path, len(results), len(results.failures), tuple(drawn))
@@ -158,6 +162,7 @@ def style_of(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
 
     values = plain(cfg.visualization)
     figures = values.pop("figures", None) or {}
+    values.pop("needs", None)
     target = target_of(values, "visualization")
     style = target(**check_arguments(target, values, "visualization"))
     check_figures(figures)

@@ -42,6 +42,8 @@ class SemanticDimensionAttention:
         knockout: block the word from the options by layer band and answer again.
     """
 
+    needs = ("text", "word", "dimension1", "dimension2")
+
     def __init__(
         self,
         dimension_scope: Literal["options", "dimension"] = "options",
@@ -73,6 +75,18 @@ class SemanticDimensionAttention:
         }
         self.fields: Sequence[Field] = _fields(self.definitions, knockout)
 
+    def check_model(self, kind: type) -> None:
+        """Refuse a class of models that states that it does not answer."""
+        if "answers" in getattr(kind, "lacks", ()):
+            raise self._unfit(kind)
+
+    @staticmethod
+    def _unfit(kind: type) -> UnsupportedModelError:
+        return UnsupportedModelError(
+            f"task=semdim: {kind.__name__} does not answer; choose a model such as "
+            "model=qwen_omni_7b or model=tiny_omni"
+        )
+
     def for_model(self, model: LoadedModel) -> "WordsOfModel":
         """Return what measures with a model that answers in words.
 
@@ -80,11 +94,9 @@ class SemanticDimensionAttention:
             UnsupportedModelError: for a model without a language part, or without an audio tower.
             ConfigError: if a layer or head is not there.
         """
+        self.check_model(type(model))
         if not isinstance(model, AnsweringModel):
-            raise UnsupportedModelError(
-                f"task=semdim: {type(model).__name__} does not answer; choose a model such as "
-                "model=qwen_omni_7b or model=tiny_omni"
-            )
+            raise self._unfit(type(model))
         for name, chosen, count in (
             ("layers", self.layers, model.n_layers),
             ("heads", self.heads, model.n_heads),

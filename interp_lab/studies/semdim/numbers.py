@@ -83,6 +83,8 @@ class WordNumbers:
         seed: of both.
     """
 
+    needs = ("word",)
+
     def __init__(
         self,
         normalize: Literal["sum", "mean"] = "sum",

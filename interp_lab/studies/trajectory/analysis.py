@@ -63,6 +63,8 @@ class Trajectory:
         point_image: the picture that coordinates in an answer refer to, from 0.
     """
 
+    needs = ("text",)
+
     def __init__(
         self,
         layers: int | list[int] | Literal["all"] | None = None,
@@ -94,6 +96,18 @@ class Trajectory:
             *(Picture(f"image_{i}", f"picture {i}", ragged=True) for i in range(MOST_PICTURES)),
         ]
 
+    def check_model(self, kind: type) -> None:
+        """Refuse a class of models that states that it does not answer."""
+        if "answers" in getattr(kind, "lacks", ()):
+            raise self._unfit(kind)
+
+    @staticmethod
+    def _unfit(kind: type) -> UnsupportedModelError:
+        return UnsupportedModelError(
+            f"task=trajectory: {kind.__name__} does not write; choose a model such as "
+            "model=qwen2_vl_2b or model=tiny_qwen_vl"
+        )
+
     def for_model(self, model: LoadedModel) -> "AnswersOfModel":
         """Return what measures with a model that writes and has these layers and heads.
 
@@ -101,11 +115,9 @@ class Trajectory:
             UnsupportedModelError: for a model without a language part.
             ConfigError: for a layer or head that the model does not have.
         """
+        self.check_model(type(model))
         if not isinstance(model, AnsweringModel):
-            raise UnsupportedModelError(
-                f"task=trajectory: {type(model).__name__} does not write; choose a model such as "
-                "model=qwen2_vl_2b or model=tiny_qwen_vl"
-            )
+            raise self._unfit(type(model))
         chosen = chosen_layers(self.layers, model.n_layers)
         for head in self.heads if isinstance(self.heads, list) else ():
             if not 0 <= head < model.n_heads:
