@@ -128,7 +128,11 @@ def _check_selector(selector: Any, where: str) -> None:
             near = did_you_mean(key, SELECTORS)
             raise ConfigError(f"{where}.{key}: select by {', '.join(SELECTORS)}.{near}")
         known = SELECTORS[key]
-        names = [value] if isinstance(value, str) else value
+        names = value if isinstance(value, list | tuple) else [value]
+        kind = int if key == "image" else str
+        if not names or any(not isinstance(n, kind) or isinstance(n, bool) for n in names):
+            what = "a number from 0 on" if kind is int else "a word or a list of words"
+            raise ConfigError(f"{where}.{key}={value!r}: give {what}")
         if known is not None:
             for name in names:
                 if name not in known:

@@ -141,6 +141,9 @@ def check_root(cfg: DictConfig) -> None:
         problem = problem_of(value, about)
         if problem:
             raise ConfigError(f"{key}={_shown(value)}: {problem}")
+    device = OmegaConf.to_container(cfg, resolve=False)["device"]  # type: ignore[index, call-overload]
+    if isinstance(device, bool | float | list | dict) or device == "":
+        raise ConfigError(f"device={_shown(device)}: give one device, such as cpu, cuda:1 or 1")
     _check_nodes(cfg)
     if not cfg.results:  # the nodes of a stored result are its own
         _point_to_numbers(cfg)

@@ -5,12 +5,17 @@ twice, before the measuring and before the drawing.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from types import UnionType
-from typing import Any, get_args
+from typing import Annotated, Any, TypeVar
 
 from interp_lab.errors import ConfigError, did_you_mean
+
+DISTINCT = "no value twice"
+Value = TypeVar("Value")
+# A list of choices, in which a value that stands twice is a slip of the keyboard.
+Distinct = Annotated[list[Value], DISTINCT]
 
 
 @lru_cache(maxsize=256)
@@ -32,11 +37,12 @@ def typed(target: Callable[..., Any], values: Mapping[str, Any], key: str) -> di
     """
     from pydantic import ValidationError
 
+    annotations = {name: parameters_of(target)[name].annotation for name in values}
     for name, value in values.items():
-        if _mixes(value, parameters_of(target)[name].annotation):
+        if _mixes(value, annotations[name]):
             raise ConfigError(f"{key}.{name}={value!r}: should be a number, not true or false")
     try:
-        return _validator(target).validate_python(dict(values))
+        checked = _validator(target).validate_python(dict(values))
     except ValidationError as error:
         problem = error.errors()[0]
         name = str(problem["loc"][0])
@@ -44,13 +50,19 @@ def typed(target: Callable[..., Any], values: Mapping[str, Any], key: str) -> di
         raise ConfigError(
             f"{key}.{name}={values[name]!r}: {_expected(problem, values[name])}.{near}"
         ) from error
+    for name, value in checked.items():
+        if DISTINCT in str(annotations[name]) and isinstance(value, list):
+            twice = next((v for n, v in enumerate(value) if v in value[:n]), None)
+            if twice is not None:
+                raise ConfigError(f"{key}.{name}={value!r}: names {twice!r} twice")
+    return checked
 
 
 def _expected(problem: Mapping[str, Any], value: Any) -> str:
     """Return what was expected, of pydantic's first problem with a value."""
     message = str(problem["msg"])
     if problem["type"] == "missing":
-        return f"has {len(value)} values, too few"
+        return f"has too few values ({len(value)})"
     if problem["type"] == "string_type" and isinstance(value, int | float):
         return "should be a text: put it into quotes"
     if message.startswith("Input should be "):
@@ -63,10 +75,10 @@ def _mixes(value: Any, annotation: Any) -> bool:
 
     Python counts a bool as a whole number, so it would pass for 1 or 0.
     """
-    if not isinstance(value, bool):
-        return False
-    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    return any(kind in (int, float) for kind in kinds) and bool not in kinds
+    held = value if isinstance(value, list) else [value]
+    words = set(re.findall(r"[a-z]+", str(annotation)))
+    numbers = annotation in (int, float) or bool(words & {"int", "float"})
+    return numbers and "bool" not in words and any(isinstance(one, bool) for one in held)
 
 
 @lru_cache(maxsize=256)

@@ -8,6 +8,7 @@ or the name of a folder.
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -105,10 +106,11 @@ def _check_option(override: str, typed: Typed) -> None:
 def _check_deletion(override: str, typed: Typed) -> None:
     if typed.key in MAY_BE_NONE:
         return
-    if typed.key in groups() or typed.key in keys_of_schema():
-        raise ConfigError(
-            f"{override}: this key cannot be taken away; give {typed.key}=... another value"
-        )
+    kinds = keys_of_schema()
+    if typed.key in ("hydra", *kinds, *groups()):
+        section = typed.key == "hydra" or is_dataclass(kinds.get(typed.key))
+        what = f"give {typed.key}.KEY=..." if section else f"give {typed.key}=..."
+        raise ConfigError(f"{override}: this key cannot be taken away; {what} another value")
 
 
 def _check_switch(override: str, value: Any) -> None:

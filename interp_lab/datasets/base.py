@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from interp_lab.errors import MissingInputError, did_you_mean
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -84,10 +86,15 @@ def existing_path(key: str, path: str | Path) -> Path:
     Raises:
         MissingInputError: if it is not there; names the configuration key.
     """
-    from interp_lab.errors import MissingInputError, did_you_mean
-
+    if not str(path).strip():
+        raise MissingInputError(f"{key}=: is empty; give a path")
     absolute = Path(path).expanduser().absolute()
-    if not absolute.exists():
+    try:
+        there = absolute.exists()
+    except (OSError, ValueError) as error:  # longer than a name can be; a null character
+        reason = getattr(error, "strerror", None) or error
+        raise MissingInputError(f"{key}={str(path)!r:.80}: no such path ({reason})") from error
+    if not there:
         parent = absolute.parent
         near = (
             did_you_mean(absolute.name, [p.name for p in parent.iterdir()])

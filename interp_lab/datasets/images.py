@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from interp_lab.config.signature import Distinct
 from interp_lab.datasets.base import MadeOf, Sample, existing_path
 from interp_lab.errors import ConfigError, MissingInputError, SampleError
 
@@ -36,7 +37,7 @@ class ImageFiles:
 
     gives = ("image",)
 
-    def __init__(self, path: str | list[str], max_samples: int = -1) -> None:
+    def __init__(self, path: str | Distinct[str], max_samples: int = -1) -> None:
         if max_samples != -1 and max_samples < 1:
             raise ConfigError(f"dataset.max_samples={max_samples}: give -1 (all) or at least 1")
         found: dict[Path, str] = {}

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from interp_lab.config.signature import Distinct
 from interp_lab.datasets.answers import declared_letter, inline_options, line_options
 from interp_lab.datasets.base import MadeOf, Sample, existing_path
 from interp_lab.datasets.images import read_image
@@ -60,7 +61,7 @@ class ScienceQA:
         image_folder: str | None = None,
         max_samples: int = -1,
         text_only: Literal["skip", "include"] = "skip",
-        ids: list[str | int] | None = None,
+        ids: Distinct[str | int] | None = None,
         order: Literal["file", "id"] = "file",
         conv_mode: Literal["vicuna_v1", "chat_template"] = "vicuna_v1",
         instruction: str = INSTRUCTION,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from interp_lab.config.signature import Distinct
 from interp_lab.datasets.audio import RATE, read_audio, require_audio, trim_silence
 from interp_lab.datasets.base import MadeOf, Sample, existing_path
 from interp_lab.datasets.records import is_storable
@@ -79,12 +80,12 @@ class SemanticDimensions:
         self,
         data_file: str,
         data_type: DataType,
-        language: str | list[str] | None = None,
-        word_group: str | list[str] | None = None,
+        language: str | Distinct[str] | None = None,
+        word_group: str | Distinct[str] | None = None,
         audio_root: str | None = None,
         alignment_dir: str | None = None,
         prompt_file: str | None = None,
-        dimensions: str | list[str] | None = None,
+        dimensions: str | Distinct[str] | None = None,
         flip: bool = True,
         max_samples: int = -1,
         trim_silence: bool = False,

@@ -30,8 +30,8 @@ def check_fit(cfg: DictConfig, dataset: Any) -> None:
     model = target_of(plain(cfg.model), "model")
     if hasattr(analysis, "check_model"):
         analysis.check_model(model)
-    _check_facts(cfg, dataset, analysis)
-    _check_inputs(cfg, dataset, model)
+    _check_facts(cfg, dataset, analysis, model)
+    _check_inputs(cfg, dataset, analysis, model)
     measured = [f.name for f in analysis.fields] + list(getattr(analysis, "measures", ()))
     if not measured:  # the model decides, and it is not there yet
         return
@@ -62,8 +62,8 @@ def check_needs(node: str, needs: Iterable[str], there: Iterable[str], where: st
     missing = [n for n in needs if not any(n == name or fnmatch(name, n) for name in names)]
     if missing:
         raise ConfigError(
-            f"{node}: is made of {', '.join(missing)}, which {where}; leave {node}=... out, or "
-            "choose the one of this study"
+            f"{node}: is made of {', '.join(missing)}, which {where}; choose the {node}=... of "
+            "this study, or leave it out"
         )
 
 
@@ -72,37 +72,38 @@ def check_numbers(numbers: Any, there: Iterable[str], path: object) -> None:
     check_needs("numbers", _needs(numbers), there, f"{path} does not hold")
 
 
-def _check_facts(cfg: DictConfig, dataset: Any, analysis: Any) -> None:
+def _check_facts(cfg: DictConfig, dataset: Any, analysis: Any, model: Any) -> None:
     given, known = _stated(dataset, "gives"), _stated(dataset, "knows")
     if given is None and known is None:
         return
     there = {*(given or ()), *(known or ())}
+    needs = [*_needs(analysis), *_needs(model)]
     missing = [name for name in _needs(analysis) if name not in there]
     if missing:
         raise ConfigError(
-            f"dataset={node_name(cfg, 'dataset')}: its samples have no {' and no '.join(missing)}, "
-            f"which {type(analysis).__name__} measures by"
-            f"{_such_as(_needs(analysis), None)}"
+            f"dataset={node_name(cfg, 'dataset')}: its samples have no {', '.join(missing)}, which "
+            f"{type(analysis).__name__} needs{_such_as(needs, _stated(model, 'reads'))}"
         )
 
 
-def _check_inputs(cfg: DictConfig, dataset: Any, model: Any) -> None:
+def _check_inputs(cfg: DictConfig, dataset: Any, analysis: Any, model: Any) -> None:
     given, read = _stated(dataset, "gives"), _stated(model, "reads")
     if given is None or read is None:
         return
+    needs = [*_needs(analysis), *_needs(model)]
     name, own = node_name(cfg, "dataset"), f"model={node_name(cfg, 'model')} ({model.__name__})"
     dropped = [kind for kind in given if kind not in read]
     if dropped:
         raise ConfigError(
             f"dataset={name}: its samples hold {' and '.join(dropped)}, and {own} reads "
             f"{' and '.join(read)} alone; choose a model that reads {' and '.join(given)}"
-            f"{_such_as(_needs(model), read, 'or a data set')}"
+            f"{_such_as(needs, read, 'or a data set')}"
         )
     missing = [kind for kind in _needs(model) if kind not in given]
     if missing:
         raise ConfigError(
-            f"dataset={name}: its samples have no {' and no '.join(missing)}, which {own} needs"
-            f"{_such_as(_needs(model), read)}"
+            f"dataset={name}: its samples have no {', '.join(missing)}, which {own} needs"
+            f"{_such_as(needs, read)}"
         )
 
 

@@ -36,6 +36,10 @@ def check_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
         ConfigError: for a target that cannot be imported, an unknown or missing option, a file
             outside the folder, or two figures of one name.
     """
+    if not isinstance(figures, Mapping):
+        raise ConfigError(
+            f"visualization.figures={figures!r}: give nodes by name, or null for no figure"
+        )
     taken: dict[str, str] = {}
     for name, node in figures.items():
         key = f"visualization.figures.{name}"

@@ -13,6 +13,7 @@ import numpy as np
 
 from interp_lab.capture.plans import AttentionPlan, Intervention
 from interp_lab.capture.reduce import Max, Sum
+from interp_lab.config.signature import Distinct
 from interp_lab.datasets.answers import parse_letter
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, UnsupportedModelError
@@ -83,7 +84,7 @@ class ScienceQAHeads:
     def __init__(
         self,
         definition: Definition = "max_text_to_image",
-        knockout: Literal["winners", "random"] | list[tuple[int, int]] | None = None,
+        knockout: Literal["winners", "random"] | Distinct[tuple[int, int]] | None = None,
         knockout_heads: int = 4,
         seed: int = 0,
     ) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from interp_lab.capture.plans import AttentionPlan, Intervention, Reducer
 from interp_lab.capture.reduce import Keep, Mean
+from interp_lab.config.signature import Distinct
 from interp_lab.datasets.answers import parse_letter
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, UnsupportedModelError
@@ -47,8 +48,8 @@ class SemanticDimensionAttention:
     def __init__(
         self,
         dimension_scope: Literal["options", "dimension"] = "options",
-        layers: list[int] | None = None,
-        heads: list[int] | None = None,
+        layers: Distinct[int] | None = None,
+        heads: Distinct[int] | None = None,
         matrix_heads: Literal["mean", "all"] = "mean",
         layer_type: LayerType = "self",
         flip: bool = True,
@@ -59,6 +60,11 @@ class SemanticDimensionAttention:
                 "analysis.layer_type=cross: cross attention exists in encoder-decoder models only; "
                 "these models are decoders, whose text attends to the audio by self attention"
             )
+        for name, chosen in (("layers", layers), ("heads", heads)):
+            if chosen is not None and (not chosen or min(chosen) < 0):
+                raise ConfigError(
+                    f"analysis.{name}={chosen}: give numbers from 0 on, or null for all"
+                )
         self.dimension_role = "option" if dimension_scope == "options" else "dimension"
         self.layers = tuple(layers) if layers is not None else None
         self.heads = tuple(heads) if heads is not None else None

@@ -14,6 +14,7 @@ import numpy as np
 
 from interp_lab.capture.plans import AttentionPlan, Intervention, When
 from interp_lab.capture.reduce import Keep, Mean, Sum
+from interp_lab.config.signature import Distinct
 from interp_lab.datasets.base import Sample
 from interp_lab.datasets.points import parse_point
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
@@ -67,8 +68,8 @@ class Trajectory:
 
     def __init__(
         self,
-        layers: int | list[int] | Literal["all"] | None = None,
-        heads: Literal["mean", "all"] | list[int] = "mean",
+        layers: int | Distinct[int] | Literal["all"] | None = None,
+        heads: Literal["mean", "all"] | Distinct[int] = "mean",
         point_image: int = 0,
     ) -> None:
         if layers == [] or heads == []:
