@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from interp_lab.config.nodes import conf_dir, quoted
+from interp_lab.config.schema import keys_of_schema
 from interp_lab.config.typed import how_to_quote
 from interp_lab.errors import ConfigError, InterpLabError, did_you_mean
 from interp_lab.libraries.hydra_inside import composed, parsed
@@ -47,12 +48,16 @@ def explain(error: Exception, arguments: list[str], folders: list[Path]) -> str 
     if isinstance(error, OverrideParseException):
         first = str(error).splitlines()[0]
         return f"{error.override}: not of the form key=value ({first})"
+    if "must be a DictConfig" in str(error) and (damaged := _damaged_file(folders)):
+        return damaged
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _composition(error, arguments, folders)
     if isinstance(error, ValueError) and "Config group override must be" in str(error):
         return f"{error}; a group takes the name of one of its options: group=option"
     if isinstance(error, RuntimeError) and "Unknown plugin class" in str(error):
         return _missing_plugin(str(error))
+    if isinstance(error, UnicodeDecodeError) or "Invalid loaded object type" in str(error):
+        return _damaged_file(folders)
     return _unwritable(error) if isinstance(error, OSError) else None
 
 
@@ -104,6 +109,20 @@ def _yaml_error(error: yaml.YAMLError) -> str:
     return f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}"
 
 
+def _damaged_file(folders: list[Path]) -> str | None:
+    """Return which of the user's YAML files is no text, or holds no keys; None if all are well."""
+    for path in (p for folder in folders for p in sorted(folder.rglob("*.yaml"))):
+        try:
+            held = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            return f"{path}: not UTF-8 text ({error.reason}); save it in UTF-8"
+        except (OSError, yaml.YAMLError):
+            continue
+        if held is not None and not isinstance(held, dict):
+            return f"{path}: holds {held!r:.40}, not keys with values"
+    return None
+
+
 def _missing_config(error: MissingConfigException) -> str:
     name = str(error.missing_cfg_file)
     if not error.options:
@@ -127,9 +146,21 @@ def _missing_plugin(text: str) -> str:
 
 def _composition(error: Exception, arguments: list[str], folders: list[Path]) -> str:
     """Explain an override that fits no key, or a value of a wrong type."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, InterpLabError):  # raised while a value was resolved
+            return explain(inner, arguments, folders) or str(inner)
+        inner = inner.__cause__ or inner.__context__
     # The cause is chained for what was typed; for what a file says it is in the text alone.
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     text = str(cause)
+    never = re.search(r"field '([\w.]+)' is not Optional", text)
+    if never:
+        return f"{never[1]}=null: cannot be null; leave the key out, or give a value"
+    section = re.search(r"is not a subclass of (\w+)", text)
+    for name, kind in keys_of_schema().items() if section else ():
+        if kind.__name__ == section[1]:
+            return f"{name}: give its keys with values, such as {name}.KEY=..."
     several = re.search(r"Ambiguous value for argument '(.*)'$", text.splitlines()[0])
     if several:
         typed = next((a for a in arguments if quoted(a) == several[1]), several[1])
@@ -144,8 +175,10 @@ def _composition(error: Exception, arguments: list[str], folders: list[Path]) ->
     if typed and ("No match" in str(error) or "not in" in text):
         key = typed.group(1)
     if key and re.search(r"Key '.*' (is )?not in|not in struct|No match", f"{error} {text}"):
-        near = did_you_mean(key, _known_keys(arguments))
-        return f"{key}: no such key{_file_with(key, folders)}.{near}"
+        known = _known_keys(arguments)
+        if key in known:  # a file of the user's own that brings none of our keys
+            return f"{key}: no such key here; the defaults of --config-name begin with `- config`"
+        return f"{key}: no such key{_file_with(key, folders)}.{did_you_mean(key, known)}"
     lines = [line.strip() for line in text.splitlines() if "full_key" not in line]
     # The first line of a file's error only says that there was one.
     problem = lines[1] if lines[0].endswith("while composing config:") and lines[1:] else lines[0]
@@ -182,8 +215,9 @@ def _file_with(key: str, folders: list[Path]) -> str:
     """
     name = re.escape(key.rpartition(".")[2])
     for folder in folders:
-        for path in sorted(folder.rglob("*.yaml")):
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for path in sorted(p for p in folder.rglob("*.yaml") if p.is_file()):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            for number, line in enumerate(text.splitlines(), 1):
                 if re.search(rf"(^\s*|[{{,]\s*){name}\s*:", line):
                     return f" ({path}, line {number})"
     return ""

@@ -17,7 +17,7 @@ from typing import Any, cast
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from interp_lab.config.schema import Config, Mode, limits, problem_of
+from interp_lab.config.schema import EMPTY, Config, Mode, limits, problem_of
 from interp_lab.config.signature import parameters_of, typed, unknown_option
 from interp_lab.errors import ConfigError, did_you_mean
 from interp_lab.identity.run import (
@@ -91,6 +91,11 @@ def run_dir(cfg: DictConfig) -> str:
     For `mode=render | summary | compute` with `results=` it is the directory of that result; for a
     run that an earlier version began under another id, it is that directory.
     """
+    # Hydra makes the folder before anything else is checked.
+    _check_nodes(cfg)
+    for key, value in (("output.root", cfg.output.root), ("task_name", cfg.task_name)):
+        if not value.strip():
+            raise ConfigError(f"{key}={_shown(value)}: {EMPTY}")
     if cfg.mode in (Mode.render, Mode.summary, Mode.compute) and cfg.results:
         path = Path(cfg.results)
         return str(path if path.is_dir() else path.parent)

@@ -22,6 +22,7 @@ from interp_lab.libraries.hydra_inside import open_node
 LARGEST_SEED = 2**32 - 1
 # More than any machine holds; a count beyond it is a slip of the keyboard.
 LARGEST_COUNT = 2**31 - 1
+EMPTY = "is empty; leave the key out, or give a value"
 LONGEST_WAIT = 86_400.0  # seconds: a day
 
 
@@ -105,7 +106,7 @@ class Config:
     retry_failed: bool = False
     keep_models: int | None = number(None, 0, LARGEST_COUNT)
     results: str | None = text(None)
-    max_failed_share: float = number(0.2, 0, 1)
+    max_failed_share: float = number(0.2, 0.0, 1.0)
     model: Any = field(default_factory=open_node)
     dataset: Any = field(default_factory=open_node)
     analysis: Any = field(default_factory=open_node)
@@ -138,6 +139,18 @@ def keys_of_schema() -> Mapping[str, Any]:
     return {key: kind for key, kind, _ in limits()}
 
 
+@lru_cache(maxsize=1)
+def limits_of_schema() -> Mapping[str, Mapping[str, Any]]:
+    """Return every key of the schema -> its limits; none is an empty mapping."""
+    return {key: about for key, _, about in limits()}
+
+
+def bounds_of(about: Mapping[str, Any]) -> str:
+    """Return what to give for a number with these limits."""
+    kind = "a number" if isinstance(about["high"], float) else "a whole number"
+    return f"give {kind} from {about['low']:g} to {about['high']:.15g}"
+
+
 def problem_of(value: Any, about: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a value and what to give, or None.
 
@@ -148,10 +161,9 @@ def problem_of(value: Any, about: Mapping[str, Any]) -> str | None:
     if value is None:
         return None
     if "low" in about and not (math.isfinite(value) and about["low"] <= value <= about["high"]):
-        kind = "a whole number" if isinstance(value, int) else "a number"
-        return f"give {kind} from {about['low']:.15g} to {about['high']:.15g}"
+        return bounds_of(about)
     if about.get("text") and not value.strip():
-        return "is empty; leave the key out, or give a value"
+        return EMPTY
     if "words" in about and value not in about["words"]:
         return f"give one of {', '.join(about['words'])}.{did_you_mean(value, about['words'])}"
     return None

@@ -15,7 +15,7 @@ from typing import Any
 from hydra.errors import OverrideParseException
 
 from interp_lab.config.nodes import conf_dir, quoted
-from interp_lab.config.schema import keys_of_schema
+from interp_lab.config.schema import bounds_of, keys_of_schema, limits_of_schema, problem_of
 from interp_lab.errors import ConfigError
 from interp_lab.libraries.hydra_inside import Typed, parsed
 
@@ -48,10 +48,14 @@ def _understood(override: str) -> str:
         return readable
     if typed.key in groups():
         _check_option(override, typed)
-    elif keys_of_schema().get(typed.key) is str and isinstance(typed.value, int | float):
+        return readable
+    kind = keys_of_schema().get(typed.key)
+    if kind is str and isinstance(typed.value, int | float):
         return as_text(readable) or readable
-    elif keys_of_schema().get(typed.key) is bool:
+    if kind is bool:
         _check_switch(override, typed.value)
+    if kind in (str, int, float):
+        _check_limits(override, typed, kind)
     return readable
 
 
@@ -111,6 +115,20 @@ def _check_deletion(override: str, typed: Typed) -> None:
         section = typed.key == "hydra" or is_dataclass(kinds.get(typed.key))
         what = f"give {typed.key}.KEY=..." if section else f"give {typed.key}=..."
         raise ConfigError(f"{override}: this key cannot be taken away; {what} another value")
+
+
+def _check_limits(override: str, typed: Typed, kind: type) -> None:
+    """Refuse a value out of its bounds here, where Hydra has not made a folder for the run yet."""
+    value, about = typed.value, limits_of_schema()[typed.key]
+    if value is None or (isinstance(value, str) and "${" in value):
+        return
+    kinds = int | float if kind is float else kind
+    if isinstance(value, kinds) and not isinstance(value, bool):
+        problem = problem_of(value, about)
+    else:
+        problem = bounds_of(about) if kind is not str else None
+    if problem:
+        raise ConfigError(f"{override}: {problem}")
 
 
 def _check_switch(override: str, value: Any) -> None:

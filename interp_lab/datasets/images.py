@@ -44,6 +44,8 @@ class ImageFiles:
         for entry in [path] if isinstance(path, str) else path:
             for file, name in _expand(entry):
                 found.setdefault(file, name)
+        if not found:
+            raise MissingInputError("dataset.path=[]: is empty; give a path")
         self._files = _distinct(found)
         if max_samples > 0:
             self._files = self._files[:max_samples]

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig
 
-from interp_lab.config.nodes import build, conf_dir, node_name, plain, target_of
+from interp_lab.config.nodes import build, check_arguments, conf_dir, node_name, plain, target_of
 from interp_lab.errors import ConfigError
 
 
@@ -27,7 +27,9 @@ def check_fit(cfg: DictConfig, dataset: Any) -> None:
         UnsupportedModelError: from the analysis, for a model that can give nothing of it.
     """
     analysis = build(cfg, "analysis", seed=cfg.seed, batch_size=cfg.batch_size)
-    model = target_of(plain(cfg.model), "model")
+    values = plain(cfg.model)
+    model = target_of(values, "model")
+    check_arguments(model, values, "model")
     if hasattr(analysis, "check_model"):
         analysis.check_model(model)
     _check_facts(cfg, dataset, analysis, model)

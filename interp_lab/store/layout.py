@@ -14,6 +14,8 @@ from interp_lab.fields import Field, field_from_attributes
 
 TEXT = h5py.string_dtype("utf-8")
 SAMPLE_AXIS = "sample"
+# 2: samples have fingerprints, and the configuration names classes and figures without paths.
+SCHEMA_VERSION = 2
 
 
 def storage_type(field: Field) -> np.dtype:

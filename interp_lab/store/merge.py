@@ -20,6 +20,7 @@ import numpy as np
 from interp_lab.errors import StoreError
 from interp_lab.fields import Field
 from interp_lab.store.layout import (
+    SCHEMA_VERSION,
     create_sample_axis,
     create_single,
     create_stacked,
@@ -36,8 +37,6 @@ from interp_lab.store.parts import (
 )
 from interp_lab.store.results import Results
 
-# 2: samples have fingerprints, and the configuration names classes and figures without paths.
-SCHEMA_VERSION = 2
 Aggregates = Sequence[tuple[Field, Any]]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from interp_lab.errors import StoreError, did_you_mean
 from interp_lab.fields import Field, field_from_attributes
-from interp_lab.store.layout import ragged_name, read_fields
+from interp_lab.store.layout import SCHEMA_VERSION, ragged_name, read_fields
 from interp_lab.store.parts import Failure, read_failures
 
 
@@ -192,7 +192,34 @@ def open_results(path: str | Path) -> Results:
     if "schema_version" not in file.attrs:
         file.close()
         raise StoreError(f"results={file_path}: not a result of interp_lab")
-    if not file.attrs["complete"]:
+    try:
+        return _checked(file, file_path)
+    except StoreError:
         file.close()
-        raise StoreError(f"results={file_path}: unfinished; run its command again to complete it")
-    return Results(file)
+        raise
+    except (KeyError, ValueError, TypeError, AttributeError, OSError, RuntimeError) as error:
+        file.close()
+        reason = " ".join(str(error).split())[:200]
+        raise StoreError(
+            f"results={file_path}: damaged, or not written by interp_lab ({reason}); take a copy, "
+            "or measure anew with resume=false"
+        ) from error
+
+
+def _checked(file: h5py.File, path: Path) -> Results:
+    """Return the result that a file holds, of a version that is known, complete, and whole."""
+    version = int(file.attrs["schema_version"])
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"results={path}: of schema version {version}, this interp_lab knows versions up to "
+            f"{SCHEMA_VERSION}; open it with the version that wrote it, or a newer one"
+        )
+    if not file.attrs["complete"]:
+        raise StoreError(f"results={path}: unfinished; run its command again to complete it")
+    results = Results(file)
+    # What every reader asks for; a file without it is not whole.
+    _ = results.notes, results.definitions, results.failures, results.aggregates
+    json.loads(file.attrs.get("counts", "{}"))
+    if len(file["samples/index"]) != len(results):
+        raise ValueError("samples/index and samples/sample differ in length")
+    return results
