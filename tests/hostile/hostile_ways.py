@@ -179,15 +179,15 @@ def changed(good: Mapping[str, Any], given: Any) -> Any:
 
 
 def stored(tmp: Path, given: Any, options: Mapping[str, Any]) -> str:
-    """Take what becomes of a good results.h5: its new content, or a function of the open file."""
+    """Take what becomes of a good results.h5: new content, a damage, or its length."""
     writer = PartWriter(tmp / "parts", [Scalar("number", "a number")])
     writer.add(0, "a", {"number": 1.0})
     writer.flush()
     path = tmp / "results.h5"
     merge(list_parts(tmp / "parts"), ["a"], path, {"task_name": "t"}, lambda results: [])
-    if callable(given):
+    if isinstance(given, str) and given.startswith("@"):
         with h5py.File(path, "r+") as file:
-            given(file)
+            DAMAGES[given[1:]](file)
     elif isinstance(given, int):
         path.write_bytes(path.read_bytes()[:given])
     else:
@@ -199,6 +199,30 @@ def stored(tmp: Path, given: Any, options: Mapping[str, Any]) -> str:
     except InterpLabError as error:
         return str(error)
     return NOTHING
+
+
+def without(name: str) -> Callable[[h5py.File], None]:
+    """Return a damage: a group or dataset is gone."""
+    return lambda file: file.__delitem__(name)
+
+
+def saying(place: str, key: str, value: Any) -> Callable[[h5py.File], None]:
+    """Return a damage: an attribute says something else."""
+    return lambda file: file[place].attrs.__setitem__(key, value)
+
+
+DAMAGES: dict[str, Callable[[h5py.File], None]] = {
+    "empty_group": lambda file: [file.__delitem__(name) for name in list(file)] and None,
+    "no_schema": lambda file: file.attrs.__delitem__("schema_version"),
+    "newer": saying("/", "schema_version", 99),
+    "unfinished": saying("/", "complete", False),
+    "no_samples": without("samples"),
+    "no_failures": without("failures"),
+    "no_index": without("samples/index"),
+    "notes": saying("/", "notes", "{"),
+    "counts": saying("/", "counts", "["),
+    "kind": saying("samples/number", "kind", "Nowhere"),
+}
 
 
 @lru_cache

@@ -49,8 +49,11 @@ def said(
 def test_a_bad_input_gives_its_line(
     said: Callable[[Case], str], case: Case, tmp_path: Path
 ) -> None:
-    line = said(case)
-    assert line == placed(case.says, tmp_path)
+    line, says = said(case), placed(case.says, tmp_path)
+    if says.endswith(" ..."):
+        assert line.startswith(says.removesuffix(" ..."))
+    else:
+        assert line == says
     assert "\n" not in line
 
 
