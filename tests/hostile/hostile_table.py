@@ -1195,7 +1195,7 @@ CASES = [
     of(
         "images",
         {},
-        says="dataset.path='aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: no such path (File name too long)",
+        says="dataset.path='" + "a" * 79 + ": no such path (File name too long)",
         path="a" * 300,
     ),
     of(
