@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from interp_lab.config.nodes import conf_dir, quoted
+from interp_lab.config.nodes import conf_dir
+from interp_lab.config.typed import understood
 from interp_lab.config.yaml_text import check_folder
 from interp_lab.errors import StoreError
 from interp_lab.libraries.hydra_inside import composed
@@ -22,7 +23,7 @@ def run(overrides: list[str] | None = None, config_dir: str | None = None) -> Re
     """
     if config_dir:
         check_folder(Path(config_dir))
-    overrides = [quoted(override) for override in overrides or []]
+    overrides = understood(overrides or [])
     search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     cfg = composed(conf_dir(), overrides + search)
     path = run_study(cfg, overrides).results

@@ -19,6 +19,7 @@ from interp_lab.capture.plans import (
     SetGate,
     ZeroHeads,
 )
+from interp_lab.config.signature import parameters_of, typed
 from interp_lab.errors import ConfigError, did_you_mean
 from interp_lab.tokens import MODALITIES, ROLES, TokenMap
 
@@ -29,10 +30,19 @@ KINDS = {
     "set_gate": ("hookpoints", "value", "nonlinearity"),
     "clamp_gate": ("hookpoints", "low", "high", "nonlinearity"),
 }
+CLASSES: Mapping[str, type[Any]] = {
+    "block": BlockAttention,
+    "scale": ScaleAttention,
+    "zero_heads": ZeroHeads,
+    "set_gate": SetGate,
+    "clamp_gate": ClampGate,
+}
+SIDES = ("queries", "keys")
+ANY_TOKEN = (0,)
 SELECTORS = {"role": ROLES, "modality": MODALITIES, "image": None, "label": None}
 
 
-def check_interventions(specs: Sequence[Mapping[str, Any]]) -> None:
+def check_interventions(specs: Sequence[Any]) -> None:
     """Check what the configuration says of interventions, before any model is loaded.
 
     Raises:
@@ -40,6 +50,8 @@ def check_interventions(specs: Sequence[Mapping[str, Any]]) -> None:
     """
     for number, spec in enumerate(specs):
         where = f"capture.interventions[{number}]"
+        if not isinstance(spec, Mapping):
+            raise ConfigError(f"{where}={spec!r}: give a mapping such as {{kind: block, ...}}")
         kind = str(spec.get("kind"))
         if kind not in KINDS:
             raise ConfigError(
@@ -51,6 +63,31 @@ def check_interventions(specs: Sequence[Mapping[str, Any]]) -> None:
                 raise ConfigError(f"{where}.{key}: {kind} takes no such option.{near}")
         for side in ("queries", "keys"):
             _check_selector(spec.get(side), f"{where}.{side}")
+        _check_values(spec, where)
+
+
+def _check_values(spec: Mapping[str, Any], where: str) -> None:
+    """Make the intervention, with a token in the place of those that it will select.
+
+    Raises:
+        ConfigError: for a value that is missing, of a wrong kind or out of its bounds.
+    """
+    kind = spec["kind"]
+    sides = dict.fromkeys(SIDES if "queries" in KINDS[kind] else ())
+    values = {**sides, **{k: v for k, v in spec.items() if k != "kind"}}
+    values |= {k: ANY_TOKEN for k in sides if values[k] is not None}
+    for name, parameter in parameters_of(CLASSES[kind]).items():
+        if name not in values and parameter.default is parameter.empty:
+            raise ConfigError(f"{where}.{name} is not given: {kind} needs it")
+    made = typed(CLASSES[kind], values, where)
+    try:
+        CLASSES[kind](**made)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if made.get("hookpoints") == ():
+        raise ConfigError(f"{where}.hookpoints is empty; give module paths or patterns")
+    if kind == "clamp_gate" and made["low"] > made["high"]:
+        raise ConfigError(f"{where}.low={made['low']}: is above high={made['high']}")
 
 
 def interventions_for(
@@ -66,17 +103,19 @@ def interventions_for(
 
 def _one(spec: Mapping[str, Any], tokens: TokenMap, where: str) -> Intervention:
     values = {k: v for k, v in spec.items() if k != "kind"}
-    if spec["kind"] == "zero_heads":
-        return ZeroHeads(**values)
-    if spec["kind"] in ("set_gate", "clamp_gate"):
-        values["hookpoints"] = tuple(values["hookpoints"])
-        return SetGate(**values) if spec["kind"] == "set_gate" else ClampGate(**values)
-    for side in ("queries", "keys"):
+    for side in SIDES if "queries" in KINDS[spec["kind"]] else ():
         selector = values.get(side)
         values[side] = None if selector is None else tokens.where(**selector)
         if selector is not None and not values[side]:
             raise ConfigError(f"{where}.{side}={dict(selector)}: this input has no such token")
-    return BlockAttention(**values) if spec["kind"] == "block" else ScaleAttention(**values)
+    return _made(values, spec["kind"])
+
+
+def _made(values: Mapping[str, Any], kind: str) -> Intervention:
+    """Return an intervention of a kind; its class checks the values."""
+    if "hookpoints" in values:
+        values = {**values, "hookpoints": tuple(values["hookpoints"])}
+    return CLASSES[kind](**values)
 
 
 def _check_selector(selector: Any, where: str) -> None:
@@ -89,7 +128,11 @@ def _check_selector(selector: Any, where: str) -> None:
             near = did_you_mean(key, SELECTORS)
             raise ConfigError(f"{where}.{key}: select by {', '.join(SELECTORS)}.{near}")
         known = SELECTORS[key]
-        names = [value] if isinstance(value, str) else value
+        names = value if isinstance(value, list | tuple) else [value]
+        kind = int if key == "image" else str
+        if not names or any(not isinstance(n, kind) or isinstance(n, bool) for n in names):
+            what = "a number from 0 on" if kind is int else "a word or a list of words"
+            raise ConfigError(f"{where}.{key}={value!r}: give {what}")
         if known is not None:
             for name in names:
                 if name not in known:

@@ -16,7 +16,8 @@ from typing import NoReturn
 import hydra
 from omegaconf import DictConfig
 
-from interp_lab.config.nodes import conf_dir, quoted
+from interp_lab.config.nodes import conf_dir
+from interp_lab.config.typed import understood
 from interp_lab.errors import (
     FAILED_SAMPLES,
     STOPPED,
@@ -26,9 +27,11 @@ from interp_lab.errors import (
 )
 from interp_lab.libraries.hydra_inside import (
     VERSION_BASE,
+    check_flags,
     guard_targets,
     in_sweep,
     own_settings,
+    parsed,
     typed_overrides,
 )
 from interp_lab.run.sweep.record import interruptible, started
@@ -40,14 +43,14 @@ FLAGS_WITH_VALUE = frozenset(
 )
 
 
-def flags_first(arguments: list[str]) -> list[str]:
-    """Return the arguments with the flags before the overrides; argparse wants them so."""
+def flags_and_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the flags with their values, which argparse wants first, and the overrides."""
     flags: list[str] = []
     overrides: list[str] = []
     waiting = iter(arguments)
     for argument in waiting:
         if not argument.startswith("-"):
-            overrides.append(quoted(argument))
+            overrides.append(argument)
             continue
         flags.append(argument)
         if argument in FLAGS_WITH_VALUE:
@@ -57,7 +60,7 @@ def flags_first(arguments: list[str]) -> list[str]:
                 overrides.append(value)
             elif value is not None:
                 flags.append(value)
-    return flags + overrides
+    return flags, overrides
 
 
 def with_json(arguments: list[str]) -> list[str]:
@@ -106,24 +109,25 @@ def _other_folders(arguments: list[str]) -> list[Path]:
     return [Path(folder) for folder in found if Path(folder).is_dir()]
 
 
-def with_task_of_result(arguments: list[str]) -> list[str]:
+def with_task_of_result(overrides: list[str]) -> list[str]:
     """Choose the task of the result that is to be drawn, unless the user chose one.
 
     Its options are then known to the configuration, whatever the default task is.
     """
-    values = dict(a.split("=", 1) for a in arguments if "=" in a and not a.startswith("-"))
+    values = {o.key: o.value for o in parsed(overrides) if not o.is_sweep and not o.deletes}
     redrawing = values.get("mode") in ("render", "summary", "compute")
-    if not redrawing or "results" not in values or "task" in values:
-        return arguments
+    results = str(values.get("results") or "")
+    if not redrawing or not results.strip() or "task" in values:
+        return overrides
     from interp_lab.store.results import open_results
 
-    if Path(values["results"]).suffix not in ("", ".h5"):
-        return arguments  # a file of another tool: the user names the task that can read it
-    with open_results(values["results"]) as results:
-        task = results.attributes.get("task_name")
+    if Path(results).suffix not in ("", ".h5"):
+        return overrides  # a file of another tool: the user names the task that can read it
+    with open_results(results) as opened:
+        task = opened.attributes.get("task_name")
     # What a result stores is no path: a name that is not among ours counts for nothing.
     known = task in {path.stem for path in (conf_dir() / "task").glob("*.yaml")}
-    return [*arguments, f"task={task}"] if known else arguments
+    return [*overrides, f"task={task}"] if known else overrides
 
 
 # What a single job raised. Hydra would announce it in lines of its own before handing it on.
@@ -217,19 +221,22 @@ def close_logs() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run the command line on these arguments and return the exit code."""
+    given = arguments
     verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra prints errors in its own way and exits; with this it raises them to us.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         guard_targets()
-        check_given(arguments)
-        arguments = flags_first(with_task_of_result(with_json(arguments)))
-        if "--help" in arguments or "-h" in arguments:
+        flags, overrides = flags_and_overrides(with_json(arguments))
+        check_given([*flags, *overrides])
+        if "--help" in flags or "-h" in flags:
             from interp_lab.cli.help import help_text
 
-            overrides = [a for a in arguments if not a.startswith("-") and "=" in a]
-            print(help_text(config_folders(arguments), overrides))
+            overrides = understood([a for a in overrides if "=" in a])
+            print(help_text(config_folders(flags), overrides))
             return 0
+        check_flags(flags)
+        arguments = [*flags, *with_task_of_result(understood(overrides))]
         if not any(a in ("--config-path", "-cp") for a in arguments):
             arguments = [f"--config-path={conf_dir()}", *arguments]
         sys.argv = [sys.argv[0], *arguments]
@@ -250,7 +257,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         from interp_lab.config.complaints import explain
 
-        line = explain(error, arguments, config_folders(arguments))
+        line = explain(error, given, config_folders(given))
         if verbose or line is None:
             raise
         print(f"error: {line}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Turns the configuration system's exceptions into one line: what, where, what to do."""
 
 import re
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import yaml
@@ -8,9 +9,11 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from interp_lab.config.nodes import conf_dir
+from interp_lab.config.nodes import conf_dir, quoted
+from interp_lab.config.schema import keys_of_schema
+from interp_lab.config.typed import how_to_quote
 from interp_lab.errors import ConfigError, InterpLabError, did_you_mean, unwritable
-from interp_lab.libraries.hydra_inside import ForeignTargetError, composed
+from interp_lab.libraries.hydra_inside import ForeignTargetError, composed, parsed
 
 # What a launcher's option or class is called -> the extra that installs it.
 EXTRA_OF_LAUNCHER = {
@@ -33,9 +36,11 @@ def explain(error: Exception, arguments: list[str], folders: list[Path]) -> str 
     error = _own(error)
     if isinstance(error, ConfigError):
         key = re.match(r"[\w.]+", str(error))
-        return f"{error}{_file_with(key.group(), folders) if key else ''}"
+        return f"{_as_typed(error, arguments)}{_file_with(key.group(), folders) if key else ''}"
     if isinstance(error, InterpLabError):
-        return str(error)
+        return _as_typed(error, arguments)
+    if isinstance(error, ArgumentTypeError):
+        return f"{error}; --help lists the flags"
     if isinstance(error, yaml.YAMLError):
         return _yaml_error(error)
     if isinstance(error, MissingConfigException):
@@ -43,12 +48,18 @@ def explain(error: Exception, arguments: list[str], folders: list[Path]) -> str 
     if isinstance(error, OverrideParseException):
         first = str(error).splitlines()[0]
         return f"{error.override}: not of the form key=value ({first})"
+    if "must be a DictConfig" in str(error) and (damaged := _damaged_file(folders)):
+        return damaged
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _composition(error, arguments, folders)
+    if isinstance(error, ValueError) and "Config group override must be" in str(error):
+        return f"{error}; a group takes the name of one of its options: group=option"
     if isinstance(error, RuntimeError) and "Unknown plugin class" in str(error):
         return _missing_plugin(str(error))
     if isinstance(error, UnicodeEncodeError):
         return _unencodable(error)
+    if isinstance(error, UnicodeDecodeError) or "Invalid loaded object type" in str(error):
+        return _damaged_file(folders)
     return _refused(error) if isinstance(error, OSError) and error.errno else None
 
 
@@ -62,6 +73,30 @@ def _own(error: Exception) -> Exception:
             return inner
         inner = inner.__cause__ or inner.__context__
     return error
+
+
+def _as_typed(error: Exception, arguments: list[str]) -> str:
+    """Return an error's text with the value that it begins with as it was typed.
+
+    Between the two lie a parser and a type: `dataset.path=1e3` is a number by then, 1000.0.
+    """
+    text = str(error)
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        key = key.lstrip("+")
+        if not equals or argument.startswith(("-", "~")) or not text.startswith(f"{key}="):
+            continue
+        try:
+            (typed,) = parsed([quoted(argument)])
+        except OverrideParseException:
+            continue
+        if typed.is_sweep:
+            continue
+        for shown in (repr(typed.value), str(typed.value)):
+            if text.startswith(f"{key}={shown}: "):
+                text = f"{key}={value}{text[len(f'{key}={shown}') :]}"
+                break
+    return text
 
 
 def _refused(error: OSError) -> str:
@@ -82,8 +117,8 @@ def _unencodable(error: UnicodeEncodeError) -> str:
     text = repr(error.object[:200])
     if any(0xD800 <= ord(c) < 0xE000 for c in error.object):
         return (
-            f"{text}: a file's name that is not UTF-8, which a result cannot hold; rename it (or, if "
-            "it is not ASCII in a shell of the C locale, give PYTHONUTF8=1)"
+            f"{text}: a file's name that is not UTF-8, which a result cannot hold; rename it (or, "
+            "if it is not ASCII in a shell of the C locale, give PYTHONUTF8=1)"
         )
     return (
         f"{text}: cannot be written in {error.encoding}, the encoding of this shell's file names "
@@ -97,6 +132,20 @@ def _yaml_error(error: yaml.YAMLError) -> str:
         f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a YAML file"
     )
     return f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}"
+
+
+def _damaged_file(folders: list[Path]) -> str | None:
+    """Return which of the user's YAML files is no text, or holds no keys; None if all are well."""
+    for path in (p for folder in folders for p in sorted(folder.rglob("*.yaml"))):
+        try:
+            held = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            return f"{path}: not UTF-8 text ({error.reason}); save it in UTF-8"
+        except (OSError, yaml.YAMLError):
+            continue
+        if held is not None and not isinstance(held, dict):
+            return f"{path}: holds {held!r:.40}, not keys with values"
+    return None
 
 
 def _missing_config(error: MissingConfigException) -> str:
@@ -122,17 +171,39 @@ def _missing_plugin(text: str) -> str:
 
 def _composition(error: Exception, arguments: list[str], folders: list[Path]) -> str:
     """Explain an override that fits no key, or a value of a wrong type."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, InterpLabError):  # raised while a value was resolved
+            return explain(inner, arguments, folders) or str(inner)
+        inner = inner.__cause__ or inner.__context__
     # The cause is chained for what was typed; for what a file says it is in the text alone.
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     text = str(cause)
+    never = re.search(r"field '([\w.]+)' is not Optional", text)
+    if never:
+        return f"{never[1]}=null: cannot be null; leave the key out, or give a value"
+    section = re.search(r"is not a subclass of (\w+)", text)
+    for name, kind in keys_of_schema().items() if section else ():
+        if kind.__name__ == section[1]:
+            return f"{name}: give its keys with values, such as {name}.KEY=..."
+    several = re.search(r"Ambiguous value for argument '(.*)'$", text.splitlines()[0])
+    if several:
+        typed = next((a for a in arguments if quoted(a) == several[1]), several[1])
+        return f"{typed}: several values are for --multirun; {how_to_quote(typed)}"
+    absent = re.search(r"Could not delete (?:from config\. )?'([^']*)'", text)
+    if absent:
+        near = did_you_mean(absent[1], _known_keys(arguments))
+        return f"~{absent[1]}: no such key.{near}"
     found = re.search(r"full_key: (\S+)", text)
     key = found.group(1) if found else str(getattr(cause, "full_key", None) or "")
     typed = re.search(r"Could not override '([^']+)'", str(error))
     if typed and ("No match" in str(error) or "not in" in text):
         key = typed.group(1)
     if key and re.search(r"Key '.*' (is )?not in|not in struct|No match", f"{error} {text}"):
-        near = did_you_mean(key, _known_keys(arguments))
-        return f"{key}: no such key{_file_with(key, folders)}.{near}"
+        known = _known_keys(arguments)
+        if key in known:  # a file of the user's own that brings none of our keys
+            return f"{key}: no such key here; the defaults of --config-name begin with `- config`"
+        return f"{key}: no such key{_file_with(key, folders)}.{did_you_mean(key, known)}"
     lines = [line.strip() for line in text.splitlines() if "full_key" not in line]
     # The first line of a file's error only says that there was one.
     problem = lines[1] if lines[0].endswith("while composing config:") and lines[1:] else lines[0]
@@ -169,8 +240,9 @@ def _file_with(key: str, folders: list[Path]) -> str:
     """
     name = re.escape(key.rpartition(".")[2])
     for folder in folders:
-        for path in sorted(folder.rglob("*.yaml")):
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for path in sorted(p for p in folder.rglob("*.yaml") if p.is_file()):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            for number, line in enumerate(text.splitlines(), 1):
                 if re.search(rf"(^\s*|[{{,]\s*){name}\s*:", line):
                     return f" ({path}, line {number})"
     return ""

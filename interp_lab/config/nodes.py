@@ -17,7 +17,7 @@ from typing import Any, cast
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from interp_lab.config.schema import Config, Mode
+from interp_lab.config.schema import EMPTY, Config, Mode, limits, problem_of
 from interp_lab.config.signature import parameters_of, typed, unknown_option
 from interp_lab.config.targets import (
     ALLOW,
@@ -46,13 +46,19 @@ NODE_KEYS = ("_target_", "name", ALLOW)
 def quoted(override: str) -> str:
     """Return an override with words of other scripts in quotes, which Hydra's grammar asks for.
 
-    A value that has quotes of its own is left as it is.
+    A value that has quotes of its own is left as it is. Otherwise every element of a list, or the
+    whole value where there are none, is quoted with its blanks and signs: `고양이 (1).jpg`.
     """
     key, equals, value = override.partition("=")
     if not equals or value.isascii() or "'" in value or '"' in value:
         return override
-    word = r"[^\s,\[\]{}:=]*[^\x00-\x7f][^\s,\[\]{}:=]*"
-    return f"{key}={re.sub(word, lambda m: repr(m[0]), value)}"
+    call = re.fullmatch(r"([a-z_]+\()(.*)(\))", value)
+    before, value, after = call.groups() if call else ("", value, "")
+    # A colon parts key and value inside braces alone; elsewhere it belongs to a path.
+    marks = ",[]{}:" if "{" in value else ",[]" if value.startswith("[") else ","
+    element = rf"[^\s{re.escape(marks)}](?:[^{re.escape(marks)}]*[^\s{re.escape(marks)}])?"
+    inside = re.sub(element, lambda m: m[0] if m[0].isascii() else f"'{m[0]}'", value)
+    return f"{key}={before}{inside}{after}"
 
 
 def conf_dir() -> Path:
@@ -121,6 +127,11 @@ def run_dir(cfg: DictConfig) -> str:
     For `mode=render | summary | compute` with `results=` it is the directory of that result; for a
     run that an earlier version began under another id, it is that directory.
     """
+    # Hydra makes the folder before anything else is checked.
+    _check_nodes(cfg)
+    for key, value in (("output.root", cfg.output.root), ("task_name", cfg.task_name)):
+        if not value.strip():
+            raise ConfigError(f"{key}={_shown(value)}: {EMPTY}")
     if cfg.mode in (Mode.render, Mode.summary, Mode.compute) and cfg.results:
         path = Path(cfg.results)
         return str(path if path.is_dir() else path.parent)
@@ -163,24 +174,41 @@ def check_root(cfg: DictConfig) -> None:
     _check_keys(cfg, Config, "")
     check_targets(cfg)
     check_task_name(cfg)
-    for key, low in (("batch_size", 1), ("output.part_size", 1), ("keep_models", 0)):
+    for key, _, about in limits():
+        # A text is looked at as it stands: resolving `output.dir` reads the model's weights.
+        section, _, name = key.rpartition(".")
+        holder = OmegaConf.select(cfg, section) if section else cfg
+        if not about or (about.get("text") and OmegaConf.is_interpolation(holder, name)):
+            continue
         value = OmegaConf.select(cfg, key)
-        if value is not None and value < low:
-            raise ConfigError(f"{key}={OmegaConf.select(cfg, key)}: give at least {low}")
-    if not 0 <= cfg.max_failed_share <= 1:
-        raise ConfigError(f"max_failed_share={cfg.max_failed_share}: give a share from 0 to 1")
-    for key, known in (
-        ("capture.method", ("auto", "eager")),
-        ("capture.verify", ("first", "all", "off")),
-    ):
-        value = OmegaConf.select(cfg, key)
-        if value not in known:
-            near = did_you_mean(str(value), known)
-            raise ConfigError(f"{key}={value!r}: give one of {', '.join(known)}.{near}")
+        problem = problem_of(value, about)
+        if problem:
+            raise ConfigError(f"{key}={_shown(value)}: {problem}")
+    device = OmegaConf.to_container(cfg, resolve=False)["device"]  # type: ignore[index, call-overload]
+    if isinstance(device, bool | float | list | dict) or device == "":
+        raise ConfigError(f"device={_shown(device)}: give one device, such as cpu, cuda:1 or 1")
+    _check_nodes(cfg)
     if not cfg.results:  # the nodes of a stored result are its own
         _point_to_numbers(cfg)
         for node in (*NOT_IN_RUN_ID, "numbers"):
             _check_options(cfg[node], node)
+
+
+def _shown(value: Any) -> str:
+    """Return a value as it is typed; an empty text by its quotes."""
+    return str(value) if str(value).strip() else repr(value)
+
+
+def _check_nodes(cfg: DictConfig) -> None:
+    """Check that every node names a class: one that was set to a number has no keys at all."""
+    for node in (*NOT_IN_RUN_ID, "numbers", "visualization"):
+        if OmegaConf.is_missing(cfg, node) or not isinstance(cfg[node], DictConfig):
+            shown = "???" if OmegaConf.is_missing(cfg, node) else cfg[node]
+            raise ConfigError(f"{node}={shown}: give one of its options, such as {node}=NAME")
+        for key in ("_target_", "name"):
+            value = cfg[node].get(key, "-")
+            if not isinstance(value, str | int) or not str(value).strip():
+                raise ConfigError(f"{node}.{key}={value!r}: give a text that is not empty")
 
 
 def _check_options(node: DictConfig, key: str) -> None:

@@ -5,11 +5,17 @@ twice, before the measuring and before the drawing.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 from interp_lab.errors import ConfigError, did_you_mean
+
+DISTINCT = "no value twice"
+Value = TypeVar("Value")
+# A list of choices, in which a value that stands twice is a slip of the keyboard.
+Distinct = Annotated[list[Value], DISTINCT]
 
 
 @lru_cache(maxsize=256)
@@ -31,14 +37,48 @@ def typed(target: Callable[..., Any], values: Mapping[str, Any], key: str) -> di
     """
     from pydantic import ValidationError
 
+    annotations = {name: parameters_of(target)[name].annotation for name in values}
+    for name, value in values.items():
+        if _mixes(value, annotations[name]):
+            raise ConfigError(f"{key}.{name}={value!r}: should be a number, not true or false")
     try:
-        return _validator(target).validate_python(dict(values))
+        checked = _validator(target).validate_python(dict(values))
     except ValidationError as error:
         problem = error.errors()[0]
         name = str(problem["loc"][0])
-        expected = problem["msg"].removeprefix("Input should be ")
         near = did_you_mean(str(values[name]), _words(problem))
-        raise ConfigError(f"{key}.{name}={values[name]!r}: should be {expected}.{near}") from error
+        raise ConfigError(
+            f"{key}.{name}={values[name]!r}: {_expected(problem, values[name])}.{near}"
+        ) from error
+    for name, value in checked.items():
+        if DISTINCT in str(annotations[name]) and isinstance(value, list):
+            twice = next((v for n, v in enumerate(value) if v in value[:n]), None)
+            if twice is not None:
+                raise ConfigError(f"{key}.{name}={value!r}: names {twice!r} twice")
+    return checked
+
+
+def _expected(problem: Mapping[str, Any], value: Any) -> str:
+    """Return what was expected, of pydantic's first problem with a value."""
+    message = str(problem["msg"])
+    if problem["type"] == "missing":
+        return f"has too few values ({len(value)})"
+    if problem["type"] == "string_type" and isinstance(value, int | float):
+        return "should be a text: put it into quotes"
+    if message.startswith("Input should be "):
+        return message.replace("Input should be", "should be")
+    return f"should fit its type: {message[0].lower()}{message[1:]}"
+
+
+def _mixes(value: Any, annotation: Any) -> bool:
+    """Return whether a value is true or false where only numbers are asked for.
+
+    Python counts a bool as a whole number, so it would pass for 1 or 0.
+    """
+    held = value if isinstance(value, list) else [value]
+    words = set(re.findall(r"[a-z]+", str(annotation)))
+    numbers = annotation in (int, float) or bool(words & {"int", "float"})
+    return numbers and "bool" not in words and any(isinstance(one, bool) for one in held)
 
 
 @lru_cache(maxsize=256)
@@ -56,7 +96,9 @@ def _validator(target: Callable[..., Any]) -> Any:
     }
     # No model of pydantic's: its fields may not be called `copy` or `json`.
     schema = TypedDict("schema", fields, total=False)  # type: ignore[misc]
-    return TypeAdapter(with_config(ConfigDict(arbitrary_types_allowed=True))(schema))
+    # No option means anything as NaN or infinity, which pass every comparison of a bound.
+    settings = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+    return TypeAdapter(with_config(settings)(schema))
 
 
 def unknown_option(key: str, name: str, taker: str, known: list[str]) -> ConfigError:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from interp_lab.errors import MissingInputError, did_you_mean
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -46,6 +48,9 @@ class MadeOf:
 class Dataset(Protocol):
     """What the runner needs of a data set.
 
+    It may state, as attributes, what its samples are (`run.fit` holds the other parts to it):
+    `gives`, the kinds of input (text, image, audio, video), and `knows`, the facts of every sample.
+
     The constructor reads the index only and raises `MissingInputError` or `ConfigError` for what
     the configuration got wrong, so that nothing of that kind is found after a model is loaded.
     """
@@ -81,10 +86,15 @@ def existing_path(key: str, path: str | Path) -> Path:
     Raises:
         MissingInputError: if it is not there; names the configuration key.
     """
-    from interp_lab.errors import MissingInputError, did_you_mean
-
+    if not str(path).strip():
+        raise MissingInputError(f"{key}=: is empty; give a path")
     absolute = Path(path).expanduser().absolute()
-    if not absolute.exists():
+    try:
+        there = absolute.exists()
+    except (OSError, ValueError) as error:  # longer than a name can be; a null character
+        reason = getattr(error, "strerror", None) or error
+        raise MissingInputError(f"{key}={str(path)!r:.80}: no such path ({reason})") from error
+    if not there:
         parent = absolute.parent
         near = (
             did_you_mean(absolute.name, [p.name for p in parent.iterdir()])

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from interp_lab.config.signature import Distinct
 from interp_lab.datasets.base import MadeOf, Sample, existing_path
 from interp_lab.datasets.limits import check_picture, check_regular
 from interp_lab.errors import ConfigError, MissingInputError, SampleError
@@ -35,13 +36,17 @@ class ImageFiles:
         ConfigError: if `max_samples` is neither -1 nor positive.
     """
 
-    def __init__(self, path: str | list[str], max_samples: int = -1) -> None:
+    gives = ("image",)
+
+    def __init__(self, path: str | Distinct[str], max_samples: int = -1) -> None:
         if max_samples != -1 and max_samples < 1:
             raise ConfigError(f"dataset.max_samples={max_samples}: give -1 (all) or at least 1")
         found: dict[Path, str] = {}
         for entry in [path] if isinstance(path, str) else path:
             for file, name in _expand(entry):
                 found.setdefault(file, name)
+        if not found:
+            raise MissingInputError("dataset.path=[]: is empty; give a path")
         self._files = _distinct(found)
         if max_samples > 0:
             self._files = self._files[:max_samples]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from interp_lab.config.signature import Distinct
 from interp_lab.datasets.base import MadeOf, Sample, existing_path
 from interp_lab.datasets.qvhighlights_features import read_features, unit_rows, with_time
 from interp_lab.datasets.qvhighlights_records import (
@@ -56,13 +57,16 @@ class QVHighlights:
         ConfigError: if the file is no JSON lines, or no record is left.
     """
 
+    gives = ("text", "video")
+    knows = ("query", "duration", "clip_seconds")
+
     def __init__(
         self,
         annotations: str,
         feature_root: str,
         max_samples: int = -1,
-        ids: list[str | int] | None = None,
-        video_features: list[str] = ["slowfast_features", "clip_features"],  # noqa: B006
+        ids: Distinct[str | int] | None = None,
+        video_features: Distinct[str] = ["slowfast_features", "clip_features"],  # noqa: B006
         text_features: str = "clip_text_features",
         audio_features: str = "pann_features",
         video_widths: list[int] | None = None,

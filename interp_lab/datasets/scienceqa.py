@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from interp_lab.config.signature import Distinct
 from interp_lab.datasets.answers import declared_letter, inline_options, line_options
 from interp_lab.datasets.base import MadeOf, Sample, existing_path
 from interp_lab.datasets.images import read_image
@@ -51,13 +52,16 @@ class ScienceQA:
         ConfigError: if it holds no list of records, or no record is left to measure.
     """
 
+    gives: tuple[str, ...] = ("text", "image")
+    knows = ("options",)
+
     def __init__(
         self,
         question_file: str,
         image_folder: str | None = None,
         max_samples: int = -1,
         text_only: Literal["skip", "include"] = "skip",
-        ids: list[str | int] | None = None,
+        ids: Distinct[str | int] | None = None,
         order: Literal["file", "id"] = "file",
         conv_mode: Literal["vicuna_v1", "chat_template"] = "vicuna_v1",
         instruction: str = INSTRUCTION,
@@ -80,6 +84,8 @@ class ScienceQA:
             kept.sort(key=lambda n: _by_number(self._names[n]))
         self._chosen = kept[:max_samples] if max_samples > 0 else kept
         self._folder = self._image_folder(image_folder)
+        if image_folder is None:
+            self.gives = ("text",)
 
     def ids(self) -> Sequence[str]:
         """Return the records' ids; a record whose id cannot be used has a name by its place."""

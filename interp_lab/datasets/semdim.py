@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from interp_lab.config.signature import Distinct
 from interp_lab.datasets.audio import RATE, read_audio, require_audio, trim_silence
 from interp_lab.datasets.base import MadeOf, Sample, existing_path
 from interp_lab.datasets.records import is_storable
@@ -72,16 +73,19 @@ class SemanticDimensions:
             packages for audio are missing, or no word is left.
     """
 
+    gives: tuple[str, ...] = ("text", "audio")
+    knows = ("word", "dimension1", "dimension2")
+
     def __init__(
         self,
         data_file: str,
         data_type: DataType,
-        language: str | list[str] | None = None,
-        word_group: str | list[str] | None = None,
+        language: str | Distinct[str] | None = None,
+        word_group: str | Distinct[str] | None = None,
         audio_root: str | None = None,
         alignment_dir: str | None = None,
         prompt_file: str | None = None,
-        dimensions: str | list[str] | None = None,
+        dimensions: str | Distinct[str] | None = None,
         flip: bool = True,
         max_samples: int = -1,
         trim_silence: bool = False,
@@ -109,6 +113,8 @@ class SemanticDimensions:
                 f"{self.skipped_by_dimensions} without those of dataset.dimensions)"
             )
         self._trim = trim_silence
+        if self._type != "audio":
+            self.gives = ("text",)
         self._audio_root = self._alignment_dir = None
         if self._type == "audio":
             require_audio()

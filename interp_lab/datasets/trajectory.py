@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from interp_lab.config.signature import Distinct
 from interp_lab.datasets.base import MadeOf, Sample, existing_path
 from interp_lab.datasets.images import read_image
 from interp_lab.datasets.points import parse_point
@@ -45,12 +46,14 @@ class TrajectoryFile:
         ConfigError: if it holds no list of records, or none is where the options say.
     """
 
+    gives = ("text", "image")
+
     def __init__(
         self,
         data_file: str,
         image_dir: str | None = None,
-        sample_idx: int | list[int] | None = None,
-        ids: list[str | int] | None = None,
+        sample_idx: int | Distinct[int] | None = None,
+        ids: Distinct[str | int] | None = None,
         max_images: int = 2,
         max_samples: int = -1,
         instruction: str = INSTRUCTION,

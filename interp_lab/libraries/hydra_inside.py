@@ -3,12 +3,14 @@
 And that it is strict about keys by a flag (`struct`), which a node may have set for itself.
 """
 
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -76,6 +78,11 @@ class Typed:
         return self._override.is_delete()
 
     @property
+    def is_sweep(self) -> bool:
+        """Whether it is several values, for a job each: `is_sweep_override`."""
+        return self._override.is_sweep_override()
+
+    @property
     def value(self) -> Any:
         """Its value as YAML would read it; not to be asked of a list of a sweep."""
         return self._override.value()
@@ -83,7 +90,7 @@ class Typed:
     @property
     def values(self) -> list[str]:
         """Its values as texts, quoted so that they can be typed again; several in a sweep."""
-        if self._override.is_sweep_override():
+        if self.is_sweep:
             return list(self._override.sweep_string_iterator())
         return [self._override.get_value_element_as_str()]
 
@@ -100,6 +107,22 @@ def parsed(overrides: Sequence[str]) -> list[Typed]:
     loader = known.config_loader() if known.is_initialized() else None
     parser = OverridesParser.create(config_loader=loader)
     return [Typed(override) for override in parser.parse_overrides(list(overrides))]
+
+
+def check_flags(arguments: Sequence[str]) -> None:
+    """Check flags by the parser that Hydra takes them apart with: `get_args_parser`.
+
+    Raises:
+        argparse.ArgumentTypeError: for a flag that it does not know or a value that is not one;
+            by itself it would print its usage and end the process.
+    """
+
+    def say(message: str) -> NoReturn:
+        raise ArgumentTypeError(message)
+
+    parser = get_args_parser()
+    parser.error = say  # type: ignore[method-assign]
+    parser.parse_args(list(arguments))
 
 
 def composed(folder: Path, overrides: Sequence[str] = (), name: str = "config") -> DictConfig:

@@ -47,6 +47,9 @@ class Prepared:
 class LoadedModel(Protocol):
     """A model on its device, as the runner and the capture see it.
 
+    Its class may state, before it is loaded, the kinds of input that it `reads` and those that it
+    `needs` (text, image, audio, video), and what it `lacks`: "answers", "gates", "hidden states".
+
     Attributes:
         module: the unmodified network.
         device: where its inputs go.

@@ -6,7 +6,7 @@ none, and what needs CLS is then not measured.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import (
@@ -53,6 +53,10 @@ class ClipVision(Family):
         UnsupportedModelError: if the checkpoint is not of the family, or its configuration says
             what is not computed here.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("image",)
+    needs: ClassVar[tuple[str, ...]] = ("image",)
+    lacks: ClassVar[tuple[str, ...]] = ("answers", "gates")
 
     family: str = field(kw_only=True)
     processor: Any = field(default=None, metadata={TYPE: dict[str, Any] | None})

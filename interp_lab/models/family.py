@@ -102,12 +102,14 @@ class LanguageFamily(Family, LanguageModel):
         networks: transformers classes; of several, a configuration's model_type says which.
         other_parts: prefixes of weights that a checkpoint may hold for parts that are not used.
         reads: kinds of parts that a prompt may have.
+        lacks: see `LoadedModel`.
     """
 
     title: ClassVar[str] = ""
     networks: ClassVar[tuple[Any, ...]] = ()
     other_parts: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[tuple[str, ...]] = ("text", "image")
+    lacks: ClassVar[tuple[str, ...]] = ("gates", "hidden states")
 
     processor: Any = field(default=None, metadata={TYPE: str | None})
     device_map: str | dict[str, Any] | None = None

@@ -21,6 +21,7 @@ class Seq2SeqModel(TextModel):
 
     networks = (AutoModelForSeq2SeqLM,)
     title = "an encoder-decoder"
+    reading_tower = "encoder"
 
     def __post_init__(self) -> None:
         """Make the network and its tokenizer; positions count from the left, so padding is right.
@@ -30,7 +31,6 @@ class Seq2SeqModel(TextModel):
         """
         super().__post_init__()
         self.tokenizer.padding_side = "right"
-        self.reading_tower = "encoder"
         config = self.module.config
         self.n_layers = int(getattr(config, "encoder_layers", config.num_hidden_layers))
         if self.module.generation_config.decoder_start_token_id is None:

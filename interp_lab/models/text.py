@@ -30,6 +30,7 @@ class TextModel(LanguageFamily):
     """
 
     networks = (AutoModelForCausalLM,)
+    reads = ("text",)
     dtype = "float32"
     max_new_tokens = 8
 

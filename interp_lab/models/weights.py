@@ -46,6 +46,8 @@ class Weights:
         if self.dtype not in DTYPES:
             near = did_you_mean(self.dtype, DTYPES)
             raise ConfigError(f"model.dtype={self.dtype!r}: give one of {', '.join(DTYPES)}.{near}")
+        if not self.checkpoint.strip():
+            raise ConfigError("model.checkpoint=: is empty; give a hub id, a folder or zoo:NAME")
         if self.init not in ("pretrained", "random"):
             raise ConfigError(f"model.init={self.init!r}: give pretrained or random")
 

@@ -24,6 +24,10 @@ from interp_lab.tokens import TokenMap
 class Analysis(Protocol):
     """The options of what is measured.
 
+    It may state what it `needs` of every sample (kinds of input, names of facts), and which fields
+    it `measures` beside `fields`, such as `gate_*`; `check_model(kind)` may refuse a class of
+    models before one is loaded.
+
     Attributes:
         fields: what a sample may hold, as far as it is known before a model is.
         definitions: name -> definition with its version; stored with the numbers.
@@ -83,6 +87,8 @@ class Measuring(Protocol):
 
 class Numbers(Protocol):
     """The options of what is made of measured samples: aggregates, intervals, reports, exports.
+
+    It may state the fields that it `needs`; so may the YAML of a visualization, in `needs`.
 
     A module of numbers imports no torch.
 

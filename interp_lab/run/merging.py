@@ -22,13 +22,12 @@ from interp_lab.run.going_on import (
     count,
     keep_digests,
     known_digests,
-    main_reason,
     standing_of,
 )
 from interp_lab.run.numbers import stored_text, write_exports
 from interp_lab.store.merge import merge
 from interp_lab.store.opening import opened
-from interp_lab.store.parts import list_parts, stored_samples
+from interp_lab.store.parts import list_parts, read_failures, stored_samples
 from interp_lab.store.provenance import now, provenance
 from interp_lab.store.rundir import RunDirectory
 
@@ -61,10 +60,9 @@ def conclude(
     sources = place.sources()
     done = standing.done
     if not any(done.values()):
-        why = f" ({main_reason(standing.reasons)})" if standing.reasons else ""
         raise TooManyFailuresError(
-            f"none of {len(ids)} samples could be measured{why}; once that is mended the same "
-            "command with retry_failed=true tries them again"
+            f"{none_measured(sources, ids)}; once that is mended the same command with "
+            "retry_failed=true tries them again"
         )
     analysis = build(cfg, "analysis", seed=cfg.seed, batch_size=cfg.batch_size)
     numbers = build(cfg, "numbers", seed=cfg.seed)
@@ -91,6 +89,20 @@ def conclude(
         write_exports(cfg, numbers, place.results)
     if not partial:
         place.clear_parts()
+
+
+def none_measured(sources: Sequence[Path], ids: Sequence[str]) -> str:
+    """Return what to say of a run without one measured sample: how many, the first and why."""
+    if not ids:
+        return "the data set has no samples; check what dataset names and what it leaves out"
+    place = {name: i for i, name in enumerate(ids)}
+    failures = []
+    for path in sources:
+        with opened(path) as file:
+            failures += [f for f in read_failures(file) if f.sample_id in place]
+    first = min(failures, key=lambda f: place[f.sample_id], default=None)
+    why = f"the first, {first.sample_id}: {first.reason}" if first else "see the log"
+    return f"none of {len(ids)} samples could be measured; {why}"
 
 
 def notes_on(standing: Standing, missing: int, total: int) -> list[str]:

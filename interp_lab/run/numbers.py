@@ -16,6 +16,7 @@ from interp_lab.config.nodes import build, plain
 from interp_lab.config.yaml_text import as_data, literal
 from interp_lab.errors import StoreError
 from interp_lab.identity.names import each_target, name_of, target_of_name
+from interp_lab.run.fit import check_numbers
 from interp_lab.store.merge import recompute
 from interp_lab.store.results import open_results
 from interp_lab.store.rundir import EXPORTS
@@ -79,6 +80,7 @@ def compute_again(cfg: DictConfig, path: Path) -> None:
     """
     numbers = build(cfg, "numbers", seed=cfg.seed)
     with open_results(path) as results:
+        check_numbers(numbers, results.fields, path)
         attributes = results.attributes
         definitions = {**results.definitions, **numbers.definitions}
         stored = stored_config(attributes["config"], cfg)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from interp_lab.config.nodes import allowed_for, allowed_target, build, plain
 from interp_lab.errors import DeviceError, MissingInputError, UnsupportedModelError
+from interp_lab.run.fit import check_fit
 from interp_lab.run.going_on import finished_now
 from interp_lab.run.sweep.record import SweepJob, at_once, swept_jobs
 from interp_lab.run.sweep.sharding import Share, share_of
@@ -76,6 +77,7 @@ def plan(cfg: DictConfig, job: SweepJob | None = None) -> str:
     shares = shares_of(cfg, job)
     if not shares:
         return ""
+    check_fit(cfg, build(cfg, "dataset"))
     given = [f"command     {' '.join(job.overrides)}"] if job else []
     together = at_once(swept_jobs(job.folder)) if job else 1
     return "\n".join([*given, text_of(cfg, work_of(cfg, shares), together)])

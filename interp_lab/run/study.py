@@ -34,6 +34,7 @@ from interp_lab.config.targets import (
 from interp_lab.errors import ConfigError, FinishedWithFailuresError, StoreError
 from interp_lab.identity.run import NOT_IN_RUN_ID
 from interp_lab.libraries.hydra_inside import parsed
+from interp_lab.run.fit import check_needs, needs_of_figures
 from interp_lab.run.merging import merge_by_hand
 from interp_lab.run.numbers import compute_again, differ, stored_config
 from interp_lab.run.sweep.record import SweepJob
@@ -164,6 +165,9 @@ def draw_study(cfg: DictConfig, path: Path) -> Outcome:
 
     style, figures = style_of(cfg)
     allowed = allowed_for(cfg, "visualization")
+    with open_results(path) as results:
+        needs = needs_of_figures(cfg)
+        check_needs("visualization", needs, results.fields, f"{path} does not hold")
     drawn = draw_all(path, figures, style, path.parent / "figures", plain(cfg.select), allowed)
     with open_results(path) as results:
         return Outcome(path, len(results), len(results.failures), tuple(drawn))
@@ -181,6 +185,7 @@ def style_of(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
     values = plain(cfg.visualization)
     allowed = allowed_for(cfg, "visualization")
     figures = values.pop("figures", None) or {}
+    values.pop("needs", None)
     if not isinstance(figures, Mapping):
         raise ConfigError("visualization.figures: give a node for each figure, by its name")
     check_node(values, "visualization", "visualization", allowed)

@@ -161,9 +161,11 @@ def measure(
     from interp_lab.doctor.first import prove_capture
     from interp_lab.models.base import resolve_device
     from interp_lab.models.loading import load_on, make_current
+    from interp_lab.run.fit import check_fit
     from interp_lab.run.kept import KEPT, accelerators
 
     device = resolve_device(cfg.device)
+    check_fit(cfg, dataset)
     node = plain(cfg.model)
 
     def load() -> Any:

@@ -17,6 +17,9 @@ OF_SCALES = ("DIMENSION_LIST", "REFERENCE_LIST")
 TEXT = h5py.string_dtype("utf-8")
 SAMPLE_AXIS = "sample"
 TEXTS_AT_ONCE = 64
+# 2: samples have fingerprints, and the configuration names classes and figures without paths.
+# 3: a checksum of the file stands in front of it (`store.checksum`).
+SCHEMA_VERSION = 3
 
 
 def storage_type(field: Field) -> np.dtype:

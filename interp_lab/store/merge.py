@@ -21,6 +21,7 @@ from interp_lab.errors import StoreError
 from interp_lab.fields import Field
 from interp_lab.store.checksum import BLOCK, seal
 from interp_lab.store.layout import (
+    SCHEMA_VERSION,
     create_sample_axis,
     create_single,
     create_stacked,
@@ -39,9 +40,6 @@ from interp_lab.store.parts import (
 )
 from interp_lab.store.results import Results
 
-# 2: samples have fingerprints, and the configuration names classes and figures without paths.
-# 3: a checksum of the file stands in front of it (`store.checksum`).
-SCHEMA_VERSION = 3
 Aggregates = Sequence[tuple[Field, Any]]
 
 

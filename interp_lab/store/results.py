@@ -15,7 +15,7 @@ import numpy as np
 
 from interp_lab.errors import StoreError, did_you_mean
 from interp_lab.fields import Field, field_from_attributes
-from interp_lab.store.layout import ragged_name, read_fields, read_texts
+from interp_lab.store.layout import SCHEMA_VERSION, ragged_name, read_fields, read_texts
 from interp_lab.store.opening import CHECKED_SINCE, check_ragged, look_at, open_file, reading
 from interp_lab.store.parts import Failure, read_failures
 
@@ -224,6 +224,11 @@ def _check_whole(file: h5py.File, path: Path) -> None:
     version = file.attrs.get("schema_version")
     if version is None:
         raise StoreError(f"results={path}: not a result of interp_lab")
+    if int(version) > SCHEMA_VERSION:
+        raise StoreError(
+            f"results={path}: of schema version {version}, this interp_lab knows versions up to "
+            f"{SCHEMA_VERSION}; open it with the version that wrote it, or a newer one"
+        )
     if not file.attrs["complete"]:
         raise StoreError(f"results={path}: unfinished; run its command again to complete it")
     if version >= CHECKED_SINCE and not look_at(path):

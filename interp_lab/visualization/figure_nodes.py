@@ -51,6 +51,10 @@ def check_figures(
         ConfigError: for a target that may not be or cannot be imported, an unknown or missing
             option, a file outside the folder, or two figures of one name.
     """
+    if not isinstance(figures, Mapping):
+        raise ConfigError(
+            f"visualization.figures={figures!r}: give nodes by name, or null for no figure"
+        )
     taken: dict[str, str] = {}
     for name, node in figures.items():
         key = f"visualization.figures.{name}"

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hydra.errors import ConfigCompositionException, OverrideParseException
 from omegaconf import OmegaConf
 
 from interp_lab.libraries.hydra_inside import (
+    check_flags,
     composed,
     open_node,
     parsed,
@@ -127,3 +129,21 @@ def test_an_open_node_that_nothing_fills_is_missing(folder: Path) -> None:
     ConfigStore.instance().store(name="open_base", node={"size": open_node()})
     (folder / "conf" / "unfilled.yaml").write_text("defaults: [open_base, _self_]\na: 1\n")
     assert OmegaConf.is_missing(composed(folder / "conf", [], "unfilled"), "size")
+
+
+@pytest.mark.parametrize("flags", [["--nope"], ["--cfg", "x"], ["--cfg"]])
+def test_a_flag_that_hydra_does_not_know_raises_and_prints_nothing(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ArgumentTypeError):
+        check_flags(flags)
+    assert capsys.readouterr() == ("", "")
+    check_flags(["--multirun", "--cfg", "job"])
+
+
+def test_a_sweep_is_told_from_one_value() -> None:
+    assert [typed.is_sweep for typed in parsed(["seed=1,2", "seed=[1,2]", "seed='1,2'"])] == [
+        True,
+        False,
+        False,
+    ]

@@ -76,6 +76,10 @@ class QdDetr:
         UnsupportedModelError: if its weights do not fill the network exactly.
     """
 
+    reads = ("text", "video")
+    needs = ("text", "video")
+    lacks = ("answers", "hidden states")
+
     def __init__(
         self,
         checkpoint: str,

@@ -68,6 +68,21 @@ class GateTracing:
         }
         self.fields: Sequence[Field] = []
 
+    # Which kinds of gates there are, and so the fields, the model says.
+    measures = ("gate_*", "magnitude_*", "audio_kind", "query")
+
+    def check_model(self, kind: type) -> None:
+        """Refuse a class of models that states that it has no gates."""
+        if "gates" in getattr(kind, "lacks", ()):
+            raise self._unfit(kind)
+
+    @staticmethod
+    def _unfit(kind: type) -> UnsupportedModelError:
+        return UnsupportedModelError(
+            f"task=avigate: {kind.__name__} has no gates; name them in model.gates, or choose a "
+            "model such as model=tiny_avigate"
+        )
+
     def for_model(self, model: LoadedModel) -> "GatesOfModel":
         """Return what measures with a model that has gates.
 
@@ -76,10 +91,7 @@ class GateTracing:
             ConfigError: with `masked`, if gates may depend on the padding of a batch.
         """
         if not isinstance(model, GatedModel) or not model.gates:
-            raise UnsupportedModelError(
-                f"task=avigate: {type(model).__name__} has no gates; name them in model.gates, or "
-                "choose a model such as model=tiny_avigate"
-            )
+            raise self._unfit(type(model))
         changes: dict[str, tuple[Intervention, ...]] = {}
         if model.audio_gates:
             changes = {

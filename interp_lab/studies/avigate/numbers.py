@@ -22,6 +22,8 @@ class GateNumbers:
         seed: of the resamples.
     """
 
+    needs = ("gate_*",)
+
     def __init__(
         self,
         near_zero: float = 0.05,

@@ -59,6 +59,8 @@ class ClipSimilarity:
         keep_picture: store the crop that the model saw (uint8, compressed).
     """
 
+    needs = ("image",)
+
     def __init__(
         self, metric: Metric = "cosine", layer: int = -1, keep_picture: bool = True
     ) -> None:
@@ -76,6 +78,18 @@ class ClipSimilarity:
         ]
         self.fields: Sequence[Field] = [*maps, *means, Picture("picture", "as the model saw it")]
 
+    def check_model(self, kind: type) -> None:
+        """Refuse a class of models that states that it names no hidden states."""
+        if "hidden states" in getattr(kind, "lacks", ()):
+            raise self._unfit(kind)
+
+    @staticmethod
+    def _unfit(kind: type) -> UnsupportedModelError:
+        return UnsupportedModelError(
+            f"task=clip_similarity: {kind.__name__} names no hidden states; choose a vision tower "
+            "such as model=clip_vit_large_patch14"
+        )
+
     def for_model(self, model: LoadedModel) -> "SimilarityOfModel":
         """Return what measures this layer of a model.
 
@@ -85,10 +99,7 @@ class ClipSimilarity:
         """
         layers = [name for name in model.hookpoints if name.startswith("hidden.")]
         if not layers:
-            raise UnsupportedModelError(
-                f"task=clip_similarity: {type(model).__name__} names no hidden states; choose a "
-                "vision tower such as model=clip_vit_large_patch14"
-            )
+            raise self._unfit(type(model))
         if not -len(layers) <= self.layer < len(layers):
             raise ConfigError(
                 f"analysis.layer={self.layer}: this model has hidden states 0 to "

@@ -22,6 +22,7 @@ MAPS: dict[str, tuple[type[Field], str]] = {
 class SimilarityNumbers:
     """Mean and spread of each map, pooled histograms, and one archive an image."""
 
+    needs = ("horizontal_right",)
     definitions: Mapping[str, str] = MappingProxyType({})
 
     def compute(self, results: Results) -> list[tuple[Field, Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from interp_lab.capture.plans import AttentionPlan, Intervention
 from interp_lab.capture.reduce import Max, Sum
+from interp_lab.config.signature import Distinct
 from interp_lab.datasets.answers import parse_letter
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, UnsupportedModelError
@@ -78,10 +79,12 @@ class ScienceQAHeads:
         seed: of random heads.
     """
 
+    needs = ("text", "options")
+
     def __init__(
         self,
         definition: Definition = "max_text_to_image",
-        knockout: Literal["winners", "random"] | list[tuple[int, int]] | None = None,
+        knockout: Literal["winners", "random"] | Distinct[tuple[int, int]] | None = None,
         knockout_heads: int = 4,
         seed: int = 0,
     ) -> None:
@@ -108,17 +111,27 @@ class ScienceQAHeads:
             *(self.knockout.fields if self.knockout else ()),
         ]
 
+    def check_model(self, kind: type) -> None:
+        """Refuse a class of models that states that it does not answer."""
+        if "answers" in getattr(kind, "lacks", ()):
+            raise self._unfit(kind)
+
+    @staticmethod
+    def _unfit(kind: type) -> UnsupportedModelError:
+        return UnsupportedModelError(
+            f"task=scienceqa: {kind.__name__} does not answer; choose a model such as "
+            "model=llava_1_5_7b or model=tiny_llava"
+        )
+
     def for_model(self, model: LoadedModel) -> "HeadsOfModel":
         """Return what measures with a model that answers in words.
 
         Raises:
             UnsupportedModelError: for a model without a language part.
         """
+        self.check_model(type(model))
         if not isinstance(model, AnsweringModel):
-            raise UnsupportedModelError(
-                f"task=scienceqa: {type(model).__name__} does not answer; choose a model such as "
-                "model=llava_1_5_7b or model=tiny_llava"
-            )
+            raise self._unfit(type(model))
         return HeadsOfModel(self, model.token_of, (model.n_layers, model.n_heads))
 
 

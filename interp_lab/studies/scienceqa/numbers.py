@@ -27,6 +27,8 @@ class HeadNumbers:
         seed: of resamples and splits.
     """
 
+    needs = ("max_head_per_layer",)
+
     def __init__(
         self, top_k: int = 5, near_tie: float = 0.01, bootstrap: int = 2000, seed: int = 0
     ) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from interp_lab.capture.plans import AttentionPlan, Intervention, Reducer
 from interp_lab.capture.reduce import Keep, Mean
+from interp_lab.config.signature import Distinct
 from interp_lab.datasets.answers import parse_letter
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, UnsupportedModelError
@@ -43,16 +44,23 @@ class SemanticDimensionAttention:
         knockout: block the word from the options by layer band and answer again.
     """
 
+    needs = ("text", "word", "dimension1", "dimension2")
+
     def __init__(
         self,
         dimension_scope: Literal["options", "dimension"] = "options",
-        layers: list[int] | None = None,
-        heads: list[int] | None = None,
+        layers: Distinct[int] | None = None,
+        heads: Distinct[int] | None = None,
         matrix_heads: Literal["mean", "all"] = "mean",
         layer_type: LayerType = "self",
         flip: bool = True,
         knockout: bool = False,
     ) -> None:
+        for name, chosen in (("layers", layers), ("heads", heads)):
+            if chosen is not None and (not chosen or min(chosen) < 0):
+                raise ConfigError(
+                    f"analysis.{name}={chosen}: give numbers from 0 on, or null for all"
+                )
         self.dimension_role = "option" if dimension_scope == "options" else "dimension"
         self.layers = tuple(layers) if layers is not None else None
         self.heads = tuple(heads) if heads is not None else None
@@ -69,6 +77,35 @@ class SemanticDimensionAttention:
         }
         self.fields: Sequence[Field] = _fields(self.definitions, knockout)
 
+    def check_model(self, kind: type) -> None:
+        """Refuse a class of models that does not answer, or has not the attention asked for."""
+        if "answers" in getattr(kind, "lacks", ()):
+            raise self._unfit(kind)
+        crossing = getattr(kind, "reading_tower", "language") == "encoder"
+        if self.layer_type == "cross" and not crossing:
+            raise ConfigError(
+                "analysis.layer_type=cross: cross attention exists in encoder-decoder models only "
+                f"(such as model=flan_t5_base); {kind.__name__} is a decoder, whose text "
+                "attends to the word by self attention: analysis.layer_type=self"
+            )
+        if self.layer_type in ("output", "encoder") and crossing:
+            raise ConfigError(
+                f"analysis.layer_type={self.layer_type}: {kind.__name__} is an "
+                "encoder-decoder; give self (its encoder) or cross (the answer's row)"
+            )
+        if self.knockout and crossing:
+            raise ConfigError(
+                f"analysis.knockout=true: not for {kind.__name__}, whose answer reads the "
+                "word by another attention than the options do"
+            )
+
+    @staticmethod
+    def _unfit(kind: type) -> UnsupportedModelError:
+        return UnsupportedModelError(
+            f"task=semdim: {kind.__name__} does not answer; choose a model such as "
+            "model=qwen_omni_7b or model=tiny_omni"
+        )
+
     def for_model(self, model: LoadedModel) -> "WordsOfModel":
         """Return what measures with a model that answers in words.
 
@@ -76,12 +113,9 @@ class SemanticDimensionAttention:
             UnsupportedModelError: for a model without a language part, or without an audio tower.
             ConfigError: if a layer or head is not there.
         """
+        self.check_model(type(model))
         if not isinstance(model, AnsweringModel):
-            raise UnsupportedModelError(
-                f"task=semdim: {type(model).__name__} does not answer; choose a model such as "
-                "model=qwen_omni_7b or model=tiny_omni"
-            )
-        self._check_layer_type(model)
+            raise self._unfit(type(model))
         for name, chosen, count in (
             ("layers", self.layers, model.n_layers),
             ("heads", self.heads, model.n_heads),
@@ -91,25 +125,6 @@ class SemanticDimensionAttention:
                     f"analysis.{name}={list(chosen)}: the model has {count} {name}, from 0 on"
                 )
         return WordsOfModel(self, int(model.n_layers), model.reading_tower)
-
-    def _check_layer_type(self, model: AnsweringModel) -> None:
-        crossing = model.reading_tower == "encoder"
-        if self.layer_type == "cross" and not crossing:
-            raise ConfigError(
-                "analysis.layer_type=cross: cross attention exists in encoder-decoder models only "
-                f"(such as model=flan_t5_base); {type(model).__name__} is a decoder, whose text "
-                "attends to the word by self attention: analysis.layer_type=self"
-            )
-        if self.layer_type in ("output", "encoder") and crossing:
-            raise ConfigError(
-                f"analysis.layer_type={self.layer_type}: {type(model).__name__} is an "
-                "encoder-decoder; give self (its encoder) or cross (the answer's row)"
-            )
-        if self.knockout and crossing:
-            raise ConfigError(
-                f"analysis.knockout=true: not for {type(model).__name__}, whose answer reads the "
-                "word by another attention than the options do"
-            )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from interp_lab.errors import ConfigError
 from interp_lab.fields import DimensionCurve, Document, Field, PhoneMap, Scalar
 from interp_lab.statistics.heads import bootstrap_mean
 from interp_lab.store.results import Results
@@ -83,6 +84,8 @@ class WordNumbers:
         seed: of both.
     """
 
+    needs = ("word",)
+
     def __init__(
         self,
         normalize: Literal["sum", "mean"] = "sum",
@@ -90,6 +93,8 @@ class WordNumbers:
         bootstrap: int = 1000,
         seed: int = 0,
     ) -> None:
+        if bootstrap < 100:
+            raise ConfigError(f"numbers.bootstrap={bootstrap}: give at least 100")
         self.normalize = normalize
         self.correct_only = correct_only
         self.bootstrap = bootstrap

@@ -14,6 +14,7 @@ import numpy as np
 
 from interp_lab.capture.plans import AttentionPlan, Intervention, When
 from interp_lab.capture.reduce import Keep, Mean, Sum
+from interp_lab.config.signature import Distinct
 from interp_lab.datasets.base import Sample
 from interp_lab.datasets.points import parse_point
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
@@ -63,10 +64,12 @@ class Trajectory:
         point_image: the picture that coordinates in an answer refer to, from 0.
     """
 
+    needs = ("text",)
+
     def __init__(
         self,
-        layers: int | list[int] | Literal["all"] | None = None,
-        heads: Literal["mean", "all"] | list[int] = "mean",
+        layers: int | Distinct[int] | Literal["all"] | None = None,
+        heads: Literal["mean", "all"] | Distinct[int] = "mean",
         point_image: int = 0,
     ) -> None:
         if layers == [] or heads == []:
@@ -94,6 +97,18 @@ class Trajectory:
             *(Picture(f"image_{i}", f"picture {i}", ragged=True) for i in range(MOST_PICTURES)),
         ]
 
+    def check_model(self, kind: type) -> None:
+        """Refuse a class of models that states that it does not answer."""
+        if "answers" in getattr(kind, "lacks", ()):
+            raise self._unfit(kind)
+
+    @staticmethod
+    def _unfit(kind: type) -> UnsupportedModelError:
+        return UnsupportedModelError(
+            f"task=trajectory: {kind.__name__} does not write; choose a model such as "
+            "model=qwen2_vl_2b or model=tiny_qwen_vl"
+        )
+
     def for_model(self, model: LoadedModel) -> "AnswersOfModel":
         """Return what measures with a model that writes and has these layers and heads.
 
@@ -101,11 +116,9 @@ class Trajectory:
             UnsupportedModelError: for a model without a language part.
             ConfigError: for a layer or head that the model does not have.
         """
+        self.check_model(type(model))
         if not isinstance(model, AnsweringModel):
-            raise UnsupportedModelError(
-                f"task=trajectory: {type(model).__name__} does not write; choose a model such as "
-                "model=qwen2_vl_2b or model=tiny_qwen_vl"
-            )
+            raise self._unfit(type(model))
         chosen = chosen_layers(self.layers, model.n_layers)
         for head in self.heads if isinstance(self.heads, list) else ():
             if not 0 <= head < model.n_heads:

@@ -28,6 +28,7 @@ AVERAGED = tuple(name for name, *_ in CURVES if not name.startswith("centre"))
 class AnswerNumbers:
     """Mean curves over samples, step by step, and one record a sample."""
 
+    needs = ("rows",)
     definitions: Mapping[str, str] = MappingProxyType({})
 
     def compute(self, results: Results) -> list[tuple[Field, np.ndarray]]:
