@@ -72,7 +72,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--once")
+    parser.add_argument("--once", help="one of the ways: print its peak memory alone")
+    parser.add_argument("--no-memory", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = build()
@@ -89,9 +90,10 @@ def main() -> None:
         for _ in range(options.rounds):
             for way, context in chosen.items():
                 seconds[way].append(step(model, ids, context))
-        plain, least = statistics.median(seconds["plain"]), peak("plain", length)
+        plain = statistics.median(seconds["plain"])
+        least = 0.0 if options.no_memory else peak("plain", length)
         for way, times in seconds.items():
-            extra = peak(way, length) - least
+            extra = 0.0 if options.no_memory else peak(way, length) - least
             ratio = statistics.median(times) / plain
             print(
                 f"| {length} | {way} | {statistics.median(times):.2f} | {ratio:.2f} | {extra:.0f} |"
