@@ -183,8 +183,8 @@ def _composition(error: Exception, arguments: list[str], folders: list[Path]) ->
     if never:
         return f"{never[1]}=null: cannot be null; leave the key out, or give a value"
     section = re.search(r"is not a subclass of (\w+)", text)
-    for name, kind in keys_of_schema().items() if section else ():
-        if kind.__name__ == section[1]:
+    for name, kind in keys_of_schema().items():
+        if section and kind.__name__ == section[1]:
             return f"{name}: give its keys with values, such as {name}.KEY=..."
     several = re.search(r"Ambiguous value for argument '(.*)'$", text.splitlines()[0])
     if several:

@@ -130,7 +130,7 @@ def limits(schema: type = Config, prefix: str = "") -> Iterator[tuple[str, Any, 
         if isinstance(kind, UnionType):
             kind = next(a for a in get_args(kind) if a is not type(None))
         yield f"{prefix}{one.name}", kind, one.metadata
-        if is_dataclass(kind):
+        if isinstance(kind, type) and is_dataclass(kind):
             yield from limits(kind, f"{prefix}{one.name}.")
 
 

@@ -211,8 +211,8 @@ def saying(place: str, key: str, value: Any) -> Callable[[h5py.File], None]:
     return lambda file: file[place].attrs.__setitem__(key, value)
 
 
-DAMAGES: dict[str, Callable[[h5py.File], None]] = {
-    "empty_group": lambda file: [file.__delitem__(name) for name in list(file)] and None,
+DAMAGES: dict[str, Callable[[h5py.File], Any]] = {
+    "empty_group": lambda file: [file.__delitem__(name) for name in list(file)],
     "no_schema": lambda file: file.attrs.__delitem__("schema_version"),
     "newer": saying("/", "schema_version", 99),
     "unfinished": saying("/", "complete", False),
