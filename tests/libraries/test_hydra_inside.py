@@ -11,7 +11,9 @@ from hydra.errors import ConfigCompositionException, OverrideParseException
 from omegaconf import OmegaConf
 
 from interp_lab.libraries.hydra_inside import (
+    ForeignTargetError,
     composed,
+    guard_targets,
     open_node,
     parsed,
     recorded_settings,
@@ -127,3 +129,16 @@ def test_an_open_node_that_nothing_fills_is_missing(folder: Path) -> None:
     ConfigStore.instance().store(name="open_base", node={"size": open_node()})
     (folder / "conf" / "unfilled.yaml").write_text("defaults: [open_base, _self_]\na: 1\n")
     assert OmegaConf.is_missing(composed(folder / "conf", [], "unfilled"), "size")
+
+
+def test_hydra_makes_no_class_of_anybody_else() -> None:
+    """Every `_target_` of Hydra's own nodes is found by the name `_instantiate2._locate`."""
+    from hydra.utils import instantiate
+
+    guard_targets()
+    guard_targets()
+    with pytest.raises(Exception, match="Error locating target 'textwrap.dedent'") as caught:
+        instantiate({"_target_": "textwrap.dedent", "text": "x"})
+    assert isinstance(caught.value.__cause__, ForeignTargetError)
+    made = instantiate({"_target_": "interp_lab.run.sweep.record.Record"})
+    assert type(made).__name__ == "Record"
