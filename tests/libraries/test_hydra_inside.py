@@ -10,6 +10,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException, OverrideParseException
 from omegaconf import OmegaConf
 
+import interp_lab.run.sweep.record  # noqa: F401  as the command does
 from interp_lab.libraries.hydra_inside import (
     ForeignTargetError,
     composed,
