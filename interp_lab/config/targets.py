@@ -22,7 +22,7 @@ _MARK = "dotted path"
 Importable = Annotated[str, _MARK]
 
 # Node -> where classes of its kind are, in this package.
-KINDS = {
+KINDS: dict[str, Sequence[str]] = {
     "model": ("models.",),
     "dataset": ("datasets.",),
     "analysis": ("studies.",),
@@ -31,7 +31,7 @@ KINDS = {
     "importers": ("studies.",),
 }
 # What a node's class holds below itself, such as a network.
-INNER = {"model": ("models.", "zoo.")}
+INNER: dict[str, Sequence[str]] = {"model": ("models.", "zoo.")}
 # Node -> what an object of its kind has.
 METHODS = {
     "model": ("prepare", "run"),

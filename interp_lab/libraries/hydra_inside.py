@@ -33,8 +33,9 @@ def guard_targets() -> None:
     Callbacks are made before a job has its configuration, so this cannot wait for it. What a study
     names is not made by Hydra.
     """
-    from hydra._internal.instantiate import _instantiate2
+    from hydra._internal.instantiate import _instantiate2 as module
 
+    _instantiate2: Any = module
     locate = _instantiate2._locate
     if getattr(locate, "guarded", False):
         return

@@ -194,7 +194,7 @@ def style_of(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
         raise ConfigError(f"visualization._target_={values['_target_']}: is no Style")
     style = target(**check_arguments(target, values, "visualization", allowed))
     check_figures(figures, allowed)
-    return style, figures
+    return style, dict(figures)
 
 
 def imported(cfg: DictConfig, path: Path) -> Path:
@@ -204,14 +204,17 @@ def imported(cfg: DictConfig, path: Path) -> Path:
     suffix = path.suffix.lstrip(".")
     key, named = f"importers.{suffix}", cfg.importers[suffix]
     check_target(named, key, KINDS["importers"], allowed_by(cfg))
-    importer = target_of({"_target_": named}, key)
+    importer: Any = target_of({"_target_": named}, key)
     if not callable(importer) or (named.startswith(OWN) and not defined_here(importer)):
         raise ConfigError(f"{key}={named}: is no importer")
     # Files of one name from several folders stay apart by the hash of their path.
     place = safe_name(f"{path.absolute()}")[-6:]
     folder = Path(cfg.output.root) / cfg.task_name / f"imported-{path.stem}-{place}"
     folder.mkdir(parents=True, exist_ok=True)
-    return importer(path, folder)
+    made = importer(path, folder)
+    if not isinstance(made, Path):
+        raise ConfigError(f"{key}={named}: returned {type(made).__name__}, not the result's path")
+    return made
 
 
 def restyled(stored: DictConfig, composed: DictConfig, overrides: list[str]) -> DictConfig:

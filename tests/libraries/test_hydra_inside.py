@@ -11,9 +11,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException, OverrideParseException
 from omegaconf import OmegaConf
 
+import interp_lab.run.sweep.record  # noqa: F401  as the command does
 from interp_lab.libraries.hydra_inside import (
+    ForeignTargetError,
     check_flags,
     composed,
+    guard_targets,
     open_node,
     parsed,
     recorded_settings,
@@ -147,3 +150,16 @@ def test_a_sweep_is_told_from_one_value() -> None:
         False,
         False,
     ]
+
+
+def test_hydra_makes_no_class_of_anybody_else() -> None:
+    """Every `_target_` of Hydra's own nodes is found by the name `_instantiate2._locate`."""
+    from hydra.utils import instantiate
+
+    guard_targets()
+    guard_targets()
+    with pytest.raises(Exception, match="Error locating target 'textwrap.dedent'") as caught:
+        instantiate({"_target_": "textwrap.dedent", "text": "x"})
+    assert isinstance(caught.value.__cause__, ForeignTargetError)
+    made = instantiate({"_target_": "interp_lab.run.sweep.record.Record"})
+    assert type(made).__name__ == "Record"
