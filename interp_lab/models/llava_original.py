@@ -135,8 +135,14 @@ def mapped_weights(
 
 
 def original_config(folder: Path) -> dict[str, Any]:
-    """Return the folder's config.json."""
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    """Return the folder's config.json.
+
+    Raises:
+        MissingInputError: if it is damaged.
+    """
+    with reading(folder, f"model.checkpoint={folder}", "configuration"):
+        return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    raise AssertionError  # the block returns or raises
 
 
 def llava_architecture(config: Mapping[str, Any], vision: Mapping[str, Any]) -> dict[str, Any]:
