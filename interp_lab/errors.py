@@ -100,8 +100,8 @@ def unlockable(error: OSError | NotImplementedError, folder: Path) -> str:
     """Return one line for a folder in which no lock can be taken."""
     if isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS:
         return (
-            f"{folder}: this file system has no file locks ({reason_of(error)}), by which processes "
-            "keep off each other's samples; give output.root=... a folder on another disk, or let "
+            f"{folder}: this file system has no file locks ({reason_of(error)}), by which "
+            "processes keep off each other's samples; give output.root=... a folder on another disk, or let "
             "the file server's locking be turned on"
         )
     if error.errno in _FULL:

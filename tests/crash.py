@@ -2,9 +2,9 @@
 
 A real study is run again and again until it is complete, by one to three jobs, while a process of
 it is killed at a random moment: loading, measuring, writing a part, merging. After each kill no
-sample that was finished may be gone, and some parts are cut on purpose; in the end the result equals an uninterrupted one, dataset by
-dataset. Rounds follow until all kills are spent; the last one ends without. Run it by
-`make test-crash`, or `python tests/crash.py --kills 30 --seed 0`.
+sample that was finished may be gone, and some parts are cut on purpose; in the end the result
+equals an uninterrupted one, dataset by dataset. Rounds follow until all kills are spent; the last
+one ends without. Run it by `make test-crash`, or `python tests/crash.py --kills 30 --seed 0`.
 """
 
 import argparse

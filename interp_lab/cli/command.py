@@ -99,7 +99,7 @@ def check_given(arguments: list[str]) -> None:
     for argument in arguments:
         if any(0xD800 <= ord(c) < 0xE000 for c in argument):
             raise ConfigError(
-                f"{ascii(argument)}: cannot be read as text in the encoding of this shell "
+                f"{argument!a}: cannot be read as text in the encoding of this shell "
                 f"({sys.getfilesystemencoding()}); give PYTHONUTF8=1, or LC_ALL=C.UTF-8"
             )
         if "pkg://" in argument:

@@ -82,8 +82,8 @@ def _unencodable(error: UnicodeEncodeError) -> str:
     text = repr(error.object[:200])
     if any(0xD800 <= ord(c) < 0xE000 for c in error.object):
         return (
-            f"{text}: a file's name that is not UTF-8, which a result cannot hold; rename it (or, if "
-            "it is not ASCII in a shell of the C locale, give PYTHONUTF8=1)"
+            f"{text}: a file's name that is not UTF-8, which a result cannot hold; rename it (or, "
+            "if it is not ASCII in a shell of the C locale, give PYTHONUTF8=1)"
         )
     return (
         f"{text}: cannot be written in {error.encoding}, the encoding of this shell's file names "

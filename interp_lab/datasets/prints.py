@@ -66,7 +66,7 @@ class SamplePrints:
 
 
 def loaded(dataset: Dataset, index: int) -> Sample | Exception:
-    """Return a sample, or what loading it raised; of any decoder's error with the sample's files."""
+    """Return a sample, or what loading it raised; a decoder's error names the files."""
     try:
         return dataset.load(index)
     except InterpLabError as error:

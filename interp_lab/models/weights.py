@@ -147,8 +147,8 @@ class Weights:
         kind = model_type_of(place)
         of = f" (its config.json says model_type {kind!r})" if kind else ""
         return (
-            f"model.checkpoint={self.checkpoint}: cannot load the {what} from this folder{of}; is it "
-            f"of the family that the model's YAML names, and whole? Cause: {cause_of(error)}"
+            f"model.checkpoint={self.checkpoint}: cannot load the {what} from this folder{of}; is "
+            f"it of the family that the model's YAML names, and whole? Cause: {cause_of(error)}"
         )
 
     def _needs_package(self, what: str, options: Mapping[str, Any], error: ImportError) -> str:

@@ -1,4 +1,4 @@
-"""Reads a file from start to end in a process of its own: `python -m interp_lab.store.probe FILE PID`.
+"""Reads a file from start to end in a process of its own: `-m interp_lab.store.probe FILE PID`.
 
 HDF5's reader ends the process on some damaged files. Here that costs nothing.
 """
