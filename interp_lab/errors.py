@@ -31,10 +31,6 @@ class SampleError(InterpLabError):
     """One record cannot be measured; it is recorded with this reason and the run goes on."""
 
 
-class NotFiniteError(SampleError):
-    """A number of one sample is NaN or infinite; it says of which field, and where in it."""
-
-
 class UnsupportedModelError(InterpLabError):
     """The model lacks what the analysis needs."""
 
@@ -49,6 +45,10 @@ class MachineError(InterpLabError):
 
 class StoreError(InterpLabError):
     """A result file or run directory cannot be read, written or continued."""
+
+
+class NotFiniteError(SampleError, StoreError):
+    """A number of one sample is NaN or infinite; it says of which field, and where in it."""
 
 
 class StoppedByUserError(InterpLabError):

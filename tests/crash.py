@@ -2,9 +2,9 @@
 
 A real study is run again and again until it is complete, by one to three jobs, while a process of
 it is killed at a random moment: loading, measuring, writing a part, merging. After each kill no
-sample that was finished may be gone; in the end the result equals an uninterrupted one, dataset by
-dataset. Rounds follow until all kills are spent; the last one ends without. Run it by
-`make test-crash`, or `python tests/crash.py --kills 30 --seed 0`.
+sample that was finished may be gone, and some parts are cut on purpose; in the end the result
+equals an uninterrupted one, dataset by dataset. Rounds follow until all kills are spent; the last
+one ends without. Run it by `make test-crash`, or `python tests/crash.py --kills 30 --seed 0`.
 """
 
 import argparse
@@ -28,6 +28,8 @@ from interp_lab.store.parts import list_parts, read_failures
 from interp_lab.zoo.scenes import draw_scenes
 
 BROKEN = 2
+# After this share of the kills a part is damaged besides.
+SHARE_CUT = 0.2
 STUDY = (
     *("model=tiny_clip", "dataset=images", "~visualization.figures", "capture.verify=off"),
     *("capture.live_check=false", "batch_size=2", "output.part_size=2", "output.exports=false"),
@@ -56,12 +58,31 @@ def start(scenes: Path, root: Path, extra: tuple[str, ...]) -> "subprocess.Popen
         return subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, text=True)
 
 
+# Parts that were damaged on purpose: their samples are to be measured again.
+cut: set[Path] = set()
+
+
+def cut_a_part(root: Path, rng: random.Random) -> None:
+    """Cut a part of the round in half, as a failing disk would."""
+    parts = [p for run in root.glob("clip_similarity/*") for p in list_parts(run / "parts")]
+    if not parts:
+        return
+    path = rng.choice(parts)
+    cut.add(path)
+    try:
+        os.truncate(path, path.stat().st_size // 2)
+    except FileNotFoundError:  # a worker that is still alive has merged in between
+        return
+
+
 def finished(root: Path) -> Counter[str]:
     """Return how often each sample is held by parts and result, measured or failed."""
     held: Counter[str] = Counter()
     try:
         for run in root.glob("clip_similarity/*"):
             for path in [*list_parts(run / "parts"), *run.glob("results.h5")]:
+                if path in cut:
+                    continue
                 with h5py.File(path, "r") as file:
                     held.update(file["samples/sample"].asstr()[...])
                     held.update(f.sample_id for f in read_failures(file))
@@ -127,7 +148,9 @@ def check_complete(root: Path, reference: dict[str, object], count: int) -> None
     assert contents(path) == reference, f"{path} differs from the uninterrupted result"
     held = finished(root)
     assert len(held) == count and set(held.values()) == {1}, "a sample is lost or stands twice"
-    assert not list(path.parent.rglob("*.part.h5")) and not list(path.parent.rglob(".*.tmp"))
+    assert not list((path.parent / "parts").rglob("*.part.h5")) and not list(
+        path.parent.rglob(".*.tmp")
+    )
 
 
 def one_round(
@@ -148,6 +171,8 @@ def one_round(
         if killed:
             kills.append(killed)
             print(f"round {number}: {extra[0]:<19} killed the {killed}, {len(held)} finished")
+            if rng.random() < SHARE_CUT:
+                cut_a_part(root, rng)
             continue
         if process.returncode == 3 and list(root.glob("clip_similarity/*/results.h5")):
             doubled += sum(n - 1 for n in before.values())
@@ -188,7 +213,8 @@ def main() -> None:
     print(f"{len(kills)} kills in {number} rounds: {said}")
     print(
         f"every result equal, dataset by dataset ({len(reference)} datasets), {options.samples} "
-        f"samples each once, {doubled} measured twice on the way, {time.monotonic() - began:.0f} s"
+        f"samples each once, {doubled} measured twice on the way, {len(cut)} parts cut, "
+        f"{time.monotonic() - began:.0f} s"
     )
     shutil.rmtree(folder)
 

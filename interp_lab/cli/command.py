@@ -4,6 +4,7 @@ Exit codes: 0 all well, 1 an error, 3 finished with failed samples, 130 stopped 
 """
 
 import contextlib
+import io
 import itertools
 import logging
 import os
@@ -87,13 +88,23 @@ def check_given(arguments: list[str]) -> None:
     """Check what Hydra would follow before we see it: YAML files of the user's, packages.
 
     Raises:
-        ConfigError: for a file that stands for too many values, or configs inside a package.
+        ConfigError: for a file that stands for too many values, configs inside a package, or what
+            was typed in another encoding.
     """
     from interp_lab.config.yaml_text import check_folder
 
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal cannot show must not end a run that has its numbers.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     for folder in [*config_folders(arguments), *_other_folders(arguments)]:
         check_folder(folder)
     for argument in arguments:
+        if any(0xD800 <= ord(c) < 0xE000 for c in argument):
+            raise ConfigError(
+                f"{argument!a}: cannot be read as text in the encoding of this shell "
+                f"({sys.getfilesystemencoding()}); give PYTHONUTF8=1, or LC_ALL=C.UTF-8"
+            )
         if "pkg://" in argument:
             raise ConfigError(
                 f"{argument}: would import a package to find YAML files; give their folder as "

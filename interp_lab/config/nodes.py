@@ -330,6 +330,12 @@ def check_ids(ids: Sequence[str]) -> None:
             raise ConfigError(
                 f"dataset: sample id {str(name)!r} is no name below the run's folder; rename it"
             )
+        if any(0xD800 <= ord(c) < 0xE000 for c in str(name)):
+            raise ConfigError(
+                f"dataset: sample id {str(name)!r} is no UTF-8, which a result cannot hold; rename "
+                "the file (or, if its name is right and this shell is of the C locale, give "
+                "PYTHONUTF8=1)"
+            )
         other = seen.setdefault(str(name).casefold(), str(name))
         if other != name:
             raise ConfigError(

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from interp_lab.datasets.base import Dataset, Sample
-from interp_lab.errors import SampleError
+from interp_lab.errors import InterpLabError, SampleError
 from interp_lab.identity.files import Digests, Stamp, hash_of, stamp_of
 
 log = logging.getLogger(__name__)
@@ -66,11 +66,27 @@ class SamplePrints:
 
 
 def loaded(dataset: Dataset, index: int) -> Sample | Exception:
-    """Return a sample, or what loading it raised."""
+    """Return a sample, or what loading it raised; a decoder's error names the files."""
     try:
         return dataset.load(index)
-    except Exception as error:  # a decoder can raise anything; it is this sample's failure
+    except InterpLabError as error:
         return error
+    except Exception as error:  # a decoder can raise anything; it is this sample's failure
+        return _unreadable(dataset, index, error)
+
+
+def _unreadable(dataset: Dataset, index: int, error: Exception) -> SampleError:
+    """Return what a decoder raised as one line that names the files it was given."""
+    made_of = getattr(dataset, "made_of", None)
+    files = made_of(index).files if callable(made_of) else ()
+    named = ", ".join(str(path) for path in files[:3]) + (", ..." if len(files) > 3 else "")
+    why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    log.debug("sample at place %d", index, exc_info=error)
+    problem = SampleError(
+        f"{named or 'its record'}: cannot be read ({why}); save it again in a common format"
+    )
+    problem.__cause__ = error
+    return problem
 
 
 def loaded_with_print(

@@ -25,6 +25,7 @@ from transformers import (
 from transformers.models.llava.image_processing_llava import LlavaImageProcessor
 
 from interp_lab.errors import ConfigError, MissingInputError, UnsupportedModelError
+from interp_lab.models.files import reading
 from interp_lab.models.loading import placement
 from interp_lab.models.unhandled import ANY, refuse_unhandled_values
 from interp_lab.models.weights import Weights, refuse_partial
@@ -83,10 +84,11 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     binaries = sorted(folder.glob("pytorch_model*.bin")) + sorted(folder.glob("mm_projector.bin"))
     tensors: dict[str, torch.Tensor] = {}
     for path in safetensors or binaries:
-        if path.suffix == ".safetensors":
-            tensors |= load_file(path)
-        else:
-            tensors |= torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with reading(path, f"model.checkpoint={folder}", "weights"):
+            if path.suffix == ".safetensors":
+                tensors |= load_file(path)
+            else:
+                tensors |= torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if not tensors:
         raise MissingInputError(f"model.checkpoint={folder}: holds no weight file")
     return tensors
@@ -133,8 +135,14 @@ def mapped_weights(
 
 
 def original_config(folder: Path) -> dict[str, Any]:
-    """Return the folder's config.json."""
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    """Return the folder's config.json.
+
+    Raises:
+        MissingInputError: if it is damaged.
+    """
+    with reading(folder, f"model.checkpoint={folder}", "configuration"):
+        return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    raise AssertionError  # the block returns or raises
 
 
 def llava_architecture(config: Mapping[str, Any], vision: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,7 +281,8 @@ def original_processor(folder: Path, config: LlavaConfig) -> LlavaProcessor:
     Raises:
         ConfigError: if the tokenizer puts `<image>` elsewhere than the weights need it.
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with reading(folder, f"model.checkpoint={folder}", "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["<image>"], special_tokens=True)
     found = tokenizer.convert_tokens_to_ids("<image>")
     if found != config.image_token_id:

@@ -19,6 +19,7 @@ from interp_lab.config.targets import ALLOW, OWN, Importable
 from interp_lab.datasets.base import Sample, existing_path
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError, did_you_mean
 from interp_lab.models.base import GateHooks, Prepared, Seen, gate_hooks
+from interp_lab.models.files import cause_of, is_out_of_memory
 from interp_lab.models.loading import seeded
 from interp_lab.models.moment_tokens import moment_tokens
 from interp_lab.models.qd_detr.checkpoint import (
@@ -166,8 +167,13 @@ def _built(module: Mapping[str, Any], seed: int, device: torch.device) -> nn.Mod
     try:
         with seeded(seed, device):
             network = target(**arguments)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"model.module: {module['_target_']} cannot be made ({error})") from error
+    except Exception as error:  # the user's own code: any type at all
+        if is_out_of_memory(error):
+            raise
+        raise ConfigError(
+            f"model.module: {module['_target_']} cannot be made ({cause_of(error)}); "
+            "HYDRA_FULL_ERROR=1 shows where"
+        ) from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"model.module: {module['_target_']} makes no torch.nn.Module")
     return network

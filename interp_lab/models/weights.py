@@ -1,5 +1,6 @@
 """Where a model's weights come from, and what is refused of them."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +13,19 @@ from transformers.utils import logging
 
 from interp_lab.errors import (
     ConfigError,
+    InterpLabError,
     MissingInputError,
     UnsupportedModelError,
     did_you_mean,
 )
 from interp_lab.identity.weights import fetched_commit, local_place
+from interp_lab.models.files import (
+    cause_of,
+    check_place,
+    first_line,
+    is_out_of_memory,
+    problem_of_place,
+)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 ZOO = "zoo:"
@@ -101,6 +110,9 @@ class Weights:
             what: what is loaded, for the message ("model", "processor").
         """
         place = self.location()
+        local = Path(place) if Path(place).exists() else None
+        if local is not None:
+            check_place(local, f"model.checkpoint={self.checkpoint}", what == "weights")
         # What transformers would report of missing weights is checked by `refuse_partial` instead.
         logging.set_verbosity_error()
         if not sys.stderr.isatty():
@@ -114,9 +126,13 @@ class Weights:
             )
         except ImportError as error:
             raise ConfigError(self._needs_package(what, options, error)) from error
-        except (OSError, ValueError) as error:
+        except InterpLabError:
+            raise
+        except Exception as error:  # third-party code: any type at all
             if is_out_of_memory(error):
                 raise
+            if local is not None:
+                raise MissingInputError(self._unloadable(what, local, error)) from error
             first = first_line(error)
             offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
             raise MissingInputError(
@@ -124,6 +140,18 @@ class Weights:
                 f"and the hub{offline} does not give it, or it is damaged. Check the id and the "
                 f"network, give a folder, or use model.init=random. Cause: {first}"
             ) from error
+
+    def _unloadable(self, what: str, place: Path, error: Exception) -> str:
+        """Return the line for a folder or file here that a loader does not take."""
+        problem = problem_of_place(place, parse=True)
+        if problem:
+            return f"model.checkpoint={self.checkpoint}: cannot load the {what}: {problem}"
+        kind = model_type_of(place)
+        of = f" (its config.json says model_type {kind!r})" if kind else ""
+        return (
+            f"model.checkpoint={self.checkpoint}: cannot load the {what} from this folder{of}; is "
+            f"it of the family that the model's YAML names, and whole? Cause: {cause_of(error)}"
+        )
 
     def _needs_package(self, what: str, options: Mapping[str, Any], error: ImportError) -> str:
         attention = options.get("attn_implementation")
@@ -143,20 +171,13 @@ def attention_needs_package(attention: Any, error: Exception) -> str:
     )
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, cut; empty if it has none."""
-    return next(iter(str(error).strip().splitlines()), "")[:200]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that a device or this machine has no memory left."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    if not isinstance(error, RuntimeError | OSError):
-        return False
-    text = str(error).lower()
-    said = ("out of memory", "can't allocate memory", "cannot allocate memory")
-    return any(words in text for words in said)
+def model_type_of(place: Path) -> str | None:
+    """Return what a folder's config.json says of its family; None if it says nothing."""
+    try:
+        kind = json.loads((place / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return kind if isinstance(kind, str) else None
 
 
 def refuse_partial(info: Mapping[str, Any], checkpoint: str, ignored: Sequence[str] = ()) -> None:

@@ -14,7 +14,13 @@ from omegaconf import DictConfig
 
 from interp_lab.config.nodes import build, node_name, plain
 from interp_lab.datasets.prints import SamplePrints
-from interp_lab.errors import ConfigError, StoppedByUserError, StoreError
+from interp_lab.errors import (
+    ConfigError,
+    InterpLabError,
+    StoppedByUserError,
+    StoreError,
+    UnsupportedModelError,
+)
 from interp_lab.identity.weights import weights_identity
 from interp_lab.run.going_on import (
     check_failed_share,
@@ -174,7 +180,7 @@ def measure(
         model = load_on(
             device,
             node_name(cfg, "model"),
-            lambda: build(cfg, "model", device=device, seed=cfg.seed),
+            lambda: built_model(cfg, device),
         )
         check_identity(cfg, place)
         return model
@@ -192,6 +198,27 @@ def measure(
         work,
         models_to_keep(cfg, job),
     )
+
+
+def built_model(cfg: DictConfig, device: Any) -> Any:
+    """Return the model that the configuration names, loaded.
+
+    Raises:
+        UnsupportedModelError: for whatever code of others raises while it is made of its files.
+    """
+    from interp_lab.models.files import cause_of, is_out_of_memory
+
+    try:
+        return build(cfg, "model", device=device, seed=cfg.seed)
+    except InterpLabError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise UnsupportedModelError(
+            f"model={node_name(cfg, 'model')}: its files were read, but no model of its YAML's "
+            f"family can be made of them ({cause_of(error)}); HYDRA_FULL_ERROR=1 shows where"
+        ) from error
 
 
 def models_to_keep(cfg: DictConfig, job: SweepJob | None) -> int:

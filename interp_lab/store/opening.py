@@ -6,6 +6,7 @@ that is refused in one line before a value is read.
 """
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -112,6 +113,7 @@ def probe(path: Path) -> None:
         StoreError: if it did.
     """
     command = [sys.executable, "-m", "interp_lab.store.probe", str(path.absolute())]
+    command.append(str(os.getpid()))
     root = str(Path(__file__).parents[2])
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Reads a file from start to end in a process of its own: `python -m interp_lab.store.probe FILE`.
+"""Reads a file from start to end in a process of its own: `-m interp_lab.store.probe FILE PID`.
 
 HDF5's reader ends the process on some damaged files. Here that costs nothing.
 """
@@ -10,7 +10,8 @@ from pathlib import Path
 import h5py
 
 from interp_lab.errors import StoreError
-from interp_lab.store.opening import check_file, check_ragged, reading
+from interp_lab.store.opening import SECONDS_TO_PROBE, check_file, check_ragged, reading
+from interp_lab.store.orphans import killed_with
 
 # Larger files are read in part: their descriptions and texts, which is where HDF5 fails.
 READ_WHOLE = 2**26
@@ -49,6 +50,9 @@ def _read(dataset: h5py.Dataset, path: Path) -> None:
 
 
 if __name__ == "__main__":
+    killed_with(int(sys.argv[2]))
+    # HDF5 can turn in circles; this ends it also where nobody waits any more.
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS_TO_PROBE, SECONDS_TO_PROBE))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:

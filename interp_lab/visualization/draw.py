@@ -6,6 +6,7 @@ saving happens here. A figure that fails costs neither the others nor the number
 
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 import traceback
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from interp_lab.errors import InterpLabError
 from interp_lab.store.checksum import Stamp, stamp_of, trust
 from interp_lab.store.opening import look_at
+from interp_lab.store.orphans import end_with
 from interp_lab.store.results import Results, open_results
 from interp_lab.visualization.base import FigureError, NothingToDrawError, Style, save
 from interp_lab.visualization.figure_files import apart, figure_path, with_format
@@ -182,7 +184,7 @@ def _in_processes(path: Path, jobs: Sequence[Job], style: Style) -> list[Report]
         min(style.workers, len(tasks)) or 1,
         mp_context=context,
         initializer=_begin_worker,
-        initargs=(stamp_of(path), look_at(path)),
+        initargs=(os.getpid(), stamp_of(path), look_at(path)),
     )
     try:
         with _clean_start():
@@ -202,7 +204,8 @@ def _in_processes(path: Path, jobs: Sequence[Job], style: Style) -> list[Report]
         pool.shutdown(cancel_futures=True)
 
 
-def _begin_worker(stamp: Stamp, has_checksum: bool) -> None:
+def _begin_worker(parent: int, stamp: Stamp, has_checksum: bool) -> None:
+    end_with(parent)
     # An interrupt is for the process that was asked to draw; it ends these in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The file was checked there; a large one takes seconds.

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from interp_lab.datasets.base import existing_path
 from interp_lab.errors import MissingInputError, UnsupportedModelError
+from interp_lab.models.files import first_line, is_out_of_memory, problem_of, reading
 from interp_lab.models.qd_detr.network import Architecture, QdDetrNetwork
 from interp_lab.models.weights import ZOO, Weights
 
@@ -79,6 +79,8 @@ def load_plain(path: Path, where: str) -> Any:
         UnsupportedModelError: if another class is in the file.
         MissingInputError: if it is cut off or damaged.
     """
+    if problem := problem_of(path):
+        raise MissingInputError(f"{where}: {problem}")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -90,8 +92,10 @@ def load_plain(path: Path, where: str) -> Any:
             f"{where}: brings the class {named[1] or named[2]}, whose code would run while "
             "loading; save it again with tensors and plain values only"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        first = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    except Exception as error:  # third-party code: any type at all
+        if is_out_of_memory(error):
+            raise
+        first = first_line(error)[:120] or type(error).__name__
         raise MissingInputError(
             f"{where}: cut off or damaged, or no file of torch.save; copy it again ({first})"
         ) from error
@@ -256,10 +260,11 @@ def load_safetensors(path: Path, where: str) -> dict[str, Tensor]:
     Raises:
         MissingInputError: if it is missing, cut off or damaged.
     """
-    try:
+    if problem := problem_of(path):
+        raise MissingInputError(f"{where}: {problem}")
+    with reading(path, where, "weights"):
         return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise MissingInputError(f"{where}: cannot read {path.name} ({error})") from error
+    raise AssertionError  # the block returns or raises
 
 
 def _json(path: Path, where: str) -> dict[str, Any]:

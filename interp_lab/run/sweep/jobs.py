@@ -24,8 +24,11 @@ from interp_lab.errors import (
 from interp_lab.libraries.hydra_inside import config_folders, output_folder
 from interp_lab.run.sweep.record import Outcome, SweepJob, job_of, outcomes
 from interp_lab.store.locks import alive
+from interp_lab.store.orphans import end_with
 
 log = logging.getLogger(__name__)
+# Numbers of the jobs that this process works on.
+_working: list[int] = []
 
 
 def run_in_sweep(cfg: DictConfig, config: Any) -> None:
@@ -36,6 +39,16 @@ def run_in_sweep(cfg: DictConfig, config: Any) -> None:
         config: Hydra's own (`HydraConfig`).
     """
     job = job_of(config)
+    if job.command is not None:
+        end_with(job.command, lambda: bool(_working))
+    _working.append(job.number)
+    try:
+        _run(cfg, config, job)
+    finally:
+        _working.remove(job.number)
+
+
+def _run(cfg: DictConfig, config: Any, job: SweepJob) -> None:
     outcome = Outcome(job.number, list(job.overrides))
     outcome.write(job.folder)
     try:
