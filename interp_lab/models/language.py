@@ -121,6 +121,18 @@ class LanguageModel:
         """
         return ()
 
+    def sizes(
+        self, pictures: Sequence[np.ndarray], batch: Mapping[str, Any], first: int
+    ) -> tuple[tuple[int, int], ...]:
+        """Return (width, height) that a sample's pictures have for the model, in pixels.
+
+        Args:
+            pictures: as `pictures` gave them.
+            batch: what the processor gave for the whole batch.
+            first: the place of the sample's first picture among the batch's.
+        """
+        return tuple((picture.shape[1], picture.shape[0]) for picture in pictures)
+
     def prepare(self, samples: Sequence[Sample]) -> Prepared:
         """Return one batch, padded on the left.
 
@@ -147,7 +159,8 @@ class LanguageModel:
                 )
             tokens = self.token_map(prompt, own.tolist(), spans, sample, batch, first)
             pictures = self.pictures(sample, batch, first)
-            seen.append(Seen(tokens, pictures, self.spectrogram(batch, row)))
+            sizes = self.sizes(pictures, batch, first)
+            seen.append(Seen(tokens, pictures, self.spectrogram(batch, row), sizes))
             first += len(sample.images)
         dtype = next(self.module.parameters()).dtype
         inputs = {

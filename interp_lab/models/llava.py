@@ -37,6 +37,8 @@ class Llava(LanguageFamily):
     networks = (LlavaForConditionalGeneration,)
     dtype = "float16"
     max_new_tokens = 16
+    # Its training data gives boxes as 0 to 1 of the picture.
+    writes = {"llava": "shares"}
 
     @classmethod
     def read_configuration(cls, weights: Weights) -> Any:

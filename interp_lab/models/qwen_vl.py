@@ -31,6 +31,8 @@ class QwenVL(LanguageFamily):
     networks = (Qwen2VLForConditionalGeneration, Qwen2_5_VLForConditionalGeneration)
     dtype = "bfloat16"
     max_new_tokens = 1024
+    # Qwen2-VL was trained on thousandths, Qwen2.5-VL on pixels of the picture after scaling.
+    writes = {"qwen2_vl": "thousandths", "qwen2_5_vl": "pixels"}
 
     min_pixels: int | None = None
     max_pixels: int | None = None
@@ -59,6 +61,14 @@ class QwenVL(LanguageFamily):
     ) -> tuple[np.ndarray, ...]:
         """Return the pictures as they are: their cells cover them whole."""
         return tuple(np.asarray(image.convert("RGB")) for image in sample.images)
+
+    def sizes(
+        self, pictures: Sequence[np.ndarray], batch: Mapping[str, Any], first: int
+    ) -> tuple[tuple[int, int], ...]:
+        """Return the sizes after scaling: patches times the patch's pixels."""
+        patch = self.processor.image_processor.patch_size
+        grids = batch.get("image_grid_thw", [])[first : first + len(pictures)]
+        return tuple((int(w) * patch, int(h) * patch) for _, h, w in grids)
 
 
 def _bound(handler: Any, min_pixels: int | None, max_pixels: int | None) -> None:

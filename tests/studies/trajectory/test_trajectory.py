@@ -142,7 +142,7 @@ def test_centre_and_distance_by_hand() -> None:
 
 def test_points_and_their_distances_are_kept_where_there_are_some(tmp_path: Path) -> None:
     made = model(tmp_path)
-    one = replace(sample("one", (48, 32)), facts={"reference_point": (0.25, 0.5)})
+    one = replace(sample("one", (48, 32)), facts={"reference_points": ((0.25, 0.5),)})
     value = measured(made, Trajectory(layers=[1]), [one])[0]
     assert value["reference_point"] == (0, 0.25, 0.5)
     assert "predicted_point" not in value and "distance_predicted" not in value
@@ -168,7 +168,7 @@ def test_means_are_over_the_samples_that_have_come_so_far(tmp_path: Path) -> Non
     analysis = Trajectory(layers=[1])
     samples = [
         sample("a", (16, 16)),
-        replace(sample("b", (24, 16)), id="b", facts={"reference_point": (0.1, 0.1)}),
+        replace(sample("b", (24, 16)), id="b", facts={"reference_points": ((0.1, 0.1),)}),
     ]
     values = [measured(made, analysis, [one])[0] for one in samples]
     short = int(values[0]["n_generated"]) - 3
