@@ -58,7 +58,9 @@ def _in_text(answer: str) -> Sequence[str] | None:
     text = parts[-1] if parts else rest
     box, point = None, None
     for row in ROW.finditer(text):
-        listed = text[: row.start()].rstrip().endswith("[") and text[row.end() :].lstrip()[:1] == "]"
+        listed = (
+            text[: row.start()].rstrip().endswith("[") and text[row.end() :].lstrip()[:1] == "]"
+        )
         four = re.fullmatch(FOUR, row[0]) or (None if listed else re.fullmatch(BOX, row[0]))
         if four:
             box = four.groups()[:2]

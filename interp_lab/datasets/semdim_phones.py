@@ -13,6 +13,8 @@ from interp_lab.datasets.records import is_storable
 from interp_lab.datasets.semdim_words import nfc
 from interp_lab.errors import MissingInputError, SampleError
 
+# Frames by which an alignment and its audio may differ.
+ROUNDING = 2
 # (label, start, end); half-open, in characters or in seconds.
 Phone = tuple[str, float, float]
 
@@ -30,10 +32,11 @@ def read_alignment(path: Path, seconds: float) -> tuple[Phone, ...]:
 
     Args:
         path: JSON with `phones` (list of text or null) and `frame_duration_ms`.
-        seconds: length of the audio; at most one frame more may be aligned.
+        seconds: length of the audio; the last phone may end a frame after it, and the frames may
+            be two fewer or more.
 
     Raises:
-        SampleError: if the file cannot be read, is malformed, or belongs to a longer audio.
+        SampleError: if the file cannot be read, is malformed, or belongs to another audio.
     """
     try:
         found = read_json("dataset.alignment_dir", str(path))
@@ -54,6 +57,12 @@ def read_alignment(path: Path, seconds: float) -> tuple[Phone, ...]:
         raise SampleError(
             f"{path}: the last phone ends at {phones[-1][2]:.2f} s, the audio at {seconds:.2f} s: "
             "not the alignment of this audio"
+        )
+    aligned = len(labels) * frame
+    if abs(aligned - seconds) > ROUNDING * frame + 1e-6:
+        raise SampleError(
+            f"{path}: {len(labels)} frames are {aligned:.2f} s, the audio has {seconds:.2f} s: not "
+            "the alignment of this audio"
         )
     return tuple(phones)
 

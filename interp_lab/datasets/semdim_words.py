@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from interp_lab.datasets.jsonfile import read_json
+from interp_lab.datasets.ondisk import spelling
 from interp_lab.datasets.records import is_storable
 from interp_lab.errors import ConfigError, SampleError, did_you_mean
 
@@ -197,16 +198,19 @@ def entries_of(
 
 
 def find_file(folder: Path, name: str, suffixes: Sequence[str]) -> Path | None:
-    """Return the file of a name, written in either Unicode form; None if there is none.
+    """Return the file of a name, in any Unicode form and case of the ending; None if none.
 
     Raises:
-        SampleError: if the name holds a slash, so that it would lie in another folder.
+        SampleError: if the name holds a slash, so that it would lie in another folder, or several
+            files have it.
     """
-    if "/" in name or "\\" in name:
+    if "/" in name or "\\" in name or name in (".", ".."):
         raise SampleError(f"no file can be named after {name!r}")
-    forms = dict.fromkeys((name, *(unicodedata.normalize(f, name) for f in ("NFC", "NFD"))))
-    paths = (folder / f"{form}{suffix}" for suffix in suffixes for form in forms)
-    return next((path for path in paths if path.is_file()), None)
+    try:
+        paths = [spelling(folder, f"{name}{suffix}") for suffix in suffixes]
+        return next((path for path in paths if path.is_file()), None)
+    except (OSError, ValueError) as error:  # longer than a name can be
+        raise SampleError(f"no file can be named after {name!r:.60} ({error})") from error
 
 
 def _dimensions(record: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class TrajectoryFile:
     A sample's parts are the pictures in order, then the problem and the instruction. Its answer is
     the record's `answer` as text, else its `solution`. Its facts: `image_files`, and
     `reference_points` (for each picture x, y as shares of it; None if the answer holds no
-    coordinates).
+    coordinates) and `reference_point`, that of the first.
 
     Records are chosen in this order: `ids`, `sample_idx`, `max_samples`.
 
@@ -86,7 +86,9 @@ class TrajectoryFile:
         record = self._records[self._chosen[index]]
         value = record.get("image") if isinstance(record, dict) else None
         try:
-            files = tuple(spelling(self._folder, f) for f in self._image_files(value) if is_storable(f))
+            files = tuple(
+                spelling(self._folder, f) for f in self._image_files(value) if is_storable(f)
+            )
         except SampleError:
             files = ()
         return MadeOf(record, files)
@@ -107,13 +109,15 @@ class TrajectoryFile:
         answer = record.get("answer", record.get("solution"))
         files = self._image_files(record.get("image"))
         images = tuple(self._picture(file) for file in files)
+        points = tuple(
+            parse_point(answer, self._coordinates, image.size)
+            or parse_point(record.get("solution"), self._coordinates, image.size)
+            for image in images
+        )
         facts: dict[str, Any] = {
             "image_files": tuple(files),
-            "reference_points": tuple(
-                parse_point(answer, self._coordinates, image.size)
-                or parse_point(record.get("solution"), self._coordinates, image.size)
-                for image in images
-            ),
+            "reference_points": points,
+            "reference_point": points[0],
         }
         parts = (*(("image", i) for i in range(len(images))), ("text", text))
         known = None if answer is None else _as_text(answer)

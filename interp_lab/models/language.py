@@ -139,6 +139,8 @@ class LanguageModel:
         Raises:
             SampleError: if a prompt is longer than the model can read, or does not fit the model.
         """
+        for sample in samples:
+            refuse_special(self.processor, self.tokenizer, sample)
         rendered = [self.render(s) for s in samples]
         images = [image for s in samples for image in s.images]
         clips = [wave for s in samples for wave, _ in s.audio]
@@ -246,6 +248,23 @@ class LanguageModel:
         digest = hashlib.sha256(f"{self.seed} {ids.tolist()}".encode()).digest()
         with seeded(int.from_bytes(digest[:8], "big") >> 1, ids.device):
             yield
+
+
+def refuse_special(handler: Any, tokenizer: Any, sample: Sample) -> None:
+    """Refuse a text that holds what the model reads as a picture, a sound or the end of a turn.
+
+    Raises:
+        SampleError: names the word.
+    """
+    named = [getattr(handler, f"{kind}_token", None) for kind in ("image", "video", "audio")]
+    named += [tokenizer.bos_token, tokenizer.eos_token, "<|im_start|>", "<|im_end|>"]
+    known = tokenizer.get_added_vocab()
+    for word in dict.fromkeys(name for name in named if isinstance(name, str) and name in known):
+        if any(kind == "text" and word in text for kind, text in sample.parts):
+            raise SampleError(
+                f"{sample.id}: its text holds {word!r}, which this model does not read as text: it "
+                "stands for a picture, a sound or the end of a turn; take it out of the record"
+            )
 
 
 def chat_prompt(handler: Any, content: str | list[dict[str, str]]) -> str:

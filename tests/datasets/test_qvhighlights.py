@@ -176,7 +176,10 @@ def test_damaged_features_fail_the_sample_and_say_which_file(
         ({"relevant_clip_ids": [1, 2, 40]}, "clip 40, the features have 7 clips"),
         ({"relevant_clip_ids": [1, 1, 2]}, "each once"),
         ({"relevant_clip_ids": [1.5, 2, 4]}, "relevant_clip_ids"),
-        ({"relevant_windows": [[2, 6]], "relevant_clip_ids": [1, 2, 6]}, "clip 6 is 12 to 14 s, in none of relevant_windows"),
+        (
+            {"relevant_windows": [[2, 6]], "relevant_clip_ids": [1, 2, 6]},
+            "clip 6 is 12 to 14 s, in none of relevant_windows",
+        ),
         ({"duration": 42}, "7 clips of 2 s are 14 s, the record's duration is 42 s"),
         ({"duration": 5}, "7 clips of 2 s are 14 s, the record's duration is 5 s"),
         ({"audio": 3}, "audio=3"),
@@ -225,7 +228,9 @@ def test_missing_places_name_their_neighbours(
             read(**values)
 
 
-@pytest.mark.parametrize(("rows", "says"), [(4, "has 4 rows"), (1, "has 1 rows"), (14, "has 7 rows")])
+@pytest.mark.parametrize(
+    ("rows", "says"), [(4, "has 4 rows"), (1, "has 1 rows"), (14, "has 7 rows")]
+)
 def test_streams_of_other_lengths_fail_and_say_both(
     read: Callable[..., QVHighlights], root: Path, rows: int, says: str
 ) -> None:

@@ -209,7 +209,8 @@ class AnswersOfModel:
         image = self.options.point_image
         size = seen.sizes[image] if image < len(seen.sizes) else (0, 0)
         predicted = parse_point(text, self.coordinates, size) if self.coordinates else None
-        references = sample.facts.get("reference_points", ())
+        whole = (sample.facts.get("reference_point"),) * len(seen.tokens.grids)
+        references = sample.facts.get("reference_points", whole)
         reference = references[image] if image < len(references) else None
         if reference and image < len(seen.pictures) and _is_cropped(sample, seen, image):
             log.warning("sample %s: %s", sample.id, CROPPED)
