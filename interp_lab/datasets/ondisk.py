@@ -50,7 +50,7 @@ def _entries(folder: Path) -> dict[str, tuple[str, ...]]:
 
 
 @lru_cache(maxsize=64)
-def _listed(folder: str, changed: int) -> dict[str, tuple[str, ...]]:  # noqa: ARG001
+def _listed(folder: str, changed: int) -> dict[str, tuple[str, ...]]:
     """Return key -> names of a folder's entries; `changed` makes a changed folder another one."""
     names: dict[str, tuple[str, ...]] = {}
     for name in sorted(os.listdir(folder)):

@@ -2,8 +2,8 @@
 
 LLaVA's have two layouts that may be mixed in one file: `mcq` (`<image>` first, options as lines,
 the answer is a letter) and `qcm_lea` (`<image>` last, `Options: (A) x (B) y`, a long answer that
-states "The answer is A."). The data set's own is `problems.json`. One damaged record is one failed sample; only a file that is no list of records
-stops a run before it starts.
+states "The answer is A."). The data set's own is `problems.json`. One damaged record is one failed
+sample; only a file that is no list of records stops a run before it starts.
 """
 
 import json
@@ -191,7 +191,8 @@ def _records_of(question_file: str, split: str | None) -> list[Any]:
         return records_of(found, question_file, split)
     if split is not None:
         raise ConfigError(
-            f"dataset.split={split}: only a problems.json has splits, not {question_file}; give null"
+            f"dataset.split={split}: only a problems.json has splits, not {question_file}; give "
+            "null"
         )
     return as_records(found, question_file)
 

@@ -4,12 +4,13 @@ A picture is scaled to a multiple of the merged patch and never cropped, so its 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLForConditionalGeneration
 
 from interp_lab.datasets.base import Sample
+from interp_lab.datasets.points import Coordinates
 from interp_lab.errors import ConfigError
 from interp_lab.models.family import LanguageFamily
 from interp_lab.models.tokenmaps import Span, qwen_vl_map
@@ -32,7 +33,10 @@ class QwenVL(LanguageFamily):
     dtype = "bfloat16"
     max_new_tokens = 1024
     # Qwen2-VL was trained on thousandths, Qwen2.5-VL on pixels of the picture after scaling.
-    writes = {"qwen2_vl": "thousandths", "qwen2_5_vl": "pixels"}
+    writes: ClassVar[Mapping[str, Coordinates]] = {
+        "qwen2_vl": "thousandths",
+        "qwen2_5_vl": "pixels",
+    }
 
     min_pixels: int | None = None
     max_pixels: int | None = None

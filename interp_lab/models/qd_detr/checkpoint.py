@@ -209,8 +209,8 @@ def assumptions(checkpoint: Checkpoint, wanted: Mapping[str, Any]) -> list[str]:
     if not taken:
         return []
     return [
-        f"{checkpoint.where}: not said by the checkpoint and taken as published: {taken}; if it was "
-        "trained otherwise, give it in model.architecture"
+        f"{checkpoint.where}: not said by the checkpoint and taken as published: {taken}; if it "
+        "was trained otherwise, give it in model.architecture"
     ]
 
 

@@ -177,8 +177,8 @@ def _check_clips(sample: Sample) -> None:
     lengths = [len(table) for table in tables if table is not None]
     if len(set(lengths)) > 1:
         raise SampleError(
-            f"{sample.id}: {lengths[0]} clips of video and {lengths[1]} of audio; the network pairs "
-            "them by their number"
+            f"{sample.id}: {lengths[0]} clips of video and {lengths[1]} of audio; the network "
+            "pairs them by their number"
         )
 
 
