@@ -82,6 +82,10 @@ def _frames(path: Path, found: Any) -> tuple[list[str | None], float]:
         if phone is not None and not (isinstance(phone, str) and is_storable(phone)):
             raise SampleError(f"{path}: phone {phone!r} is neither a text nor null")
     duration = found.get("frame_duration_ms")
-    if isinstance(duration, bool) or not isinstance(duration, int | float) or not duration > 0:
+    if (
+        isinstance(duration, bool)
+        or not isinstance(duration, int | float)
+        or not 0 < duration < 1e9
+    ):
         raise SampleError(f"{path}: frame_duration_ms={duration!r}: should be a positive number")
     return [nfc(phone) or None if phone else None for phone in phones], duration / 1000

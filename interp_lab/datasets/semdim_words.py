@@ -25,6 +25,9 @@ PAIRS = tuple(
     "solid-nonsolid tense-relaxed dangerous-safe".split()
 )
 
+# A language names a folder; file systems take no longer names.
+LONGEST_NAME = 255
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -81,7 +84,10 @@ def read_words(data_file: str) -> dict[str, list[Any]]:
     if not isinstance(words, dict):
         raise ConfigError(f"{where}: should be an object, language -> list of words")
     for language, records in words.items():
-        if not language.strip() or "/" in language or not is_storable(language):
+        names = (
+            language.strip() and is_storable(language) and len(language.encode()) <= LONGEST_NAME
+        )
+        if not names or "/" in language or language in (".", ".."):
             raise ConfigError(f"{where}: {language!r} cannot be the name of a language")
         if not isinstance(records, list):
             raise ConfigError(f"{where}: {language!r} should hold a list of words")

@@ -272,6 +272,25 @@ def encoded(kind: str) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.parametrize("name", ["slowfast_features/v.npz", "pann_features/v.npy"])
+def test_damaged_features(folder: Path, name: str) -> None:
+    path = folder / name
+    whole = path.read_bytes()
+    file = folder / "damaged.jsonl"
+    file.write_text(json.dumps(MOMENT))
+
+    @FEW
+    @given(data=cut_or_flipped(whole))
+    def check(data: bytes) -> None:
+        path.write_bytes(data)
+        holds(lambda: QVHighlights(str(file), str(folder)))
+
+    try:
+        check()
+    finally:
+        path.write_bytes(whole)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
 def test_damaged_pictures(folder: Path, kind: str) -> None:
     (folder / "pictures").mkdir(exist_ok=True)
