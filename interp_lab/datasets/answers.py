@@ -5,26 +5,61 @@ word. What counts as an answer decides the accuracy, so it is decided here, once
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
+# Scripts that stand beside a Latin letter without a space: `B입니다`, `答案是B`.
+UNSPACED = "\u0e00-\u0e7f\u1100-\u11ff\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff"
+WORD = rf"[^\W{UNSPACED}]"
 # Not part of a word, a contraction or a compound: `I'm`, `B12` and `A-frame` are no answers.
-ALONE_BEFORE = r"(?<![\w'’\-])"
-ALONE_AFTER = r"(?![\w'’]|-\w)"
+ALONE_BEFORE = rf"(?<!{WORD})(?<!['’\-])"
+ALONE_AFTER = rf"(?!{WORD}|['’]|-{WORD}|\.\d)"
 # `A` and `I` before a word in small letters are English: `A cat`, `I see`.
 WORDS = r"(?![AI][^\S\n]+[a-z])"
-STATED = r"(?i:\banswer\b(?:\s+(?:is|would\s+be|should\s+be))?:?(?:\s+option)?)[\s:\"'*(\[]+"
+OPENING = r"(?:[\s:=\"'“‘*(\[{$-]|\\boxed|\\text)"
+STATED = (
+    r"(?:(?i:\banswer\b(?:\s+(?:is|would\s+be|should\s+be|must\s+be))?:?(?:\s+option)?"
+    r"|\b(?:choice|option|letter)\s+(?:is|would\s+be|should\s+be|must\s+be):?)"
+    rf"{OPENING}+|(?:정답|답|答案|答え|正解)(?:[은는이가]|是|为|為|は)?{OPENING}*)"
+)
+CONCLUDED = (
+    r"(?:\b(?i:so|thus|therefore|hence|consequently)\b,?|따라서|그러므로|그래서|所以|因此|よって),?"
+    r"(?i:\s+(?:it\s+(?:is|must\s+be)|it['’]s|(?:i|we)\s+(?:choose|pick|say)|choose|pick|option|"
+    r"choice))*"
+    rf"{OPENING}*"
+)
+# What a letter follows when it is a choice and not a name: `I think B`, but not `vitamin C`.
+CHOOSING = (
+    r"(?i:\b(?:choose|pick|select|option|choice|letter|is|be|say|think|guess|likely|probably|"
+    r"definitely|but|with|go\s+for)\s|\bit['’]s\s)"
+)
+CLOSED = r"(?=[\s.)\]}\"'”’*,:;!]*(?:$|[.)\]}\n\"'”’*,:;!]))"
+REJECTED = (
+    r"(?:\s+(?i:is|are|was|were|looks|seems))?(?i:\s+(?:clearly|obviously|also|both|all))*"
+    r"(?i:\s+(?:not|wrong|incorrect|false|impossible|ruled\s+out)\b|\s+(?:isn|aren|can|cannot|won)"
+    r"['’]?t?\b)"
+)
+NOT = r"(?i:\b(?:not|neither|nor|except|than|instead\s+of)\s+(?:option\s+)?)"
+ANSWER_LINE = re.compile(r"(?:^|\n)\s*(?:###\s*)?ANSWER:\s*\(?([A-Z])\)?\.?\s*$")
 CLOSING = re.compile(r"(?:^|\s)The answer is\s+\(?([A-Z])\)?\.?\s*$")
+LEADING = re.compile(r"^\s*(?:Answer:\s*)?The answer is\s+\(?([A-Z])\)?\.?\s+BECAUSE:")
 LINE_OPTION = re.compile(r"^[ \t]*\(?([A-Z])[.)][ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
 INLINE_OPTIONS = re.compile(r"^[ \t]*Options:[ \t]*(?=\(A\))(.*)", re.MULTILINE | re.DOTALL)
+# What parse_letter computes; another rule is another version.
+CHOICE = "answers.choice/2"
 
 
 def parse_letter(text: str, letters: Sequence[str]) -> str | None:
-    """Return the option that a model's free text chooses.
+    """Return the option that a model's free text chooses (definition `answers.choice/2`).
 
     The first of these that there is: the whole text is one letter (`B`, `(b).`); the letter that
-    is stated (`The answer is B.`, `Answer: (B)`); the first letter that stands alone
-    (`B. green`). Letters are capitals, except where one is the whole text. `A` or `I` before a
-    word in small letters is that English word and not an option.
+    is stated (`The answer is b.`, `Answer: (B)`); the one of the last conclusion (`So B.`); the
+    letter that the text begins with (`B. green`); the only letter that is marked as a choice
+    (`I think (B)`). Letters of an enumeration (`A and B`) and ones that are turned down (`A is
+    wrong`, `not A`) are no choices, and a letter after a name (`vitamin C`) is part of the name.
+    Letters are capitals, except where one is the whole text or stated. `A` or `I` before a word in
+    small letters is that English word. Full-width letters count, and so do letters that touch a
+    script without spaces. Options that are numbers: the first that stands alone, of what is left.
 
     Args:
         text: what the model wrote, without the prompt.
@@ -35,27 +70,64 @@ def parse_letter(text: str, letters: Sequence[str]) -> str | None:
     """
     if not letters:
         return None
+    text = unicodedata.normalize("NFKC", text)
     bare = text.strip().strip("().:[]*\"'").upper()
     if bare in letters:
         return bare
-    letter = WORDS + f"({'|'.join(map(re.escape, letters))})"
-    for pattern in (STATED + letter + ALONE_AFTER, ALONE_BEFORE + letter + ALONE_AFTER):
-        found = re.search(pattern, text)
-        if found:
-            return found.group(1)
-    return None
+    one = f"(?:{'|'.join(map(re.escape, letters))})"
+    return _chosen(_without_others(text, one), one, numbers="".join(letters).isdigit())
+
+
+def _without_others(text: str, one: str) -> str:
+    """Return the text without letters that are enumerated or turned down."""
+    bracketed = rf"[(*\"']*{ALONE_BEFORE}{one}{ALONE_AFTER}[.)*\"']*"
+    joined = r"(?:\s*,\s*(?:and|or)\b|\s+(?:and|or)\b|\s*[/&]|\s*[와과])"
+    several = rf"(?:{bracketed}\s*,\s*)*{bracketed}{joined}\s*(?:option\s+)?{bracketed}"
+    rest = re.sub(several, "·", text)
+    rest = re.sub(rf"{WORDS}{bracketed}{REJECTED}", "·", rest)
+    return re.sub(rf"{NOT}{WORDS}{bracketed}", "·", rest)
+
+
+def _chosen(text: str, one: str, numbers: bool) -> str | None:
+    letter = rf"{WORDS}({one}){ALONE_AFTER}"
+    stated = re.search(STATED + letter, text) or _stated_small(text, one)
+    if stated:
+        return stated.group(1).upper()
+    concluded = re.findall(CONCLUDED + letter, text)
+    if concluded:
+        return concluded[-1]
+    begun = re.match(rf"[\s(*\"'\[{{]*{letter}", text)
+    if begun:
+        return begun.group(1)
+    if numbers:
+        found = re.search(ALONE_BEFORE + letter, text)
+        return found.group(1) if found else None
+    places = rf"(?:[(\[{{*\"'“‘]|\n\s*|{CHOOSING})"
+    marked = set(re.findall(places + letter, text))
+    marked |= set(re.findall(rf"[.:;,!?]\s+{letter}{CLOSED}", text))
+    return marked.pop() if len(marked) == 1 else None
+
+
+def _stated_small(text: str, one: str) -> re.Match[str] | None:
+    """Find a small letter that is stated; one that is also a word must end its clause."""
+    found = re.search(rf"{STATED}((?i:{one})){ALONE_AFTER}{CLOSED}", text)
+    return found or re.search(rf"{STATED}((?![aiAI])(?i:{one})){ALONE_AFTER}", text)
 
 
 def declared_letter(text: str) -> str | None:
-    """Return the letter that a data set gives as right: alone, or in its last sentence.
+    """Return the letter that a data set gives as right, or None.
 
     Args:
-        text: `B`, `B.`, or an explanation that ends in `The answer is B.`
+        text: `B`, `B.`; an explanation that ends in `The answer is B.` or `ANSWER: B.`; or
+            `The answer is B. BECAUSE: ...`, as in ScienceQA's files of LEA, LEPA and ALE.
     """
     bare = text.strip().rstrip(".")
     if re.fullmatch(r"\(?[A-Z]\)?", bare):
         return bare.strip("()")
-    closing = CLOSING.search(text)
+    leading = LEADING.search(text)
+    if leading:  # what follows is a lecture, which may state something of its own
+        return leading.group(1)
+    closing = ANSWER_LINE.search(text) or CLOSING.search(text)
     return closing.group(1) if closing else None
 
 

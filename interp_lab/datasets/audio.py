@@ -9,14 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from interp_lab.datasets.audio_files import cut_off
 from interp_lab.datasets.limits import check_sound
 from interp_lab.errors import ConfigError, SampleError
 
 RATE = 16_000
-# The extractor of Whisper and Qwen2.5-Omni pads to this and cuts what is longer.
-MAX_SECONDS = 30.0
+# A stream of unknown length promises more samples than any file has.
+SEEKLESS = 2**40
+# What the released Qwen2.5-Omni hears; a model that hears less says so itself.
+MAX_SECONDS = 300.0
 # One audio token of Qwen2.5-Omni: a shorter clip has none.
 MIN_SECONDS = 0.04
+# Below this, three steps of 16 bits, there is noise of a converter and no word.
+MIN_PEAK = 1e-4
+# A mean of channels below this share of them is what was left when they cancelled each other.
+CANCELLED = 0.1
 # Samples run from -1 to 1; float files may exceed it a little, but not by this factor.
 MAX_PEAK = 8.0
 SILENCE_DB = -40.0
@@ -53,30 +60,33 @@ def read_audio(path: Path, rate: int = RATE) -> tuple[np.ndarray, int]:
         (waveform (samples,) float32, rate).
 
     Raises:
-        SampleError: if the file is missing, damaged, empty, shorter than 40 ms, longer than 30 s,
-            all zeros, holds a sample that is no finite number, or is not scaled to -1..1.
+        SampleError: if the file is missing, damaged, empty, shorter than 40 ms, longer than 5 min,
+            cut off, silent, of channels that cancel each other, holds a sample that is no finite
+            number, or is not scaled to -1..1.
         ConfigError: if the packages that read audio are not installed.
     """
     soundfile, soxr = require_audio()
     if not path.is_file():
         raise SampleError(f"{path}: no such audio file")
     try:
+        missing = cut_off(path)
+        if missing:
+            raise SampleError(f"{path}: cut off: {missing}; copy it again")
         with soundfile.SoundFile(path) as file:
             own_rate = int(file.samplerate)
-            check_sound(file.frames, file.channels, path)
-            _check_length(path, file.frames / own_rate)
+            promised = int(file.frames)
+            check_sound(promised, file.channels, path)
+            _check_length(path, promised / own_rate)
             waves = file.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError, TypeError) as error:
         raise SampleError(f"{path}: cannot be read as audio ({error})") from error
-    _check_length(path, len(waves) / own_rate)  # a damaged file may hold less than it says
+    if promised < SEEKLESS and len(waves) < promised:
+        raise SampleError(f"{path}: cut off: {len(waves)} of {promised} samples can be read")
+    _check_length(path, len(waves) / own_rate)
     if not np.isfinite(waves).all():
         raise SampleError(f"{path}: holds samples that are NaN or infinite")
     mono = waves.mean(axis=1, dtype=np.float32)
-    peak = float(np.abs(mono).max())
-    if peak == 0:
-        raise SampleError(f"{path}: silent: the mean of its channels is 0 throughout")
-    if peak > MAX_PEAK:
-        raise SampleError(f"{path}: peak {peak:.4g}; samples should be scaled to -1..1")
+    _check_level(path, waves, mono)
     if own_rate != rate:
         mono = soxr.resample(mono, own_rate, rate, quality="HQ")
     return np.ascontiguousarray(mono, dtype=np.float32), rate
@@ -105,6 +115,22 @@ def trim_silence(waveform: np.ndarray, rate: int) -> tuple[np.ndarray, tuple[flo
     return waveform[first:end], (first / rate, end / rate)
 
 
+def _check_level(path: Path, waves: np.ndarray, mono: np.ndarray) -> None:
+    """Check that there is a sound, also after channels were averaged; a constant is none."""
+    peak = float(np.abs(mono).max())
+    loudest = float(np.ptp(waves, axis=0).max()) / 2
+    if loudest < MIN_PEAK:
+        raise SampleError(f"{path}: silent: its peak is {loudest:.2g}")
+    own = float(waves.std(axis=0).max())
+    if float(mono.std()) < CANCELLED * own:
+        raise SampleError(
+            f"{path}: its channels cancel each other, silent: the mean of its channels has "
+            f"{mono.std() / own:.2g} of their level; save one channel"
+        )
+    if peak > MAX_PEAK:
+        raise SampleError(f"{path}: peak {peak:.4g}; samples should be scaled to -1..1")
+
+
 def _check_length(path: Path, seconds: float) -> None:
     if seconds == 0:
         raise SampleError(f"{path}: holds no sound (0 samples)")
@@ -114,5 +140,6 @@ def _check_length(path: Path, seconds: float) -> None:
         )
     if seconds > MAX_SECONDS:
         raise SampleError(
-            f"{path}: {seconds:.4g} s; the model hears at most {MAX_SECONDS:.0f} s: cut the file"
+            f"{path}: {seconds:.4g} s; no model here hears more than {MAX_SECONDS:.0f} s: cut the "
+            "file"
         )

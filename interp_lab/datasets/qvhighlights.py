@@ -13,16 +13,17 @@ import numpy as np
 
 from interp_lab.config.signature import Distinct
 from interp_lab.datasets.base import MadeOf, Sample, existing_path
+from interp_lab.datasets.ondisk import spelling
 from interp_lab.datasets.qvhighlights_features import read_features, unit_rows, with_time
 from interp_lab.datasets.qvhighlights_records import (
     duration_of,
+    moments_of,
     read_lines,
-    saliency_of,
     text_of,
     video_of,
-    windows_of,
 )
 from interp_lab.datasets.records import distinct_names, is_storable
+from interp_lab.datasets.streams import check_duration, common_length
 from interp_lab.errors import ConfigError, MissingInputError, SampleError, did_you_mean
 
 VIDEO_KEY = "features"
@@ -49,7 +50,8 @@ class QVHighlights:
         text_key: the array in a text file: last_hidden_state, or pooler_output (one row).
         ctx_mode: `video_tef` adds a clip's place in time to video and audio, `video` does not.
         normalise: give every row of every file the length 1.
-        max_clips, max_words: rows used; what comes after them is cut.
+        max_clips, max_words: rows used. What comes after them is cut; of a longer video only its
+            beginning counts then: `duration`, `windows` and `saliency` are those of what is left.
         clip_seconds: how long a clip is.
 
     Raises:
@@ -137,7 +139,12 @@ class QVHighlights:
             raise record
         _check_name(record, name)
         query, vid, duration = text_of(record, "query"), video_of(record), duration_of(record)
-        video, audio = self._clips(vid)
+        video, audio, n_clips = self._clips(vid)
+        check_duration(n_clips, duration, self._clip_seconds)
+        windows, saliency = moments_of(record, duration, n_clips, self._clip_seconds)
+        if len(video) < n_clips:
+            duration = len(video) * self._clip_seconds
+            windows, saliency = _beginning(windows, saliency, duration, len(video))
         kind = record.get("audio")
         if kind is not None and (not isinstance(kind, str) or not is_storable(kind)):
             raise SampleError(f"audio={kind!r:.60}: should be a text or left out")
@@ -149,32 +156,35 @@ class QVHighlights:
             "video": video,
             "audio": audio,
             "text": self._words(name),
-            "windows": windows_of(record, duration),
-            "saliency": saliency_of(record, len(video)),
+            "windows": windows,
+            "saliency": saliency,
             "audio_kind": kind,
         }
         return Sample(name, (("text", query),), facts=facts)
 
     def _feature_files(self, vid: str, name: str) -> tuple[Path, ...]:
         seen = [folder / f"{vid}.npz" for folder in self._video]
-        return (*seen, self._audio / f"{vid}.npy", self._text / f"qid{name}.npz")
+        heard, read = spelling(self._audio, f"{vid}.npy"), spelling(self._text, f"qid{name}.npz")
+        return (*(spelling(path.parent, path.name) for path in seen), heard, read)
 
-    def _clips(self, vid: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return video and audio features of the same clips."""
-        widths = zip(self._video, self._video_widths, strict=True)
-        tables = [
-            read_features(folder / f"{vid}.npz", VIDEO_KEY, width, "video")
-            for folder, width in widths
-        ]
-        tables.append(read_features(self._audio / f"{vid}.npy", None, self._audio_width, "audio"))
-        # Extractors differ by a clip at the end of a video; the shortest says how many there are.
-        n = min(self._max_clips, *(len(table) for table in tables))
-        *seen, heard = [self._rows(table[:n]) for table in tables]
+    def _clips(self, vid: str) -> tuple[np.ndarray, np.ndarray, int]:
+        """Return video and audio features of the same clips, and how many clips the files have."""
+        tables: dict[str, np.ndarray] = {}
+        for folder, width in zip(self._video, self._video_widths, strict=True):
+            path = spelling(folder, f"{vid}.npz")
+            tables[f"video features {path}"] = read_features(path, VIDEO_KEY, width, "video")
+        path = spelling(self._audio, f"{vid}.npy")
+        tables[f"audio features {path}"] = read_features(path, None, self._audio_width, "audio")
+        n_clips = common_length({name: len(table) for name, table in tables.items()})
+        n = min(self._max_clips, n_clips)
+        *seen, heard = [self._rows(table[:n]) for table in tables.values()]
         video = np.concatenate(seen, axis=1)
-        return (with_time(video), with_time(heard)) if self._with_time else (video, heard)
+        if self._with_time:
+            video, heard = with_time(video), with_time(heard)
+        return video, heard, n_clips
 
     def _words(self, name: str) -> np.ndarray:
-        path = self._text / f"qid{name}.npz"
+        path = spelling(self._text, f"qid{name}.npz")
         rows = read_features(path, self._text_key, self._text_width, "text")
         return self._rows(rows[: self._max_words])
 
@@ -191,6 +201,25 @@ class QVHighlights:
             what = f"no qid {missing[0]!r} in the annotations.{near}" if missing else "is empty"
             raise ConfigError(f"dataset.ids: {what}")
         return [n for n, name in enumerate(self._names) if name in wanted]
+
+
+def _beginning(
+    windows: tuple[tuple[float, float], ...] | None,
+    saliency: np.ndarray | None,
+    seconds: float,
+    n_clips: int,
+) -> tuple[tuple[tuple[float, float], ...] | None, np.ndarray | None]:
+    """Return moments and saliency of a video's beginning, to which `max_clips` has cut it."""
+    saliency = None if saliency is None else saliency[:n_clips]
+    if windows is None:
+        return None, saliency
+    kept = tuple((start, min(end, seconds)) for start, end in windows if start < seconds)
+    if not kept:
+        raise SampleError(
+            f"relevant_windows: all begin after the {seconds:g} s that dataset.max_clips={n_clips} "
+            "keeps; raise it"
+        )
+    return kept, saliency
 
 
 def _folder(root: Path, key: str, name: str) -> Path:

@@ -13,7 +13,7 @@ from interp_lab.errors import ConfigError, SampleError
 
 
 def read_records(question_file: str, key: str = "dataset.question_file") -> list[Any]:
-    """Return the records of a file; what each is, is not checked.
+    """Return the records of a file that holds a list; what each is, is not checked.
 
     Args:
         question_file: its path.
@@ -23,7 +23,11 @@ def read_records(question_file: str, key: str = "dataset.question_file") -> list
         MissingInputError: if it is not there or is not JSON.
         ConfigError: if it is no list, or an empty one.
     """
-    records = read_json(key, question_file)
+    return as_records(read_json(key, question_file), question_file, key)
+
+
+def as_records(records: Any, question_file: str, key: str = "dataset.question_file") -> list[Any]:
+    """Return what a JSON file held as its records; arguments and errors as of `read_records`."""
     if not isinstance(records, list):
         kind = {dict: "an object", str: "a text"}.get(type(records), f"{records!r:.40}")
         raise ConfigError(f"{key}={question_file}: holds {kind}, not a list of records")

@@ -1,9 +1,9 @@
-"""ScienceQA as LLaVA's files hold it: multiple-choice questions, most with a picture.
+"""ScienceQA as LLaVA's files or the data set's own hold it: multiple-choice questions.
 
-Two layouts exist and may be mixed in one file: `mcq` (`<image>` first, options as lines, the answer
-is a letter) and `qcm_lea` (`<image>` last, `Options: (A) x (B) y`, a long answer that ends in "The
-answer is A."). One damaged record is one failed sample; only a file that is no list of records
-stops a run before it starts.
+LLaVA's have two layouts that may be mixed in one file: `mcq` (`<image>` first, options as lines,
+the answer is a letter) and `qcm_lea` (`<image>` last, `Options: (A) x (B) y`, a long answer that
+states "The answer is A."). The data set's own is `problems.json`. One damaged record is one failed
+sample; only a file that is no list of records stops a run before it starts.
 """
 
 import json
@@ -16,7 +16,10 @@ from interp_lab.config.signature import Distinct
 from interp_lab.datasets.answers import declared_letter, inline_options, line_options
 from interp_lab.datasets.base import MadeOf, Sample, existing_path
 from interp_lab.datasets.images import read_image
-from interp_lab.datasets.records import check_id, distinct_names, is_storable, read_records
+from interp_lab.datasets.jsonfile import read_json
+from interp_lab.datasets.ondisk import spelling
+from interp_lab.datasets.records import as_records, check_id, distinct_names, is_storable
+from interp_lab.datasets.scienceqa_problems import KEY, PROBLEM, is_problems, records_of
 from interp_lab.errors import ConfigError, MissingInputError, SampleError, did_you_mean
 
 IMAGE_MARK = "<image>"
@@ -29,20 +32,23 @@ class ScienceQA:
     A sample's parts are the picture, if there is one, then the question and the instruction. Its
     answer is a letter. Its facts: `image_file` (as in the record; empty without a picture),
     `options` (letter -> text; empty if they cannot be read), `layout` (mcq or qcm_lea),
-    `conv_mode`, `question` (without `<image>` and instruction), `note` (what was chosen while
+    `conv_mode`, `question` (without instruction and without the `<image>` at its beginning or end;
+    within it the word is text), `note` (what was chosen while
     reading an unusual picture, if anything was).
 
     Records are chosen in this order: text-only ones, `ids`, `order`, `max_samples`.
 
     Args:
-        question_file: a JSON list of records.
-        image_folder: where the records' pictures lie; null if no record has one.
+        question_file: a JSON list of records, or the data set's `problems.json`.
+        image_folder: where the records' pictures lie; null if no record has one. Of
+            `problems.json`: `<pid>/image.png` lies in it, or in its folder of the problem's split.
         max_samples: use the first so many; -1 = all.
         text_only: `skip` leaves out records without a picture, `include` measures them.
         ids: only these records; null = all.
         order: `file`, or `id` (numbers by value, before words).
         conv_mode: the prompt's format, for the model: LLaVA v1.5's own, or its chat template.
         instruction: follows the question on a line of its own, unless it ends with it already.
+        split: of `problems.json`, as `pid_splits.json` beside it says, such as test; null = all.
 
     Attributes:
         skipped_text_only: records that `text_only=skip` left out, among those of `ids`.
@@ -65,12 +71,13 @@ class ScienceQA:
         order: Literal["file", "id"] = "file",
         conv_mode: Literal["vicuna_v1", "chat_template"] = "vicuna_v1",
         instruction: str = INSTRUCTION,
+        split: str | None = None,
     ) -> None:
         if max_samples != -1 and max_samples < 1:
             raise ConfigError(f"dataset.max_samples={max_samples}: give -1 (all) or at least 1")
         self._conv_mode = conv_mode
         self._instruction = instruction.strip()
-        self._records = read_records(question_file)
+        self._records = _records_of(question_file, split)
         self._names = distinct_names(self._records)
         chosen = self._with_ids(ids)
         kept = [n for n in chosen if text_only == "include" or not _is_text_only(self._records[n])]
@@ -99,7 +106,8 @@ class ScienceQA:
         """Return the record and the file of its picture, if it names one that can be used."""
         record = self._records[self._chosen[index]]
         try:
-            files = (self._image_path(record["image"]),) if _names_picture(record) else ()
+            named = _names_picture(record)
+            files = (self._image_path(record["image"], record.get("split")),) if named else ()
         except SampleError:
             files = ()
         return MadeOf(record, files)
@@ -113,8 +121,10 @@ class ScienceQA:
         number = self._chosen[index]
         record, name = self._records[number], self._names[number]
         check_id(record, name, number)
+        if PROBLEM in record:
+            raise SampleError(record[PROBLEM])
         raw, answer_text = _turns(record)
-        question = raw.replace(IMAGE_MARK, "").strip()
+        question = _without_mark(raw)
         if not question:
             raise SampleError("the question is empty")
         inline = inline_options(question)
@@ -130,7 +140,7 @@ class ScienceQA:
         text = ("text", self._with_instruction(question))
         if _is_text_only(record):
             return Sample(name, (text,), answer=answer, facts=facts)
-        image, note = read_image(self._image_path(record.get("image")))
+        image, note = read_image(self._image_path(record.get("image"), record.get("split")))
         facts["image_file"] = record["image"]
         facts |= {"note": note} if note else {}
         return Sample(name, (("image", 0), text), (image,), answer=answer, facts=facts)
@@ -167,7 +177,7 @@ class ScienceQA:
             raise MissingInputError(f"dataset.image_folder={image_folder}: not a folder")
         return folder
 
-    def _image_path(self, relative: object) -> Path:
+    def _image_path(self, relative: object, split: object = None) -> Path:
         """Return where a record's picture lies; links within the folder are the user's own."""
         if not isinstance(relative, str) or not relative.strip() or not is_storable(relative):
             raise SampleError(f"image={relative!r}: should be the path of a picture")
@@ -175,7 +185,30 @@ class ScienceQA:
         if os.path.isabs(inside) or inside.split(os.sep)[0] == "..":
             raise SampleError(f"image={relative!r} lies outside dataset.image_folder")
         assert self._folder is not None
-        return self._folder / inside
+        path = spelling(self._folder, inside)
+        if isinstance(split, str) and Path(split).name == split and not path.exists():
+            return spelling(self._folder, f"{split}/{inside}")
+        return path
+
+
+def _records_of(question_file: str, split: str | None) -> list[Any]:
+    found = read_json(KEY, question_file)
+    if is_problems(found):
+        return records_of(found, question_file, split)
+    if split is not None:
+        raise ConfigError(
+            f"dataset.split={split}: only a problems.json has splits, not {question_file}; give "
+            "null"
+        )
+    return as_records(found, question_file)
+
+
+def _without_mark(question: str) -> str:
+    """Return the question without the mark where layouts put it: first or last, once."""
+    text = question.strip()
+    if text.startswith(IMAGE_MARK):
+        return text.removeprefix(IMAGE_MARK).strip()
+    return text.removesuffix(IMAGE_MARK).strip()
 
 
 def _names_picture(record: Any) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from interp_lab.config.signature import Distinct
 from interp_lab.datasets.audio import RATE, read_audio, require_audio, trim_silence
 from interp_lab.datasets.base import MadeOf, Sample, existing_path
+from interp_lab.datasets.ondisk import spelling
 from interp_lab.datasets.records import is_storable
 from interp_lab.datasets.semdim_phones import Phone, cut_phones, ipa_phones, read_alignment
 from interp_lab.datasets.semdim_prompts import DATA_TYPES, DataType, read_template
@@ -209,7 +210,7 @@ class SemanticDimensions:
         """Return a word's waveform at `RATE` and the facts that go with it."""
         assert self._audio_root is not None
         word = entry.record["word"].strip()
-        folder = self._audio_root / entry.language
+        folder = spelling(self._audio_root, entry.language)
         file = find_file(folder, word, SOUNDS)
         if file is None:
             raise SampleError(f"{folder / nfc(word)}.wav: no such audio file, nor a .flac")
@@ -228,7 +229,7 @@ class SemanticDimensions:
             return ()
         word = entry.record["word"].strip()
         try:
-            sound = find_file(self._audio_root / entry.language, word, SOUNDS)
+            sound = find_file(spelling(self._audio_root, entry.language), word, SOUNDS)
             found = (sound, self._alignment(entry.language, word))
         except SampleError:
             return ()
@@ -238,7 +239,8 @@ class SemanticDimensions:
         if not self._alignment_dir:
             return None
         root = Path(self._alignment_dir)
-        return find_file(root / language, word, (".json",)) or find_file(root, word, (".json",))
+        own = find_file(spelling(root, language), word, (".json",))
+        return own or find_file(root, word, (".json",))
 
     def _phones(self, language: str, word: str, seconds: float) -> tuple[Phone, ...]:
         file = self._alignment(language, word)
@@ -286,7 +288,7 @@ def _audio_folder(audio_root: str | None, languages: set[str]) -> Path:
         raise ConfigError("dataset.audio_root is not given: dataset.data_type=audio needs it")
     folder = _folder("audio_root", audio_root)
     for language in sorted(languages):
-        if not (folder / language).is_dir():
+        if not spelling(folder, language).is_dir():
             raise MissingInputError(
                 f"dataset.audio_root={audio_root}: has no folder {language!r}; choose others with "
                 "dataset.language"

@@ -13,6 +13,8 @@ from interp_lab.datasets.records import is_storable
 from interp_lab.datasets.semdim_words import nfc
 from interp_lab.errors import MissingInputError, SampleError
 
+# Frames by which an alignment and its audio may differ.
+ROUNDING = 2
 # (label, start, end); half-open, in characters or in seconds.
 Phone = tuple[str, float, float]
 
@@ -30,10 +32,11 @@ def read_alignment(path: Path, seconds: float) -> tuple[Phone, ...]:
 
     Args:
         path: JSON with `phones` (list of text or null) and `frame_duration_ms`.
-        seconds: length of the audio; at most one frame more may be aligned.
+        seconds: length of the audio; the last phone may end a frame after it, and the frames may
+            be two fewer or more.
 
     Raises:
-        SampleError: if the file cannot be read, is malformed, or belongs to a longer audio.
+        SampleError: if the file cannot be read, is malformed, or belongs to another audio.
     """
     try:
         found = read_json("dataset.alignment_dir", str(path))
@@ -55,6 +58,12 @@ def read_alignment(path: Path, seconds: float) -> tuple[Phone, ...]:
             f"{path}: the last phone ends at {phones[-1][2]:.2f} s, the audio at {seconds:.2f} s: "
             "not the alignment of this audio"
         )
+    aligned = len(labels) * frame
+    if abs(aligned - seconds) > ROUNDING * frame + 1e-6:
+        raise SampleError(
+            f"{path}: {len(labels)} frames are {aligned:.2f} s, the audio has {seconds:.2f} s: not "
+            "the alignment of this audio"
+        )
     return tuple(phones)
 
 
@@ -73,6 +82,10 @@ def _frames(path: Path, found: Any) -> tuple[list[str | None], float]:
         if phone is not None and not (isinstance(phone, str) and is_storable(phone)):
             raise SampleError(f"{path}: phone {phone!r} is neither a text nor null")
     duration = found.get("frame_duration_ms")
-    if isinstance(duration, bool) or not isinstance(duration, int | float) or not duration > 0:
+    if (
+        isinstance(duration, bool)
+        or not isinstance(duration, int | float)
+        or not 0 < duration < 1e9
+    ):
         raise SampleError(f"{path}: frame_duration_ms={duration!r}: should be a positive number")
     return [nfc(phone) or None if phone else None for phone in phones], duration / 1000

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from interp_lab.datasets.jsonfile import read_json
+from interp_lab.datasets.ondisk import spelling
 from interp_lab.datasets.records import is_storable
 from interp_lab.errors import ConfigError, SampleError, did_you_mean
 
@@ -23,6 +24,9 @@ PAIRS = tuple(
     "hard-soft happy-sad harsh-mellow heavy-light inhibited-free masculine-feminine "
     "solid-nonsolid tense-relaxed dangerous-safe".split()
 )
+
+# A language names a folder; file systems take no longer names.
+LONGEST_NAME = 255
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,10 @@ def read_words(data_file: str) -> dict[str, list[Any]]:
     if not isinstance(words, dict):
         raise ConfigError(f"{where}: should be an object, language -> list of words")
     for language, records in words.items():
-        if not language.strip() or "/" in language or not is_storable(language):
+        names = (
+            language.strip() and is_storable(language) and len(language.encode()) <= LONGEST_NAME
+        )
+        if not names or "/" in language or language in (".", ".."):
             raise ConfigError(f"{where}: {language!r} cannot be the name of a language")
         if not isinstance(records, list):
             raise ConfigError(f"{where}: {language!r} should hold a list of words")
@@ -197,16 +204,19 @@ def entries_of(
 
 
 def find_file(folder: Path, name: str, suffixes: Sequence[str]) -> Path | None:
-    """Return the file of a name, written in either Unicode form; None if there is none.
+    """Return the file of a name, in any Unicode form and case of the ending; None if none.
 
     Raises:
-        SampleError: if the name holds a slash, so that it would lie in another folder.
+        SampleError: if the name holds a slash, so that it would lie in another folder, or several
+            files have it.
     """
-    if "/" in name or "\\" in name:
+    if "/" in name or "\\" in name or name in (".", ".."):
         raise SampleError(f"no file can be named after {name!r}")
-    forms = dict.fromkeys((name, *(unicodedata.normalize(f, name) for f in ("NFC", "NFD"))))
-    paths = (folder / f"{form}{suffix}" for suffix in suffixes for form in forms)
-    return next((path for path in paths if path.is_file()), None)
+    try:
+        paths = [spelling(folder, f"{name}{suffix}") for suffix in suffixes]
+        return next((path for path in paths if path.is_file()), None)
+    except (OSError, ValueError) as error:  # longer than a name can be
+        raise SampleError(f"no file can be named after {name!r:.60} ({error})") from error
 
 
 def _dimensions(record: Any) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from PIL import Image
 from interp_lab.config.signature import Distinct
 from interp_lab.datasets.base import MadeOf, Sample, existing_path
 from interp_lab.datasets.images import read_image
-from interp_lab.datasets.points import parse_point
+from interp_lab.datasets.ondisk import spelling
+from interp_lab.datasets.points import Coordinates, parse_point
 from interp_lab.datasets.records import check_id, distinct_names, is_storable, read_records
 from interp_lab.errors import ConfigError, MissingInputError, SampleError, did_you_mean
 
@@ -28,7 +29,8 @@ class TrajectoryFile:
 
     A sample's parts are the pictures in order, then the problem and the instruction. Its answer is
     the record's `answer` as text, else its `solution`. Its facts: `image_files`, and
-    `reference_point` (x, y as shares of the picture; None if the answer holds no coordinates).
+    `reference_points` (for each picture x, y as shares of it; None if the answer holds no
+    coordinates) and `reference_point`, that of the first.
 
     Records are chosen in this order: `ids`, `sample_idx`, `max_samples`.
 
@@ -40,6 +42,8 @@ class TrajectoryFile:
         max_images: a record with more pictures fails, since leaving one out changes the question.
         max_samples: use the first so many; -1 = all.
         instruction: follows the problem on a line of its own; empty for none.
+        coordinates: the unit of the records' answers: thousandths of a picture, pixels of the
+            picture as it is in its file, upright, or shares of it.
 
     Raises:
         MissingInputError: if file or folder is not there, or the file cannot be read as JSON.
@@ -57,12 +61,14 @@ class TrajectoryFile:
         max_images: int = 2,
         max_samples: int = -1,
         instruction: str = INSTRUCTION,
+        coordinates: Coordinates = "thousandths",
     ) -> None:
         if max_samples != -1 and max_samples < 1:
             raise ConfigError(f"dataset.max_samples={max_samples}: give -1 (all) or at least 1")
         if max_images < 1:
             raise ConfigError(f"dataset.max_images={max_images}: give at least 1")
         self._max_images = max_images
+        self._coordinates: Coordinates = coordinates
         self._instruction = instruction.strip()
         self._records = read_records(data_file, "dataset.data_file")
         self._names = distinct_names(self._records)
@@ -83,7 +89,9 @@ class TrajectoryFile:
         record = self._records[self._chosen[index]]
         value = record.get("image") if isinstance(record, dict) else None
         try:
-            files = tuple(self._folder / f for f in self._image_files(value) if is_storable(f))
+            files = tuple(
+                spelling(self._folder, f) for f in self._image_files(value) if is_storable(f)
+            )
         except SampleError:
             files = ()
         return MadeOf(record, files)
@@ -104,9 +112,15 @@ class TrajectoryFile:
         answer = record.get("answer", record.get("solution"))
         files = self._image_files(record.get("image"))
         images = tuple(self._picture(file) for file in files)
+        points = tuple(
+            parse_point(answer, self._coordinates, image.size)
+            or parse_point(record.get("solution"), self._coordinates, image.size)
+            for image in images
+        )
         facts: dict[str, Any] = {
             "image_files": tuple(files),
-            "reference_point": parse_point(answer) or parse_point(record.get("solution")),
+            "reference_points": points,
+            "reference_point": points[0],
         }
         parts = (*(("image", i) for i in range(len(images))), ("text", text))
         known = None if answer is None else _as_text(answer)
@@ -155,7 +169,7 @@ class TrajectoryFile:
     def _picture(self, file: str) -> Image.Image:
         if not is_storable(file):
             raise SampleError(f"image={file!r:.60}: not a path")
-        return read_image(self._folder / file)[0]
+        return read_image(spelling(self._folder, file))[0]
 
 
 def _folder(data_file: str, image_dir: str | None) -> Path:

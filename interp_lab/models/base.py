@@ -24,11 +24,14 @@ class Seen:
         tokens: what every token is, without padding.
         pictures: the images after resizing and cropping, uint8 (height, width, 3).
         spectrogram: the sound after feature extraction, (mel, frame), without padding.
+        sizes: (width, height) in pixels that each picture has for the model; what it writes in
+            pixels refers to them.
     """
 
     tokens: TokenMap
     pictures: tuple[np.ndarray, ...] = ()
     spectrogram: np.ndarray | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,9 @@ class AnsweringModel(LoadedModel, Protocol):
         n_heads: query heads a layer.
         reading_tower: the tower whose tokens are the prompt's: "language", or "encoder" where a
             decoder answers by cross attention.
+
+    A model that writes places in pictures says in which unit, as `coordinates`: thousandths of a
+    picture, pixels of `Seen.sizes`, or shares. Without it no point is read from its answers.
     """
 
     n_layers: int

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoProcessor
 from typing_extensions import dataclass_transform  # typing has it from Python 3.11 on
 
 from interp_lab.datasets.base import Sample
+from interp_lab.datasets.points import Coordinates
 from interp_lab.errors import SampleError, UnsupportedModelError
 from interp_lab.models.base import as_picture
 from interp_lab.models.language import LanguageModel, chat_prompt, chat_spans
@@ -92,6 +93,9 @@ class LanguageFamily(Family, LanguageModel):
         device_map: accelerate's placement over several devices, such as `auto`; null = `device`.
         attn_implementation: sdpa, flash_attention_2 or eager.
         max_new_tokens, temperature: see `LanguageModel`.
+        coordinates: in which unit the model writes places in a picture: thousandths of it, pixels
+            of it as the model gets it (`Seen.sizes`), or shares; null = what the family's released
+            checkpoints write. The attribute is the unit, None if it is not known.
         device: where the model goes without a device_map.
         checkpoint, revision, dtype, init, trust_remote_code, architecture, seed: see `Family`;
             a folder of fine-tuned weights loads like a hub id. `architecture` holds the
@@ -103,6 +107,7 @@ class LanguageFamily(Family, LanguageModel):
         other_parts: prefixes of weights that a checkpoint may hold for parts that are not used.
         reads: kinds of parts that a prompt may have.
         lacks: see `LoadedModel`.
+        writes: model_type -> the unit in which its released checkpoints write places.
     """
 
     title: ClassVar[str] = ""
@@ -110,17 +115,20 @@ class LanguageFamily(Family, LanguageModel):
     other_parts: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[tuple[str, ...]] = ("text", "image")
     lacks: ClassVar[tuple[str, ...]] = ("gates", "hidden states")
+    writes: ClassVar[Mapping[str, Coordinates]] = {}
 
     processor: Any = field(default=None, metadata={TYPE: str | None})
     device_map: str | dict[str, Any] | None = None
     attn_implementation: str = "sdpa"
     max_new_tokens: int = 16
     temperature: float = 0.0
+    coordinates: Coordinates | None = None
 
     def __post_init__(self) -> None:
         """Make the network and what prepares its inputs."""
         weights = self.weights()
         config = self.configuration(weights)
+        self.coordinates = self.coordinates or self.writes.get(config.model_type)
         random = weights.init == "random"
         module = self.random(weights, config) if random else self.pretrained(weights, config)
         source = Weights(self.processor or self.checkpoint) if random else weights

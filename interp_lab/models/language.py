@@ -124,12 +124,26 @@ class LanguageModel:
         """
         return ()
 
+    def sizes(
+        self, pictures: Sequence[np.ndarray], batch: Mapping[str, Any], first: int
+    ) -> tuple[tuple[int, int], ...]:
+        """Return (width, height) that a sample's pictures have for the model, in pixels.
+
+        Args:
+            pictures: as `pictures` gave them.
+            batch: what the processor gave for the whole batch.
+            first: the place of the sample's first picture among the batch's.
+        """
+        return tuple((picture.shape[1], picture.shape[0]) for picture in pictures)
+
     def prepare(self, samples: Sequence[Sample]) -> Prepared:
         """Return one batch, padded on the left.
 
         Raises:
             SampleError: if a prompt is longer than the model can read, or does not fit the model.
         """
+        for sample in samples:
+            refuse_special(self.processor, self.tokenizer, sample)
         rendered = [self.render(s) for s in samples]
         images = [image for s in samples for image in s.images]
         clips = [wave for s in samples for wave, _ in s.audio]
@@ -150,7 +164,8 @@ class LanguageModel:
                 )
             tokens = self.token_map(prompt, own.tolist(), spans, sample, batch, first)
             pictures = self.pictures(sample, batch, first)
-            seen.append(Seen(tokens, pictures, self.spectrogram(batch, row)))
+            sizes = self.sizes(pictures, batch, first)
+            seen.append(Seen(tokens, pictures, self.spectrogram(batch, row), sizes))
             first += len(sample.images)
         dtype = next(self.module.parameters()).dtype
         inputs = {
@@ -240,6 +255,23 @@ class LanguageModel:
         digest = hashlib.sha256(f"{self.seed} {ids.tolist()}".encode()).digest()
         with seeded(int.from_bytes(digest[:8], "big") >> 1, ids.device):
             yield
+
+
+def refuse_special(handler: Any, tokenizer: Any, sample: Sample) -> None:
+    """Refuse a text that holds what the model reads as a picture, a sound or the end of a turn.
+
+    Raises:
+        SampleError: names the word.
+    """
+    named = [getattr(handler, f"{kind}_token", None) for kind in ("image", "video", "audio")]
+    named += [tokenizer.bos_token, tokenizer.eos_token, "<|im_start|>", "<|im_end|>"]
+    known = tokenizer.get_added_vocab()
+    for word in dict.fromkeys(name for name in named if isinstance(name, str) and name in known):
+        if any(kind == "text" and word in text for kind, text in sample.parts):
+            raise SampleError(
+                f"{sample.id}: its text holds {word!r}, which this model does not read as text: it "
+                "stands for a picture, a sound or the end of a turn; take it out of the record"
+            )
 
 
 def chat_prompt(handler: Any, content: str | list[dict[str, str]]) -> str:

@@ -4,11 +4,12 @@ Checkpoints of the transformers layout and of the original release load alike, s
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import LlavaForConditionalGeneration
 
 from interp_lab.datasets.base import Sample
+from interp_lab.datasets.points import Coordinates
 from interp_lab.errors import SampleError
 from interp_lab.models.family import LanguageFamily
 from interp_lab.models.llava_original import (
@@ -37,6 +38,8 @@ class Llava(LanguageFamily):
     networks = (LlavaForConditionalGeneration,)
     dtype = "float16"
     max_new_tokens = 16
+    # Its training data gives boxes as 0 to 1 of the picture.
+    writes: ClassVar[Mapping[str, Coordinates]] = {"llava": "shares"}
 
     @classmethod
     def read_configuration(cls, weights: Weights) -> Any:

@@ -50,6 +50,14 @@ HANDLED = {
 }
 # Keys of the language model that it does not hand on -> what LlamaConfig has in their place.
 LEFT_OUT = {"hidden_act": (None, "silu"), "rope_theta": (None, 10000), "rope_scaling": (None,)}
+LEFT_OUT |= {
+    "rope_parameters": (None,),
+    "head_dim": (None,),
+    "attention_bias": (None, False),
+    "mlp_bias": (None, False),
+    "tie_word_embeddings": (None, False),
+    "use_mm_proj": (None, True),
+}
 INSTEAD = (
     "take the checkpoint in transformers' layout (llava-hf/llava-1.5-7b-hf), whose processor says "
     "how its pixels are made"
@@ -248,6 +256,11 @@ def load_original(
     assert folder is not None
     tensors = read_tensors(folder)
     if not any("vision_tower" in name for name in tensors):
+        if original_config(folder).get("unfreeze_mm_vision_tower"):
+            raise UnsupportedModelError(
+                f"model.checkpoint={weights.checkpoint}: its vision tower was trained "
+                "(unfreeze_mm_vision_tower), and its files do not hold it; copy all of them"
+            )
         tower = _tower(original_config(folder), weights.dtype)
         vision = tower.load(
             CLIPVisionModel.from_pretrained, "vision tower", dtype=tower.torch_dtype

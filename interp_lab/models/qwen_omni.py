@@ -47,10 +47,17 @@ class QwenOmni(LanguageFamily):
         """Return the prompt of the checkpoint's chat template, its system prompt included.
 
         Raises:
-            SampleError: if a clip is not at the rate that the model hears.
+            SampleError: if a clip is not at the rate that the model hears, or is longer than what
+                its extractor keeps.
         """
-        rate = self.processor.feature_extractor.sampling_rate
-        for _, found in sample.audio:
+        extractor = self.processor.feature_extractor
+        rate, longest = extractor.sampling_rate, extractor.n_samples
+        for wave, found in sample.audio:
+            if len(wave) > longest:
+                raise SampleError(
+                    f"{sample.id}: {len(wave) / rate:.4g} s of audio, the model hears at most "
+                    f"{longest / rate:.4g} s: cut the file"
+                )
             if found != rate:
                 raise SampleError(f"{sample.id}: audio of {found} Hz, the model hears {rate} Hz")
         return super().render(sample)

@@ -4,12 +4,13 @@ A picture is scaled to a multiple of the merged patch and never cropped, so its 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLForConditionalGeneration
 
 from interp_lab.datasets.base import Sample
+from interp_lab.datasets.points import Coordinates
 from interp_lab.errors import ConfigError
 from interp_lab.models.family import LanguageFamily
 from interp_lab.models.tokenmaps import Span, qwen_vl_map
@@ -31,6 +32,11 @@ class QwenVL(LanguageFamily):
     networks = (Qwen2VLForConditionalGeneration, Qwen2_5_VLForConditionalGeneration)
     dtype = "bfloat16"
     max_new_tokens = 1024
+    # Qwen2-VL was trained on thousandths, Qwen2.5-VL on pixels of the picture after scaling.
+    writes: ClassVar[Mapping[str, Coordinates]] = {
+        "qwen2_vl": "thousandths",
+        "qwen2_5_vl": "pixels",
+    }
 
     min_pixels: int | None = None
     max_pixels: int | None = None
@@ -59,6 +65,14 @@ class QwenVL(LanguageFamily):
     ) -> tuple[np.ndarray, ...]:
         """Return the pictures as they are: their cells cover them whole."""
         return tuple(np.asarray(image.convert("RGB")) for image in sample.images)
+
+    def sizes(
+        self, pictures: Sequence[np.ndarray], batch: Mapping[str, Any], first: int
+    ) -> tuple[tuple[int, int], ...]:
+        """Return the sizes after scaling: patches times the patch's pixels."""
+        patch = self.processor.image_processor.patch_size
+        grids = batch.get("image_grid_thw", [])[first : first + len(pictures)]
+        return tuple((int(w) * patch, int(h) * patch) for _, h, w in grids)
 
 
 def _bound(handler: Any, min_pixels: int | None, max_pixels: int | None) -> None:

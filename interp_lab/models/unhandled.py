@@ -17,6 +17,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     # How the original LLaVA code makes pixels and prompts, and picks features of the tower.
     "image_aspect_ratio": (None, "square"),
     "mm_use_im_start_end": (None, False),
+    "mm_use_im_patch_token": (None, False),
     "mm_patch_merge_type": (None, "flat"),
     "mm_resampler_type": (None,),
     "mm_projector_type": (None,),

@@ -41,10 +41,52 @@ from interp_lab.datasets.answers import (
         ("D", None),
         ("The answer is D", None),
         ("", None),
+        ("the answer is b.", "B"),
+        ("the answer is a.", "A"),
+        ("the answer is a cat", None),
+        ("the answer is b because it is green", "B"),
+        ("The correct option is c", "C"),
+        ("A and B are wrong, so C.", "C"),
+        ("A, B and C are all possible", None),
+        ("A or B", None),
+        ("The answer is A or B", None),
+        ("Vitamin C is an acid. So B.", "B"),
+        ("Vitamin C is an acid.", None),
+        ("A is wrong. Therefore it must be B.", "B"),
+        ("The answer is not A but B", "B"),
+        ("It is not A.", None),
+        ("I think (B)", "B"),
+        ("B is correct, not A", "B"),
+        ("B입니다", "B"),
+        ("정답은 B입니다.", "B"),
+        ("비타민 C는 산이다. 답은 B.", "B"),
+        ("비타민 C는 산이다.", None),
+        ("따라서 B이다", "B"),
+        ("答案是B。", "B"),
+        ("维生素C是酸，所以B", "B"),
+        ("答えはＣです", "C"),
+        (r"Final answer: $\boxed{B}$", "B"),
     ],
 )
 def test_free_text_gives_the_letter_it_chooses(text: str, letter: str | None) -> None:
     assert parse_letter(text, ["A", "B", "C"]) == letter
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1", "1"),
+        ("2: small", "2"),
+        ("1번", "1"),
+        ("The word sounds like 2", "2"),
+        ("Between 1 and 2, I choose 2", "2"),
+        ("1 or 2", None),
+        ("12", None),
+        ("1.5", None),
+    ],
+)
+def test_numbers_are_options_too(text: str, number: str | None) -> None:
+    assert parse_letter(text, ["1", "2"]) == number
 
 
 def test_without_options_nothing_is_chosen() -> None:
@@ -62,6 +104,11 @@ def test_without_options_nothing_is_chosen() -> None:
         ("The answer is A. It is a cat.", None),
         ("It is A or B", None),
         ("", None),
+        ("LECTURE: x\nSOLUTION: y\n###\nANSWER: B.", "B"),
+        ("ANSWER: B.", "B"),
+        ("The answer is B. BECAUSE: Vitamin C is an acid. The answer is C.", "B"),
+        ("Answer: The answer is B. BECAUSE: it is.", "B"),
+        ("The answer is B.\nANSWER: C.", "C"),
     ],
 )
 def test_a_data_set_declares_its_letter_alone_or_at_the_end(text: str, letter: str | None) -> None:

@@ -49,9 +49,13 @@ def test_a_frequency_above_half_the_rate_is_no_other_frequency(tmp_path: Path) -
     [
         (np.zeros(0), "holds no sound"),
         (tone(0.03), "30 ms; one audio token takes 40 ms"),
-        (tone(60.0), "60 s; the model hears at most 30 s"),
+        (tone(301.0), "301 s; no model here hears more than 300 s"),
         (np.zeros(RATE), "silent"),
         (np.stack([tone(0.5), -tone(0.5)], axis=1), "silent: the mean of its channels"),
+        (np.stack([tone(0.5), 3e-5 - tone(0.5)], axis=1), "channels cancel each other"),
+        (np.stack([tone(0.5), -0.99994 * tone(0.5)], axis=1), "channels cancel each other"),
+        (tone(0.5) * 3e-5, "silent: its peak is 1.5e-05"),
+        (np.full(8000, 0.5), "silent: its peak is 0"),
         (np.where(np.arange(8000) == 4000, np.nan, tone(0.5)), "NaN or infinite"),
         (np.where(np.arange(8000) == 4000, np.inf, tone(0.5)), "NaN or infinite"),
         (tone(0.5) * 32768, "peak 1.638e+04; samples should be scaled"),
@@ -83,6 +87,33 @@ def test_a_cut_file_is_not_read_as_a_whole_one(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:6000])
     with pytest.raises(SampleError):
         read_audio(path)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.ogg", "a.aiff", "a.au"])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_file_that_lost_its_end_is_refused(tmp_path: Path, name: str, share: float) -> None:
+    path = tmp_path / name
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 2 * RATE)
+    soundfile.write(path, noise, RATE)
+    assert len(read_audio(path)[0]) >= 2 * RATE  # whole, it is read
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(SampleError, match=r"cut off|cannot be read"):
+        read_audio(path)
+
+
+def test_a_stream_of_unknown_length_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone(0.5))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data")
+    data[4:8] = data[at + 4 : at + 8] = b"\xff" * 4
+    path.write_bytes(bytes(data))
+    assert len(read_audio(path)[0]) == 8000
+
+
+def test_one_silent_channel_of_two_is_heard(tmp_path: Path) -> None:
+    stereo = np.stack([tone(0.5), np.zeros(8000)], axis=1)
+    assert np.abs(read_audio(write(tmp_path / "a.wav", stereo))[0]).max() > 0.2
 
 
 def test_silence_is_cut_off_both_ends() -> None:

@@ -1,5 +1,8 @@
 """Pictures of every kind: each is read as what it shows, or refused with a reason."""
 
+import logging
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +65,50 @@ def test_an_animation_gives_its_first_frame_and_a_note(tmp_path: Path) -> None:
     assert "first frame" in note
 
 
+@pytest.mark.parametrize("name", ["a.tif", "a.jpg"])
+def test_pages_and_views_are_no_animation(tmp_path: Path, name: str) -> None:
+    pages = [Image.new("RGB", (8, 8), c) for c in ("red", "blue", "green")]
+    kind = "TIFF" if name == "a.tif" else "MPO"
+    path = saved(tmp_path / name, pages[0], format=kind, save_all=True, append_images=pages[1:])
+    image, note = read_image(path)
+    red, green, blue = np.asarray(image)[0, 0].astype(int)
+    assert red > 240 and green < 15 and blue < 15
+    assert note == "first of 3 pictures in one file"
+
+
+def png(path: Path, depth: int, color: int, rows: list[bytes], clear: bytes) -> Path:
+    """A PNG written byte by byte: Pillow writes neither 16-bit colours nor 2-bit greys."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    width = len(rows[0]) * 8 // (depth * (3 if color == 2 else 1))
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, color, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row for row in rows))
+    chunks = chunk(b"IHDR", header) + chunk(b"tRNS", clear) + chunk(b"IDAT", data)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IEND", b""))
+    return path
+
+
+def test_transparency_is_white_at_every_depth(tmp_path: Path) -> None:
+    grey = struct.pack(">4H", 0, 5, 40000, 65535)
+    got = pixels(png(tmp_path / "a.png", 16, 0, [grey], struct.pack(">H", 0)))
+    assert got[0, :, 0].tolist() == [255, 0, 155, 255]
+    got = pixels(png(tmp_path / "b.png", 16, 0, [grey], struct.pack(">H", 40000)))
+    assert got[0, :, 0].tolist() == [0, 0, 255, 255]
+    colors = struct.pack(">6H", 300, 300, 300, 65535, 0, 0)
+    got = pixels(png(tmp_path / "c.png", 16, 2, [colors], struct.pack(">3H", 300, 300, 300)))
+    assert got[0].tolist() == [[255, 255, 255], [255, 0, 0]]
+    two = bytes([0b00_01_10_11])
+    got = pixels(png(tmp_path / "d.png", 2, 0, [two], struct.pack(">H", 1)))
+    assert got[0, :, 0].tolist() == [0, 255, 170, 255]
+    one = bytes([0b01010101])
+    got = pixels(png(tmp_path / "e.png", 1, 0, [one], struct.pack(">H", 0)))
+    assert (got == 255).all()
+
+
 def test_one_pixel_is_a_picture(tmp_path: Path) -> None:
     assert pixels(saved(tmp_path / "a.png", Image.new("RGB", (1, 1), "red"))).shape == (1, 1, 3)
 
@@ -102,6 +149,22 @@ def test_a_folder_is_searched_at_every_depth(pictures: Callable[..., Path]) -> N
     Image.fromarray(RGB).save(folder / "deep" / "c.png")
     (folder / "notes.txt").write_text("no picture")
     assert list(ImageFiles(str(folder)).ids()) == ["deep/c.png", "good_0000.png", "good_0001.png"]
+
+
+def test_what_is_left_out_of_a_folder_is_counted_and_said(tmp_path: Path, caplog) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    Image.fromarray(RGB).save(tmp_path / "b.jfif", format="JPEG")
+    Image.fromarray(RGB).save(tmp_path / "c", format="PNG")
+    for name in ("x.HEIC", "y.heic", "notes", "z.txt"):
+        (tmp_path / name).write_text("no picture to Pillow")
+    with caplog.at_level(logging.WARNING):
+        data = ImageFiles(str(tmp_path))
+    assert list(data.ids()) == ["a.png", "b.jfif", "c"]
+    counts = {"left_out .heic": 2, "left_out .txt": 1, "left_out without an ending": 1}
+    assert data.counts() == counts
+    assert "4 files are left out" in caplog.text and "2 .heic" in caplog.text
+    for i in range(3):
+        assert data.load(i).images[0].size == (20, 12)
 
 
 def test_a_glob_and_a_single_file(pictures: Callable[..., Path]) -> None:

@@ -85,6 +85,10 @@ def test_time_normalisation_lengths_and_text_can_be_chosen(
     assert facts["video"].shape == (3, 10)
     assert facts["text"].shape == (1, 5)
     assert facts["saliency"].tolist() == [0, 6, 9]
+    # The network sees 6 s: its spans are shares of those, and what comes after them is not asked.
+    assert (facts["duration"], facts["windows"]) == (6.0, ((2.0, 6.0),))
+    with pytest.raises(SampleError, match="all begin after the 2 s that dataset.max_clips=1 keeps"):
+        read(max_clips=1).load(0)
     assert read(max_words=2).load(0).facts["text"].shape == (2, 5)
 
 
@@ -167,6 +171,17 @@ def test_damaged_features_fail_the_sample_and_say_which_file(
         ({"relevant_windows": [2, 6]}, r"list of \[start, end\]"),
         ({"relevant_windows": [["a", 6]]}, r"list of \[start, end\]"),
         ({"saliency_scores": [[1, 1, 1]]}, "do not go together"),
+        ({"relevant_windows": [[2, 9999]]}, "ends at 9999 s, the video at 14 s"),
+        ({"relevant_windows": [[2, True]]}, r"list of \[start, end\]"),
+        ({"relevant_clip_ids": [1, 2, 40]}, "clip 40, the features have 7 clips"),
+        ({"relevant_clip_ids": [1, 1, 2]}, "each once"),
+        ({"relevant_clip_ids": [1.5, 2, 4]}, "relevant_clip_ids"),
+        (
+            {"relevant_windows": [[2, 6]], "relevant_clip_ids": [1, 2, 6]},
+            "clip 6 is 12 to 14 s, in none of relevant_windows",
+        ),
+        ({"duration": 42}, "7 clips of 2 s are 14 s, the record's duration is 42 s"),
+        ({"duration": 5}, "7 clips of 2 s are 14 s, the record's duration is 5 s"),
         ({"audio": 3}, "audio=3"),
         ({"qid": None}, "qid=None"),
         ({"qid": "a/b"}, "should not name a folder"),
@@ -211,3 +226,21 @@ def test_missing_places_name_their_neighbours(
     for values in ({"max_samples": 0}, {"ids": [1]}, {"video_widths": [1]}, {"max_clips": 0}):
         with pytest.raises(ConfigError, match=r"dataset\."):
             read(**values)
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"), [(4, "has 4 rows"), (1, "has 1 rows"), (14, "has 7 rows")]
+)
+def test_streams_of_other_lengths_fail_and_say_both(
+    read: Callable[..., QVHighlights], root: Path, rows: int, says: str
+) -> None:
+    np.save(root / AUDIO / f"{RECORD['vid']}.npy", np.ones((rows, 3)))
+    with pytest.raises(SampleError) as error:
+        read().load(0)
+    assert says in str(error.value) and f"{max(rows, 8)}: one of them is cut" in str(error.value)
+
+
+def test_features_of_another_clip_length_fail(read: Callable[..., QVHighlights]) -> None:
+    with pytest.raises(SampleError, match="7 clips of 1 s are 7 s, the record's duration is 14 s"):
+        read(clip_seconds=1).load(0)
+    assert read({**RECORD, "duration": 17}).load(0).facts["duration"] == 17.0  # rounding

@@ -1,6 +1,7 @@
 """ScienceQA files: both layouts, what is chosen, and each way in which a record can be damaged."""
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -248,3 +249,80 @@ def test_the_configurations_compose(tmp_path: Path) -> None:
     assert build(tiny, "dataset").ids() == ["2", "11"]
     with pytest.raises(ConfigError, match=r"dataset.question_file has no value yet"):
         build(own, "dataset")
+
+
+def problem(**changes: Any) -> Record:
+    """A problem of the data set's own layout."""
+    values = {
+        "question": "What is shown?",
+        "choices": ["a cat", "a dog"],
+        "answer": 1,
+        "hint": "",
+        "image": "image.png",
+        "split": "test",
+    }
+    return values | changes
+
+
+def test_the_data_sets_own_layout_loads(make: Make, tmp_path: Path) -> None:
+    problems = {"1": problem(), "2": problem(image=None, split="train", hint="Dogs bark.")}
+    data = make(problems, text_only="include")
+    assert list(data.ids()) == ["1", "2"]
+    one, two = data.load(0), data.load(1)
+    assert (one.answer, one.facts["options"]) == ("B", {"A": "a cat", "B": "a dog"})
+    assert one.images[0].size == (4, 2) and two.images == ()
+    assert two.facts["question"].startswith("What is shown?\nContext: Dogs bark.\nOptions: (A) a")
+    assert list(make(problems, split="test").ids()) == ["1"]
+    (tmp_path / "pid_splits.json").write_text(json.dumps({"minitest": ["2"], "gone": ["9"]}))
+    assert list(make(problems, split="minitest", text_only="include").ids()) == ["2"]
+    with pytest.raises(ConfigError, match="dataset.split=gone: 1 of its problems, such as '9'"):
+        make(problems, split="gone")
+    with pytest.raises(ConfigError, match="dataset.split=tset: unknown"):
+        make(problems, split="tset")
+    with pytest.raises(ConfigError, match="only a problems.json has splits"):
+        make([mcq(1)], split="test")
+
+
+def test_pictures_of_problems_may_lie_in_folders_of_splits(make: Make, tmp_path: Path) -> None:
+    data = make({"1": problem()})
+    (tmp_path / "images" / "test").mkdir()
+    (tmp_path / "images" / "1").rename(tmp_path / "images" / "test" / "1")
+    assert data.load(0).images[0].size == (4, 2)
+    assert data.made_of(0).files == (tmp_path / "images" / "test" / "1" / "image.png",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"answer": 2}, "answer=2: there are 2 choices"),
+        ({"answer": "B"}, "should be the place of the right choice"),
+        ({"choices": [1]}, "should be a list of texts"),
+        ({"question": None}, "question=None: should be a text"),
+        ({"image": 3}, "should be the name of a picture"),
+    ],
+)
+def test_a_damaged_problem_fails_alone(make: Make, changes: Record, says: str) -> None:
+    data = make({"1": problem(), "2": problem(**changes)}, text_only="include")
+    assert data.load(0).id == "1"
+    with pytest.raises(SampleError, match=says):
+        data.load(1)
+
+
+def test_the_picture_mark_within_a_question_is_text(make: Make) -> None:
+    record = mcq(1)
+    record["conversations"][0]["value"] = "<image>\nWhat does <image> mean in HTML?\nA. x\nB. y"
+    sample = make([record]).load(0)
+    assert sample.facts["question"] == "What does <image> mean in HTML?\nA. x\nB. y"
+    record["conversations"][0]["value"] = "What is it?\n<image>"
+    assert make([record]).load(0).facts["question"] == "What is it?"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "half"])
+def test_a_picture_is_found_however_its_name_is_composed(
+    make: Make, tmp_path: Path, form: str
+) -> None:
+    half = "e\u0301t\u00e9"
+    name = half if form == "half" else unicodedata.normalize(form, half)
+    data = make([mcq(1, image="1/\u00e9te\u0301.png")])
+    Image.new("RGB", (3, 3)).save(tmp_path / "images" / "1" / f"{name}.PNG")
+    assert data.load(0).images[0].size == (3, 3)

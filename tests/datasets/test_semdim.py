@@ -329,7 +329,7 @@ def test_the_file_of_a_word_is_found_in_both_unicode_forms(
         ("and/or", None, "no file can be named after 'and/or'"),
         ("bad", np.zeros(0), "holds no sound"),
         ("bad", np.full(8000, np.nan), "NaN"),
-        ("bad", np.full(60 * RATE, 0.1), "60 s; the model hears at most 30 s"),
+        ("bad", np.full(301 * RATE, 0.1), "301 s; no model here hears more than 300 s"),
     ],
 )
 def test_a_word_without_a_usable_sound_fails_and_is_not_read_as_text(
@@ -363,8 +363,11 @@ def align(path: Path, phones: Any, frame: Any = 40) -> None:
 def test_phones_are_runs_of_frames_and_silence_is_none(spoken: Make, tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         sound(tmp_path / "audio" / "en" / f"{name}.wav")
-    align(tmp_path / "aligned" / "en" / "a.json", [None, None, "M", "M", "IY0", None, "M"])
-    align(tmp_path / "aligned" / "b.json", ["a\u0303"], frame=20)
+    align(
+        tmp_path / "aligned" / "en" / "a.json",
+        [None, None, "M", "M", "IY0", None, "M"] + [None] * 5,
+    )
+    align(tmp_path / "aligned" / "b.json", ["a\u0303"] + [None] * 24, frame=20)
     dataset = spoken({"en": [word("a"), word("b"), word("c")]}, flip=False)
     labels, starts, ends = zip(*dataset.load(0).facts["phones"], strict=True)
     assert labels == ("M", "IY0", "M")
@@ -383,6 +386,7 @@ def test_phones_are_runs_of_frames_and_silence_is_none(spoken: Make, tmp_path: P
         ([1], 40, "phone 1 is neither a text nor null"),
         (["M"], None, "frame_duration_ms=None: should be a positive number"),
         (["M"], 0, "frame_duration_ms=0"),
+        (["M"] * 6, 40, "6 frames are 0.24 s, the audio has 0.50 s"),
         ([None] * 20 + ["M"], 40, "the last phone ends at 0.84 s, the audio at 0.50 s"),
     ],
 )
@@ -434,3 +438,24 @@ def test_the_yaml_gives_what_the_class_takes(option: str) -> None:
     assert values("+analysis.flip=false")["flip"] is False
     with pytest.raises(ConfigError, match="dataset.data_type='ip'"):
         values("dataset.data_type=ip")
+
+
+@pytest.mark.parametrize(
+    "name", ["\u00e9te\u0301.WAV", "e\u0301te\u0301.wav", "\u00e9t\u00e9.Flac"]
+)
+def test_a_sound_is_found_in_any_spelling(spoken: Make, tmp_path: Path, name: str) -> None:
+    kind = "FLAC" if name.lower().endswith("flac") else "WAV"
+    (tmp_path / "audio" / "en").mkdir(parents=True, exist_ok=True)
+    soundfile.write(
+        tmp_path / "audio" / "en" / name, np.sin(np.arange(8000) / 5), RATE, format=kind
+    )
+    dataset = spoken({"en": [word("e\u0301t\u00e9")]}, flip=False)
+    assert dataset.load(0).facts["audio_file"].endswith(name)
+
+
+def test_two_sounds_of_one_word_are_an_error(spoken: Make, tmp_path: Path) -> None:
+    for name in ("\u00e9te\u0301", "e\u0301te\u0301"):
+        sound(tmp_path / "audio" / "en" / f"{name}.WAV")
+    dataset = spoken({"en": [word("\u00e9t\u00e9")]}, flip=False)
+    with pytest.raises(SampleError, match="2 files have this name"):
+        dataset.load(0)

@@ -39,8 +39,9 @@ def test_every_published_shape_loads(tmp_path: Path) -> None:
     data = TrajectoryFile(written(tmp_path, shapes), instruction="Think.")
     assert data.ids() == ["a.png", "b", "c", "7", "e"]
     samples = [data.load(i) for i in range(5)]
-    points = [s.facts["reference_point"] for s in samples]
+    points = [s.facts["reference_points"][0] for s in samples]
     assert points == [(0.225, 0.843), (0.5, 0.25), (0.001, 0.002), None, None]
+    assert samples[2].facts["reference_points"] == ((0.001, 0.002),) * 2
     assert samples[2].parts == (("image", 0), ("image", 1), ("text", "where?\nThink."))
     assert [s.size for s in samples[2].images] == [(40, 30), (20, 50)]
     assert samples[1].answer == "[500, 250]" and samples[4].answer is None
@@ -102,9 +103,43 @@ def test_files_that_are_no_list_of_records(tmp_path: Path) -> None:
         ("(2000,1)", None),
         (["a", "b"], None),
         ([1, 2, 3], None),
+        # A list of points is its last, in every notation.
+        ("(1,2),(3,4),(500,600)", (0.5, 0.6)),
+        ("[1,2],[500,600]", (0.5, 0.6)),
+        ("[[1,2],[500,600]]", (0.5, 0.6)),
+        ([[1, 2], [500, 600]], (0.5, 0.6)),
+        ("[(1, 2), (500, 600)]", (0.5, 0.6)),
+        ("[(1, 2), (3, 4), (500, 600)]", (0.5, 0.6)),
+        ('{"bbox_2d": [100, 200, 300, 400]}', (0.1, 0.2)),
+        ('{"point_2d": [100, 200]}', (0.1, 0.2)),
+        ([100, 200, 300, 400], (0.1, 0.2)),
+        ([], None),
+        ([True, False], None),
+        ([10**400, 1], None),
         ("nothing", None),
         (None, None),
     ],
 )
 def test_points_of_answers(answer, point) -> None:
     assert parse_point(answer) == point
+
+
+@pytest.mark.parametrize(
+    ("answer", "coordinates", "point"),
+    [
+        ("(320,320)", "pixels", (0.5, 320 / 480)),
+        ("(640,480)", "pixels", (1.0, 1.0)),
+        ("(641,1)", "pixels", None),
+        ("(320,320)", "thousandths", (0.32, 0.32)),
+        ("[0.25, .5]", "shares", (0.25, 0.5)),
+        ("[2, 3]", "shares", None),
+    ],
+)
+def test_coordinates_have_a_unit_that_is_given(answer, coordinates, point) -> None:
+    assert parse_point(answer, coordinates, (640, 480)) == point
+
+
+def test_a_data_sets_pixels_are_those_of_each_picture(tmp_path: Path) -> None:
+    file = written(tmp_path, [record(image=["0.png", "1.png"], answer=[10, 15])])
+    sample = TrajectoryFile(file, coordinates="pixels").load(0)
+    assert sample.facts["reference_points"] == ((0.25, 0.5), (0.5, 0.3))

@@ -302,3 +302,42 @@ def test_a_file_of_weights_alone_needs_what_shapes_do_not_say(tmp_path: Path) ->
     wanted = {"nheads": 4, "fusion_n_heads": 2}
     loaded = load_network(found, "global", wanted)
     assert loaded.architecture == made.architecture
+    with pytest.raises(UnsupportedModelError, match="does not say nheads, fusion_n_heads") as said:
+        load_network(found, "global")
+    assert "'model.architecture={nheads: 8, fusion_n_heads: 8}'" in str(said.value)
+    with pytest.raises(UnsupportedModelError, match="does not say fusion_n_heads"):
+        load_network(found, "global", {"nheads": 4})
+    model = QdDetr(str(tmp_path / "weights.pt"), CPU, "global", architecture=wanted)
+    assert "use_txt_pos: False, span_loss_type: l1, max_v_l: 75, pre_norm: False" in model.notes[0]
+    said_all = wanted | {
+        "use_txt_pos": False,
+        "span_loss_type": "l1",
+        "max_v_l": 75,
+        "pre_norm": False,
+    }
+    assert QdDetr(found.where.split("=")[1], CPU, "global", architecture=said_all).notes == []
+
+
+def test_an_activation_without_weights_is_asked_for(tmp_path: Path) -> None:
+    made = network(activation="gelu")
+    path = str(checkpoint(tmp_path / "a.ckpt", made))
+    with pytest.raises(UnsupportedModelError, match="does not say activation"):
+        QdDetr(path, CPU)
+    loaded = QdDetr(path, CPU, architecture={"activation": "gelu"}).module
+    inputs = batch([(9, 6)], 9, 6)
+    assert torch.equal(loaded(**inputs)["pred_spans"], made(**inputs)["pred_spans"])
+
+
+@pytest.mark.parametrize("name", ["nheads", "fusion_n_heads"])
+def test_heads_that_the_options_leave_out_are_asked_for(tmp_path: Path, name: str) -> None:
+    path = str(checkpoint(tmp_path / "a.ckpt", network(), **{name: None}))
+    with pytest.raises(UnsupportedModelError, match=f"does not say {name}, and its shapes"):
+        QdDetr(path, CPU)
+
+
+def test_video_and_audio_of_other_lengths_are_the_samples_failure(tmp_path: Path) -> None:
+    model = QdDetr(str(checkpoint(tmp_path / "a.ckpt", network())), CPU)
+    whole = sample(6)
+    half = replace(whole, facts=whole.facts | {"audio": whole.facts["audio"][:3]})
+    with pytest.raises(SampleError, match="6 clips of video and 3 of audio"):
+        model.prepare([half])

@@ -98,3 +98,9 @@ def test_a_missing_package_is_named() -> None:
 
 def test_the_shipped_folder_is_whole() -> None:
     assert Path(weights_path("tiny_omni"), "model.safetensors").is_file()
+
+
+def test_a_clip_that_the_extractor_would_cut_is_refused(omni: QwenOmni) -> None:
+    longest = omni.processor.feature_extractor.n_samples  # 30 s here, 300 s in the release
+    with pytest.raises(SampleError, match=r"30\.1 s of audio, the model hears at most 30 s"):
+        omni.prepare([spoken(seconds=longest / 16_000 + 0.1)])

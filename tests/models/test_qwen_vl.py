@@ -85,3 +85,24 @@ def test_pieces_are_letters_bytes_and_special_names(tmp_path) -> None:
     assert pieces(tokenizer, ids) == ("a", " ", "<ED>", "<95>", "한", "!", "<|im_end|>")
     broken = tokenizer("한", add_special_tokens=False)["input_ids"][:1] * 6
     assert len(pieces(tokenizer, broken)) == 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "unit"),
+    [
+        ("qwen2_vl", {}, "thousandths"),
+        ("qwen2_5_vl", {}, "pixels"),
+        ("qwen2_5_vl", {"coordinates": "shares"}, "shares"),
+    ],
+)
+def test_the_unit_of_places_is_the_familys_or_the_yamls(tmp_path, kind, given, unit) -> None:
+    made = model(tmp_path, kind, max_pixels=1024, **given)
+    assert made.coordinates == unit
+    # 64 x 32 pixels are 2,048; scaled to 1,024 or less in cells of 8 pixels.
+    assert made.prepare([sample("s", (64, 32))]).seen[0].sizes == ((40, 16),)
+
+
+@pytest.mark.parametrize("word", ["<|image_pad|>", "<|im_end|>"])
+def test_a_word_that_the_model_does_not_read_as_text_is_refused(tmp_path, word) -> None:
+    with pytest.raises(SampleError, match="does not read as text"):
+        model(tmp_path).prepare([sample("s", (16, 16), text=f"what is {word} for?")])

@@ -129,6 +129,10 @@ def test_a_released_qwen_configuration_stands() -> None:
         ({"rope_scaling": None, "rope_theta": 10000.0, "hidden_act": "silu"}, None),
         ({"rope_theta": 1000000.0}, "rope_theta=1000000.0"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
+        ({"rope_parameters": {"rope_theta": 5e5}}, "rope_parameters={'rope_theta'"),
+        ({"attention_bias": True}, "attention_bias=True"),
+        ({"mm_use_im_patch_token": True}, "mm_use_im_patch_token=True"),
+        ({"use_mm_proj": False}, "use_mm_proj=False"),
         ({"sliding_window": 4096, "model_type": "llava_mistral"}, "sliding_window=4096"),
     ],
 )

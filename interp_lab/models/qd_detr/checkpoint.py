@@ -10,7 +10,7 @@ import json
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,11 @@ PARALLEL_PREFIX = "module."
 # How many keys of a kind a message names.
 NAMED_KEYS = 8
 TIME_COLUMNS = 2
+# What changes predictions and no shape tells: heads are asked for, since forks differ in them.
+ASKED = ("nheads", "fusion_n_heads")
+# The rest has one published value, which is taken and noted. The published code knows no other
+# value of `pre_norm` that works, so options that leave it out say enough.
+NOTED = ("use_txt_pos", "span_loss_type", "max_v_l")
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,8 @@ def architecture_of(
     checkpoint does not, and must not say something else.
 
     Raises:
-        UnsupportedModelError: if they disagree, or the gating type is known from nowhere.
+        UnsupportedModelError: if they disagree, or the gating type, the heads or the activation are
+            known from nowhere.
     """
     where = checkpoint.where
     names = Architecture.names()
@@ -185,7 +191,31 @@ def architecture_of(
             "give model.gating_type=global or model.gating_type=clipwise"
         )
     _check_gating(checkpoint, merged["gating_type"])
+    asked_for = [name for name in ASKED if name not in merged]
+    if "activation" not in merged and not _has_prelu(checkpoint.weights):
+        asked_for.append("activation")
+    if asked_for:
+        given = {"nheads": "8", "fusion_n_heads": "8", "activation": "relu"}
+        example = ", ".join(f"{name}: {given[name]}" for name in asked_for)
+        raise UnsupportedModelError(
+            f"{where}: does not say {', '.join(asked_for)}, and its shapes do not tell; give what "
+            f"it was trained with, such as 'model.architecture={{{example}}}'"
+        )
     return Architecture.of(merged, where)
+
+
+def assumptions(checkpoint: Checkpoint, wanted: Mapping[str, Any]) -> list[str]:
+    """Return a note on what neither checkpoint nor YAML says and has been taken as published."""
+    said = {k for k, v in {**checkpoint.options, **wanted}.items() if v is not None}
+    names = NOTED if checkpoint.options else (*NOTED, "pre_norm")
+    defaults = {f.name: f.default for f in fields(Architecture)}
+    taken = ", ".join(f"{name}: {defaults[name]}" for name in names if name not in said)
+    if not taken:
+        return []
+    return [
+        f"{checkpoint.where}: not said by the checkpoint and taken as published: {taken}; if it "
+        "was trained otherwise, give it in model.architecture"
+    ]
 
 
 def load_network(
@@ -220,6 +250,11 @@ def _check_gating(checkpoint: Checkpoint, gating_type: str) -> None:
         raise UnsupportedModelError(
             f"{checkpoint.where}: gating_type={gating_type}, but the weights are those of {kind}"
         )
+
+
+def _has_prelu(weights: Mapping[str, Tensor]) -> bool:
+    """Return whether the transformer's activation has weights: only that of PReLU does."""
+    return any(name.endswith("activation.weight") for name in weights)
 
 
 def _sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:

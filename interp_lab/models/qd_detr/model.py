@@ -15,7 +15,12 @@ from interp_lab.models.base import GateHooks, Prepared, Seen, gate_hooks
 from interp_lab.models.loading import seeded
 from interp_lab.models.moment_tokens import moment_tokens
 from interp_lab.models.moments import Moments
-from interp_lab.models.qd_detr.checkpoint import load_network, read_checkpoint, untrained_encoder
+from interp_lab.models.qd_detr.checkpoint import (
+    assumptions,
+    load_network,
+    read_checkpoint,
+    untrained_encoder,
+)
 from interp_lab.models.qd_detr.criterion import Target, moment_loss, to_centres, to_edges
 from interp_lab.models.qd_detr.network import FOREGROUND, Architecture, QdDetrNetwork
 from interp_lab.models.weights import DTYPES, Weights
@@ -105,6 +110,7 @@ class QdDetr:
         else:
             found = read_checkpoint(checkpoint)
             network = load_network(found, gating_type, architecture, masked)
+            self.notes += assumptions(found, architecture or {})
             if untrained_encoder(network):
                 self.notes.append(
                     f"{found.where}: its video encoder was never trained; if it was trained with a "
@@ -120,8 +126,11 @@ class QdDetr:
         """Return padded features and masks, 1 = valid, with one token a word and one a clip.
 
         Raises:
-            SampleError: if a feature is missing or of another width than the network takes.
+            SampleError: if a feature is missing or of another width than the network takes, or
+                video and audio are not of the same clips.
         """
+        for sample in samples:
+            _check_clips(sample)
         dtype = next(self.module.parameters()).dtype
         inputs: dict[str, Any] = {}
         for name, fact in FACTS.items():
@@ -165,6 +174,16 @@ class QdDetr:
                 "video and audio)"
             )
         return torch.from_numpy(np.asarray(table, np.float32))
+
+
+def _check_clips(sample: Sample) -> None:
+    tables = [sample.facts.get(name) for name in ("video", "audio")]
+    lengths = [len(table) for table in tables if table is not None]
+    if len(set(lengths)) > 1:
+        raise SampleError(
+            f"{sample.id}: {lengths[0]} clips of video and {lengths[1]} of audio; the network "
+            "pairs them by their number"
+        )
 
 
 def _random(

@@ -14,7 +14,7 @@ import numpy as np
 from interp_lab.capture.plans import AttentionPlan, Intervention
 from interp_lab.capture.reduce import Max, Sum
 from interp_lab.config.signature import Distinct
-from interp_lab.datasets.answers import parse_letter
+from interp_lab.datasets.answers import CHOICE, parse_letter
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, UnsupportedModelError
 from interp_lab.fields import Category, Field, HeadIndex, HeadScores, LayerCurve, Scalar
@@ -96,6 +96,7 @@ class ScienceQAHeads:
         self.definitions = {
             "scores": named,
             "max_head_per_layer": f"argmax of {named}, first on ties",
+            "predicted": CHOICE,
         }
         self.fields: Sequence[Field] = [
             HeadScores("scores", ABOUT[definition], definition=named),
@@ -105,7 +106,7 @@ class ScienceQAHeads:
             Scalar("image_token_end", "end of the image tokens", dtype="int64"),
             Category("image_file", "image file"),
             Category("answer", "right answer"),
-            Category("predicted", "model's answer"),
+            Category("predicted", "model's answer", definition=CHOICE),
             Category("output", "what the model wrote"),
             Scalar("correct", "answered correctly", dtype="int64"),
             *(self.knockout.fields if self.knockout else ()),

@@ -16,7 +16,7 @@ from interp_lab.capture.plans import AttentionPlan, Intervention, When
 from interp_lab.capture.reduce import Keep, Mean, Sum
 from interp_lab.config.signature import Distinct
 from interp_lab.datasets.base import Sample
-from interp_lab.datasets.points import parse_point
+from interp_lab.datasets.points import POINT, Coordinates, parse_point
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
 from interp_lab.fields import (
     Category,
@@ -32,7 +32,7 @@ from interp_lab.fields import (
 from interp_lab.models.answers import Answer
 from interp_lab.models.base import AnsweringModel, LoadedModel, Seen
 from interp_lab.models.tokenmaps import with_generated
-from interp_lab.studies.trajectory.numbers import CENTRE, CURVES, SHARE
+from interp_lab.studies.trajectory.numbers import CENTRE, CURVES, DISTANCE, SHARE
 from interp_lab.studies.trajectory.points import centres, distances
 from interp_lab.studies.trajectory.rows import ENDS, ended_by, final_answer, rows_of, shares_of
 from interp_lab.tokens import TokenMap
@@ -44,6 +44,8 @@ DEPTH = 20 / 28
 MOST_PICTURES = 8
 LONGEST_SIDE = 1280
 ROWS = "trajectory.predicting_row/1"
+NO_UNIT = "model.coordinates is not known for this model, so no point is read from its answers"
+CROPPED = "the model crops this picture; the data set's point, which lies in all of it, is left out"
 
 
 class Trajectory:
@@ -80,6 +82,7 @@ class Trajectory:
         self.heads: Literal["mean", "all"] | list[int] = heads
         self.point_image = point_image
         self.definitions = {"rows": ROWS, "shares": SHARE, "centre": CENTRE}
+        self.definitions |= {"distance": DISTANCE, "point": POINT}
         self.fields: Sequence[Field] = [
             StepPattern("rows", "attention while writing", definition=ROWS),
             LayerIndex("layers", "layers of the rows"),
@@ -91,8 +94,8 @@ class Trajectory:
             Category("ended", "what ended the answer"),
             Scalar("n_prompt", "prompt tokens", dtype="int64"),
             Scalar("n_generated", "generated tokens", dtype="int64"),
-            Point("predicted_point", "predicted point"),
-            Point("reference_point", "reference point"),
+            Point("predicted_point", "predicted point", definition=POINT),
+            Point("reference_point", "reference point", definition=POINT),
             *(StepCurve(name, about, unit, definition) for name, about, unit, definition in CURVES),
             *(Picture(f"image_{i}", f"picture {i}", ragged=True) for i in range(MOST_PICTURES)),
         ]
@@ -126,7 +129,9 @@ class Trajectory:
                     f"analysis.heads: no head {head}; this model has {model.n_heads}, 0 to "
                     f"{model.n_heads - 1}"
                 )
-        return AnswersOfModel(self, chosen)
+        coordinates = getattr(model, "coordinates", None)
+        notes = () if coordinates else (NO_UNIT,)
+        return AnswersOfModel(self, chosen, coordinates, notes)
 
 
 @dataclass(frozen=True)
@@ -136,10 +141,12 @@ class AnswersOfModel:
     Args:
         options: what to measure.
         layers: the layers whose rows are kept, from 0 on.
+        coordinates: the unit in which the model writes places; None if it is not known.
     """
 
     options: Trajectory
     layers: tuple[int, ...]
+    coordinates: Coordinates | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -187,7 +194,6 @@ class AnswersOfModel:
         if ended != "end_token":
             log.warning("sample %s: %s", sample.id, ENDS[ended])
         rows = rows_of(captured, n_prompt, n_new)
-        predicted = parse_point(answer.text)
         values: dict[str, Any] = {
             "rows": rows,
             "layers": captured["row/prefill"].layers,
@@ -204,8 +210,25 @@ class AnswersOfModel:
             **shares_of(captured, n_new),
             **{f"image_{i}": _bounded(p) for i, p in enumerate(seen.pictures)},
         }
-        points = {"predicted": predicted, "reference": sample.facts.get("reference_point")}
-        return values | self._places(rows, seen, points)
+        return values | self._places(rows, seen, self._points(sample, seen, answer.text))
+
+    def _points(
+        self, sample: Sample, seen: Seen, text: str
+    ) -> dict[str, tuple[float, float] | None]:
+        """Return the point that the model wrote and the one of the data set, where they are known.
+
+        A model that crops its pictures saw another one than the data set's point lies in.
+        """
+        image = self.options.point_image
+        size = seen.sizes[image] if image < len(seen.sizes) else (0, 0)
+        predicted = parse_point(text, self.coordinates, size) if self.coordinates else None
+        whole = (sample.facts.get("reference_point"),) * len(seen.tokens.grids)
+        references = sample.facts.get("reference_points", whole)
+        reference = references[image] if image < len(references) else None
+        if reference and image < len(seen.pictures) and _is_cropped(sample, seen, image):
+            log.warning("sample %s: %s", sample.id, CROPPED)
+            reference = None
+        return {"predicted": predicted, "reference": reference}
 
     def _places(
         self, rows: np.ndarray, seen: Seen, points: Mapping[str, tuple[float, float] | None]
@@ -242,6 +265,13 @@ def chosen_layers(layers: int | list[int] | str | None, n_layers: int) -> tuple[
                 f"analysis.layers: no layer {layer}; this model has {n_layers}, 0 to {n_layers - 1}"
             )
     return tuple(sorted({int(layer) % n_layers for layer in wanted}))
+
+
+def _is_cropped(sample: Sample, seen: Seen, image: int) -> bool:
+    """Return whether the model saw another cut of a picture: its sides stand to each other so."""
+    height, width = seen.pictures[image].shape[:2]
+    own = sample.images[image] if image < len(sample.images) else None
+    return own is not None and abs(np.log((width / height) / (own.width / own.height))) > 0.05
 
 
 def _bounded(picture: np.ndarray) -> np.ndarray:

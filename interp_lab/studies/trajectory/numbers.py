@@ -12,6 +12,8 @@ from interp_lab.studies.trajectory.exports import export
 
 SHARE = "trajectory.region_share/1"
 CENTRE = "trajectory.centre_of_mass/1"
+# Version 1 read every answer as thousandths of the picture.
+DISTANCE = "trajectory.distance_to_point/2"
 # name, what a figure calls it, unit, definition
 CURVES = (
     ("share_image", "attention on the image", "1", SHARE),
@@ -19,8 +21,8 @@ CURVES = (
     ("share_generated", "attention on generated text", "1", SHARE),
     ("centre_x", "attended place, share of the width", "1", CENTRE),
     ("centre_y", "attended place, share of the height", "1", CENTRE),
-    ("distance_predicted", "distance to the predicted point, diagonals", "1", CENTRE),
-    ("distance_reference", "distance to the reference point, diagonals", "1", CENTRE),
+    ("distance_predicted", "distance to the predicted point, diagonals", "1", DISTANCE),
+    ("distance_reference", "distance to the reference point, diagonals", "1", DISTANCE),
 )
 AVERAGED = tuple(name for name, *_ in CURVES if not name.startswith("centre"))
 

@@ -142,7 +142,7 @@ def test_centre_and_distance_by_hand() -> None:
 
 def test_points_and_their_distances_are_kept_where_there_are_some(tmp_path: Path) -> None:
     made = model(tmp_path)
-    one = replace(sample("one", (48, 32)), facts={"reference_point": (0.25, 0.5)})
+    one = replace(sample("one", (48, 32)), facts={"reference_points": ((0.25, 0.5),)})
     value = measured(made, Trajectory(layers=[1]), [one])[0]
     assert value["reference_point"] == (0, 0.25, 0.5)
     assert "predicted_point" not in value and "distance_predicted" not in value
@@ -168,7 +168,7 @@ def test_means_are_over_the_samples_that_have_come_so_far(tmp_path: Path) -> Non
     analysis = Trajectory(layers=[1])
     samples = [
         sample("a", (16, 16)),
-        replace(sample("b", (24, 16)), id="b", facts={"reference_point": (0.1, 0.1)}),
+        replace(sample("b", (24, 16)), id="b", facts={"reference_points": ((0.1, 0.1),)}),
     ]
     values = [measured(made, analysis, [one])[0] for one in samples]
     short = int(values[0]["n_generated"]) - 3
@@ -219,3 +219,35 @@ def test_wrong_heads_and_models_are_refused(tmp_path: Path) -> None:
         Trajectory(heads=[4]).for_model(model(tmp_path))
     with pytest.raises(UnsupportedModelError, match="does not write"):
         Trajectory().for_model(object())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "unit", "point"),
+    [("qwen2_5_vl", "pixels", (0.5, 0.25)), ("qwen2_vl", "thousandths", (0.02, 0.004))],
+)
+def test_a_written_point_is_read_in_the_models_unit(tmp_path: Path, kind, unit, point) -> None:
+    """A picture of 64 x 32 pixels has 40 x 16 for the model: (20, 4) is half and a quarter."""
+    made = model(tmp_path, kind, max_pixels=1024)
+    one = replace(sample("one", (64, 32)), facts={"reference_points": ((0.5, 0.25),)})
+    study = Trajectory().for_model(made)
+    seen = made.prepare([one]).seen[0]
+    found = study._points(one, seen, "<answer>(20, 4)</answer>")
+    assert found == {"predicted": point, "reference": (0.5, 0.25)}
+
+
+def test_without_a_unit_no_point_is_read_and_that_is_said(tmp_path: Path) -> None:
+    made = model(tmp_path)
+    made.coordinates = None
+    study = Trajectory().for_model(made)
+    one = sample("one", (64, 32))
+    seen = made.prepare([one]).seen[0]
+    assert study._points(one, seen, "(20, 4)")["predicted"] is None
+    assert "model.coordinates is not known" in study.notes[0]
+
+
+def test_a_point_of_the_whole_picture_is_no_point_of_a_crop(tmp_path: Path) -> None:
+    made = model(tmp_path)
+    one = replace(sample("one", (64, 32)), facts={"reference_points": ((0.5, 0.25),)})
+    seen = made.prepare([one]).seen[0]
+    cut = replace(seen, pictures=(seen.pictures[0][:, 16:48],))
+    assert Trajectory().for_model(made)._points(one, cut, "")["reference"] is None
