@@ -16,14 +16,20 @@ ALONE_BEFORE = rf"(?<!{WORD})(?<!['’\-])"
 ALONE_AFTER = rf"(?!{WORD}|['’]|-{WORD}|\.\d)"
 # `A` and `I` before a word in small letters are English: `A cat`, `I see`.
 WORDS = r"(?![AI][^\S\n]+[a-z])"
+# After a letter that is stated, a word that no article and no pronoun stands before.
+NO_ARTICLE = (
+    r"(?!A[^\S\n]+(?!(?:because|since|as|and|but|or|which|is|are|was|due|would|not)\b)[a-z])"
+    r"(?!I[^\S\n]+(?!(?:because|since|is)\b)[a-z])"
+)
 OPENING = r"(?:[\s:=\"'“‘*(\[{$-]|\\boxed|\\text)"
 STATED = (
     r"(?:(?i:\banswer\b(?:\s+(?:is|would\s+be|should\s+be|must\s+be))?:?(?:\s+option)?"
     r"|\b(?:choice|option|letter)\s+(?:is|would\s+be|should\s+be|must\s+be):?)"
-    rf"{OPENING}+|(?:정답|답|答案|答え|正解)(?:[은는이가]|是|为|為|は)?{OPENING}*)"
+    rf"{OPENING}+|<answer>\s*|"
+    rf"(?:정답|답|答案|答え|正解|(?<!不)(?:选择|選擇|选|選))(?:[은는이가]|是|为|為|は)?{OPENING}*)"
 )
 CONCLUDED = (
-    r"(?:\b(?i:so|thus|therefore|hence|consequently)\b,?|따라서|그러므로|그래서|所以|因此|よって),?"
+    r"(?:\b(?i:so|thus|therefore|hence|consequently)\b,?|\w+므로|따라서|그러므로|그래서|所以|因此|よって),?"
     r"(?i:\s+(?:it\s+(?:is|must\s+be)|it['’]s|(?:i|we)\s+(?:choose|pick|say)|choose|pick|option|"
     r"choice))*"
     rf"{OPENING}*"
@@ -34,15 +40,20 @@ CHOOSING = (
     r"definitely|but|with|go\s+for)\s|\bit['’]s\s)"
 )
 CLOSED = r"(?=[\s.)\]}\"'”’*,:;!]*(?:$|[.)\]}\n\"'”’*,:;!]))"
+AFFIRMED = r"\s+(?:is|must\s+be|would\s+be)\s+(?:the\s+)?(?:correct|right|best|true)\b"
+CHOSEN_SMALL = r"\b(?i:(?:i|we)\s+(?:choose|pick|select))\s+(?:(?i:option)\s+)?[(\"']?"
 REJECTED = (
     r"(?:\s+(?i:is|are|was|were|looks|seems))?(?i:\s+(?:clearly|obviously|also|both|all))*"
     r"(?i:\s+(?:not|wrong|incorrect|false|impossible|ruled\s+out)\b|\s+(?:isn|aren|can|cannot|won)"
     r"['’]?t?\b)"
 )
 NOT = r"(?i:\b(?:not|neither|nor|except|than|instead\s+of)\s+(?:option\s+)?)"
-ANSWER_LINE = re.compile(r"(?:^|\n)\s*(?:###\s*)?ANSWER:\s*\(?([A-Z])\)?\.?\s*$")
+ANSWER_LINE = re.compile(r"(?:^|\s)ANSWER:\s*\(?([A-Z])\)?\.?\s*$")
 CLOSING = re.compile(r"(?:^|\s)The answer is\s+\(?([A-Z])\)?\.?\s*$")
-LEADING = re.compile(r"^\s*(?:Answer:\s*)?The answer is\s+\(?([A-Z])\)?\.?\s+BECAUSE:")
+LEADING = re.compile(
+    r"^\s*(?=(?i:answer|the answer))(?:(?i:answer):\s*)?(?:The answer is\s+)?"
+    r"\(?([A-Z])\)?\.?\s+BECAUSE:"
+)
 LINE_OPTION = re.compile(r"^[ \t]*\(?([A-Z])[.)][ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
 INLINE_OPTIONS = re.compile(r"^[ \t]*Options:[ \t]*(?=\(A\))(.*)", re.MULTILINE | re.DOTALL)
 # What parse_letter computes; another rule is another version.
@@ -90,12 +101,16 @@ def _without_others(text: str, one: str) -> str:
 
 def _chosen(text: str, one: str, numbers: bool) -> str | None:
     letter = rf"{WORDS}({one}){ALONE_AFTER}"
-    stated = re.search(STATED + letter, text) or _stated_small(text, one)
+    meant = rf"{NO_ARTICLE}({one}){ALONE_AFTER}"
+    stated = re.search(STATED + meant, text) or _stated_small(text, one)
     if stated:
         return stated.group(1).upper()
-    concluded = re.findall(CONCLUDED + letter, text)
+    concluded = re.findall(CONCLUDED + meant, text)
     if concluded:
         return concluded[-1]
+    affirmed = set(re.findall(rf"{ALONE_BEFORE}({one}){ALONE_AFTER}{AFFIRMED}", text))
+    if len(affirmed) == 1:
+        return affirmed.pop()
     begun = re.match(rf"[\s(*\"'\[{{]*{letter}", text)
     if begun:
         return begun.group(1)
@@ -110,7 +125,7 @@ def _chosen(text: str, one: str, numbers: bool) -> str | None:
 
 def _stated_small(text: str, one: str) -> re.Match[str] | None:
     """Find a small letter that is stated; one that is also a word must end its clause."""
-    found = re.search(rf"{STATED}((?i:{one})){ALONE_AFTER}{CLOSED}", text)
+    found = re.search(rf"(?:{STATED}|{CHOSEN_SMALL})((?i:{one})){ALONE_AFTER}{CLOSED}", text)
     return found or re.search(rf"{STATED}((?![aiAI])(?i:{one})){ALONE_AFTER}", text)
 
 

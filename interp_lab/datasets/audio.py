@@ -77,8 +77,10 @@ def read_audio(path: Path, rate: int = RATE) -> tuple[np.ndarray, int]:
             promised = int(file.frames)
             check_sound(promised, file.channels, path)
             _check_length(path, promised / own_rate)
-            waves = file.read(dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
+            # A format that cannot be sought in, such as GSM, wants to be told how much to read.
+            wanted = -1 if file.seekable() else promised
+            waves = file.read(wanted, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
         raise SampleError(f"{path}: cannot be read as audio ({error})") from error
     if promised < SEEKLESS and len(waves) < promised:
         raise SampleError(f"{path}: cut off: {len(waves)} of {promised} samples can be read")

@@ -8,7 +8,10 @@ import struct
 from pathlib import Path
 
 # A writer that could not go back leaves these sizes: the length is not known.
-UNKNOWN = (0, 0xFFFFFFFF, 0x7FFFFFFF)
+UNKNOWN = (0, 0xFFFFFFFF, 0x7FFFFFFF, 2**64 - 1)
+# Names of chunks in Sony's Wave64: the file, and its samples.
+W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
+W64_DATA = bytes.fromhex("64617461f3acd3118cd100c04f8edb8a")
 # Tables of MPEG audio, layer III: kbit/s by index, Hz by index, for MPEG 1 and for 2 and 2.5.
 BITRATES = (
     (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -22,6 +25,12 @@ def cut_off(path: Path) -> str:
     data = path.read_bytes()
     if data[:4] in (b"RIFF", b"RIFX") and data[8:12] == b"WAVE":
         return _chunks(data, "<" if data[:4] == b"RIFF" else ">", b"data")
+    if data[:4] == b"RF64" and data[12:16] == b"ds64" and len(data) >= 36:
+        return _chunks(data, "<", b"data", struct.unpack("<Q", data[28:36])[0])
+    if data[:16] == W64_RIFF:
+        return _wide_chunks(data, 40, 16, "<Q", W64_DATA)
+    if data[:4] == b"caff":
+        return _wide_chunks(data, 8, 4, ">Q", b"data")
     if data[:4] == b"FORM":
         return _chunks(data, ">", b"SSND")
     if data[:4] == b".snd" and len(data) >= 12:
@@ -40,14 +49,37 @@ def _short(promised: int, there: int) -> str:
     return f"{max(there, 0)} of {promised} bytes of sound are there"
 
 
-def _chunks(data: bytes, order: str, wanted: bytes) -> str:
-    """Look at the chunk of samples in a WAV or AIFF file."""
+def _chunks(data: bytes, order: str, wanted: bytes, long: int | None = None) -> str:
+    """Look at the chunk of samples in a WAV or AIFF file; `long` is its size if stated apart."""
     at = 12
     while at + 8 <= len(data):
         name, (size,) = data[at : at + 4], struct.unpack(f"{order}I", data[at + 4 : at + 8])
         if name == wanted:
-            return _short(size, len(data) - at - 8)
+            return _short(size if long is None else long, len(data) - at - 8)
         at += 8 + size + size % 2
+    return ""
+
+
+def _wide_chunks(data: bytes, at: int, name: int, size: str, wanted: bytes) -> str:
+    """Look at the chunk of samples in a file whose chunks have sizes of 8 bytes.
+
+    Args:
+        data: the file.
+        at: where its first chunk begins.
+        name: bytes of a chunk's name.
+        size: how its size is written; Wave64 counts name and size too, and pads to 8 bytes.
+        wanted: the name of the chunk of samples.
+    """
+    head = name + 8
+    counted = head if wanted == W64_DATA else 0
+    while at + head <= len(data):
+        (long,) = struct.unpack(size, data[at + name : at + head])
+        body = long - counted
+        if data[at : at + name] == wanted:
+            return "" if long in UNKNOWN else _short(body, len(data) - at - head)
+        if body < 0:
+            return ""
+        at += head + body + (-long % 8 if counted else 0)
     return ""
 
 

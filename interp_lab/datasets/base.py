@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from interp_lab.errors import MissingInputError, did_you_mean
+from interp_lab.datasets.ondisk import spelling
+from interp_lab.errors import MissingInputError, SampleError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,10 @@ def existing_path(key: str, path: str | Path) -> Path:
         raise MissingInputError(f"{key}=: is empty; give a path")
     absolute = Path(path).expanduser().absolute()
     try:
+        absolute = spelling(Path(absolute.anchor), str(absolute.relative_to(absolute.anchor)))
         there = absolute.exists()
+    except SampleError as error:
+        raise MissingInputError(f"{key}={path}: {error}") from error
     except (OSError, ValueError) as error:  # longer than a name can be; a null character
         reason = getattr(error, "strerror", None) or error
         raise MissingInputError(f"{key}={str(path)!r:.80}: no such path ({reason})") from error

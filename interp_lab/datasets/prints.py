@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from interp_lab.datasets.base import Dataset, Sample
+from interp_lab.datasets.base import Dataset, MadeOf, Sample
 from interp_lab.errors import InterpLabError, SampleError
 from interp_lab.identity.files import Digests, Stamp, hash_of, stamp_of
 
@@ -78,7 +78,8 @@ def loaded(dataset: Dataset, index: int) -> Sample | Exception:
 def _unreadable(dataset: Dataset, index: int, error: Exception) -> SampleError:
     """Return what a decoder raised as one line that names the files it was given."""
     made_of = getattr(dataset, "made_of", None)
-    files = made_of(index).files if callable(made_of) else ()
+    made: MadeOf | None = made_of(index) if callable(made_of) else None  # type: ignore[assignment]
+    files = () if made is None else made.files
     named = ", ".join(str(path) for path in files[:3]) + (", ..." if len(files) > 3 else "")
     why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     log.debug("sample at place %d", index, exc_info=error)

@@ -66,6 +66,17 @@ from interp_lab.datasets.answers import (
         ("维生素C是酸，所以B", "B"),
         ("答えはＣです", "C"),
         (r"Final answer: $\boxed{B}$", "B"),
+        ("The answer is A because B is wrong.", "A"),
+        ("The answer is A since it is red", "A"),
+        ("The answer is A cat.", None),
+        ("A is incorrect. B is correct.", "B"),
+        ("C is the right answer.", "C"),
+        ("A is a dog and B is a cat.", None),
+        ("I choose c", "C"),
+        ("<answer>C</answer>", "C"),
+        ("선택지 A와 B는 틀렸으므로 C", "C"),
+        ("所以选择B", "B"),
+        ("选项A是错的", None),
     ],
 )
 def test_free_text_gives_the_letter_it_chooses(text: str, letter: str | None) -> None:
@@ -109,6 +120,8 @@ def test_without_options_nothing_is_chosen() -> None:
         ("The answer is B. BECAUSE: Vitamin C is an acid. The answer is C.", "B"),
         ("Answer: The answer is B. BECAUSE: it is.", "B"),
         ("The answer is B.\nANSWER: C.", "C"),
+        ("LECTURE: x. ANSWER: B.", "B"),
+        ("ANSWER: B. BECAUSE: Vitamin C is an acid. The answer is C.", "B"),
     ],
 )
 def test_a_data_set_declares_its_letter_alone_or_at_the_end(text: str, letter: str | None) -> None:

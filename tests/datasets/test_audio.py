@@ -89,7 +89,9 @@ def test_a_cut_file_is_not_read_as_a_whole_one(tmp_path: Path) -> None:
         read_audio(path)
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.ogg", "a.aiff", "a.au"])
+@pytest.mark.parametrize(
+    "name", ["a.wav", "a.flac", "a.mp3", "a.ogg", "a.aiff", "a.au", "a.w64", "a.caf"]
+)
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_a_file_that_lost_its_end_is_refused(tmp_path: Path, name: str, share: float) -> None:
     path = tmp_path / name
@@ -100,6 +102,20 @@ def test_a_file_that_lost_its_end_is_refused(tmp_path: Path, name: str, share: f
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(SampleError, match=r"cut off|cannot be read"):
         read_audio(path)
+
+
+def test_a_large_wav_that_lost_its_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(1.0), RATE, format="RF64")
+    assert read_audio(path)[0].shape == (RATE,)
+    path.write_bytes(path.read_bytes()[:16_000])
+    with pytest.raises(SampleError, match="cut off: 15896 of 32000 bytes"):
+        read_audio(path)
+
+
+def test_gsm_is_read_though_it_cannot_be_sought_in(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone(1.0, 8000), 8000, "GSM610")
+    assert abs(len(read_audio(path)[0]) - RATE) <= 640  # whole frames of 320 samples at 8 kHz
 
 
 def test_a_stream_of_unknown_length_is_read(tmp_path: Path) -> None:

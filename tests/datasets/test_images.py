@@ -174,6 +174,14 @@ def test_a_glob_and_a_single_file(pictures: Callable[..., Path]) -> None:
     assert list(ImageFiles(str(folder), max_samples=2).ids()) == ["good_0000.png", "good_0001.png"]
 
 
+@pytest.mark.parametrize("typed", ["\u00e9te\u0301", "e\u0301t\u00e9", "\u00e9t\u00e9"])
+def test_a_path_is_found_however_it_is_composed(tmp_path: Path, typed: str) -> None:
+    (tmp_path / "\u00e9te\u0301").mkdir()
+    Image.new("RGB", (3, 3)).save(tmp_path / "\u00e9te\u0301" / "\u00e9t\u00e9.png")
+    for path in (tmp_path / typed / f"{typed}.png", tmp_path / typed):
+        assert ImageFiles(str(path)).load(0).images[0].size == (3, 3)
+
+
 def test_the_same_name_in_two_folders_stays_two_samples(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

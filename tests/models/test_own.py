@@ -91,6 +91,19 @@ def test_a_published_network_by_yaml_alone_gives_its_moments(tmp_path: Path) -> 
     assert live_check(model.forward, prepared.inputs, "audio") > 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"audio": np.ones((2, 3), np.float32)}, "s5: audio has 2 rows and s5: video 5"),
+        ({"duration": 42.0}, "5 clips of 2 s are 10 s, the record's duration is 42 s"),
+    ],
+)
+def test_streams_of_other_lengths_are_not_measured(changes: dict[str, Any], says: str) -> None:
+    model = OwnModule(MINE, CPU, inputs=INPUTS)
+    with pytest.raises(SampleError, match=says):
+        model.prepare([sample(5, clip_seconds=2.0, **changes)])
+
+
 def test_own_functions_prepare_and_read() -> None:
     here = "own_network"
     model = OwnModule(MINE, CPU, prepare=f"{here}.prepare_ones", read=f"{here}.sum_times_duration")

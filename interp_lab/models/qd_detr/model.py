@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from interp_lab.datasets.base import Sample
+from interp_lab.datasets.streams import check_duration, common_length
 from interp_lab.errors import ConfigError, SampleError
 from interp_lab.models.base import GateHooks, Prepared, Seen, gate_hooks
 from interp_lab.models.loading import seeded
@@ -210,9 +211,16 @@ def _hookpoints(network: QdDetrNetwork) -> dict[str, str]:
 
 
 def truth_of(sample: Sample, device: torch.device) -> Truth:
-    """Return a sample's duration and clips, and the moments that fit if they are known."""
+    """Return a sample's duration and clips, and the moments that fit if they are known.
+
+    Raises:
+        SampleError: if video, audio, saliency and duration are not of the same clips.
+    """
     facts = sample.facts
     n_clips = len(facts["video"])
+    streams = {name: facts.get(name) for name in ("video", "audio", "saliency")}
+    common_length({f"{sample.id}: {k}": len(v) for k, v in streams.items() if v is not None})
+    check_duration(n_clips, facts["duration"], facts["clip_seconds"])
     windows = facts.get("windows")
     target = None
     if windows is not None:
