@@ -27,6 +27,12 @@ NOT_IN_RUN_ID = {
 }
 # Keys of a model that its weights' identity stands for.
 WEIGHTS = ("checkpoint", "processor", "revision")
+# Options that schema version 1 did not have -> what it did.
+SINCE = (
+    ("model", "coordinates", "thousandths"),
+    ("dataset", "coordinates", "thousandths"),
+    ("dataset", "split", None),
+)
 # A run directory keeps its identity here, to say later in what another run differs.
 KEPT_IN = "identity.json"
 # Longer than a path can be.
@@ -74,6 +80,11 @@ def run_id_before(nodes: Mapping[str, Any]) -> str:
     old: dict[str, Any] = {"version": "0.1"}
     old |= {key: nodes[key] for key in ("task_name", "seed")}
     old |= {key: each_target(_without(nodes, key), before) for key in NOT_IN_RUN_ID}
+    # Options that came later, where they say what was done then. Only Trajectory reads points.
+    reads_points = str(old["analysis"].get("_target_", "")).endswith(".Trajectory")
+    for node, key, then in SINCE:
+        if old[node].get(key) == then or (key == "coordinates" and not reads_points):
+            old[node].pop(key, None)
     # What is made of measured samples stood among the analysis's own options.
     made = {k: v for k, v in nodes["numbers"].items() if k not in ("_target_", "name")}
     old["analysis"] = made | old["analysis"]
