@@ -101,8 +101,8 @@ def unlockable(error: OSError | NotImplementedError, folder: Path) -> str:
     if isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS:
         return (
             f"{folder}: this file system has no file locks ({reason_of(error)}), by which "
-            "processes keep off each other's samples; give output.root=... a folder on another disk, or let "
-            "the file server's locking be turned on"
+            "processes keep off each other's samples; give output.root=... a folder on another "
+            "disk, or have locking turned on for this one"
         )
     if error.errno in _FULL:
         return unwritable(error, folder)
