@@ -74,7 +74,7 @@ class Measurement:
             language model's answers start from the seed and their prompt instead.
         stop: is asked after every batch whether to stop.
         prints: makes the samples' fingerprints, which are written with the parts.
-        before: samples that were finished before, and how many of them failed; they count.
+        failed_before: samples that failed before and are not tried again; they count.
 
     Attributes:
         paths: how captured numbers were made ("lse", "rows", "eager"), by which kernels, and notes.
@@ -96,7 +96,7 @@ class Measurement:
         seed: int = 0,
         stop: Callable[[], bool] = lambda: False,
         prints: SamplePrints | None = None,
-        before: tuple[int, int] = (0, 0),
+        failed_before: int = 0,
     ) -> None:
         self.model = model
         self.dataset = dataset
@@ -114,7 +114,7 @@ class Measurement:
         self.paths: dict[str, list[str]] = {"paths": [], "kernels": [], "notes": []}
         self._prints = prints or SamplePrints(dataset, Digests())
         self._ids = dataset.ids()
-        self._seen, self._failed_before = before
+        self._seen, self._failed_before = 0, failed_before
 
     def run(self, todo: Sequence[int]) -> bool:
         """Measure the samples at these places, in order; return False if it was stopped.
@@ -265,12 +265,16 @@ class Measurement:
         self._seen += 1
         self.failed += 1
         self.progress.step(failed=True)
-        failed = self.failed + self._failed_before
-        if failed >= FEWEST_FAILURES and failed / self._seen > self.max_failed_share:
-            raise TooManyFailuresError(
-                f"{failed} of {self._seen} samples failed, more than max_failed_share="
-                f"{self.max_failed_share} allows; the last: {sample_id}: {reason}"
-            )
+        # Of what this command has tried, which may have been odd ones first; and of all samples,
+        # where it is too many whatever becomes of the others.
+        of_own = self.failed, self._seen
+        of_all = self.failed + self._failed_before, len(self._ids)
+        for failed, count in (of_own, of_all):
+            if failed >= FEWEST_FAILURES and failed / count > self.max_failed_share:
+                raise TooManyFailuresError(
+                    f"{failed} of {count} samples failed, more than max_failed_share="
+                    f"{self.max_failed_share} allows; the last: {sample_id}: {reason}"
+                )
 
 
 @contextmanager

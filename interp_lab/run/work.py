@@ -67,13 +67,11 @@ class Left:
     Args:
         todo: places of this share's samples to measure.
         any: whether any share has some.
-        finished, failed: samples of this share that are finished and are not tried again, and how
-            many of them failed.
+        failed: samples of this share that failed before and are not tried again.
     """
 
     todo: list[int]
     any: bool
-    finished: int
     failed: int
 
 
@@ -145,7 +143,7 @@ def left_to_do(
     others = (n not in stored or (cfg.retry_failed and n in failed) for n in ids)
     again = set(todo)
     kept = [done[ids[i]] for i in mine if i not in again]
-    return Left(todo, bool(todo) or any(others), len(kept), kept.count(False))
+    return Left(todo, bool(todo) or any(others), kept.count(False))
 
 
 def check_device(cfg: DictConfig) -> None:
@@ -277,7 +275,7 @@ def measure_with(
             cfg.seed,
             job.stopped if job else lambda: False,
             prints,
-            (left.finished, left.failed),
+            left.failed,
         )
         if not measurement.run(left.todo):
             raise StoppedByUserError(
