@@ -51,7 +51,7 @@ def test_every_option_composes_and_its_target_takes_its_values(group: str, optio
         ("analysis.metric=cosin", ["analysis.metric", "'cosine'"]),
         ("analysis.layer=abc", ["analysis.layer", "integer"]),
         ("analysis.layer=9", ["analysis.layer=9", "0 to 4"]),
-        ("batch_size=many", ["batch_size", "Integer"]),
+        ("batch_size=many", ["batch_size", "whole number"]),
         ("batch_size=0", ["batch_size=0"]),
         ("mode=rnder", ["mode", "render"]),
         ("+foo=1", ["foo", "no such key"]),
