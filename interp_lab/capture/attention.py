@@ -86,6 +86,10 @@ def watch_attention(
 ) -> Iterator[Watched]:
     """Watch a model's attention while it runs inside the block.
 
+    Captured numbers carry no gradients. The model's own do: watched, as without a watch, bit for
+    bit; changed, those of the changed attention. Backward under gradient checkpointing must run
+    inside the block if anything is changed; in train mode, attention must have no dropout.
+
     Args:
         module: the model that is called inside the block (or that `generate` is called on).
         plans: per batch row, what to watch. Token indices leave padding out.

@@ -60,7 +60,7 @@ def watch_gates(
     Raises:
         UnsupportedModelError: if a hookpoint matches nothing or puts out no tensor.
         ConfigError: if a change asks for a value that the nonlinearity cannot give, or no module
-            that a plan or a change names ran.
+            that it names ran. A plan's module that did not run is left out of its mapping.
     """
     results: list[dict[str, dict[str, Tensor]]] = [{name: {} for name in row} for row in plans]
     ran: set[str] = set()
@@ -83,10 +83,6 @@ def watch_gates(
     for number, change in enumerate(changes):
         where = f"gate change {number} ({type(change).__name__})"
         _refuse_unrun(module, change.hookpoints, ran, f"{where} changed nothing")
-    for row, row_plans in enumerate(plans):
-        for name, plan in row_plans.items():
-            where = f"plan {name!r}, row {row}"
-            _refuse_unrun(module, plan.hookpoints, results[row][name], f"{where} saw nothing")
     reruns.check()
 
 

@@ -245,6 +245,7 @@ def test_what_runs_again_is_no_step(method: Any, reentrant: bool) -> None:
     model, inputs = checkpointed(reentrant)
     loss_of(model(**inputs).logits).backward()
     want = grads(model)
+    got: dict[str, Tensor] = {}
     with watch_attention(model, [{"all": keep_all()}], method=method) as watched:
         for _ in range(2):
             loss_of(model(**inputs).logits).backward()
@@ -278,7 +279,7 @@ def test_forwards_of_other_padding_before_one_backward_are_refused() -> None:
 
     def backward(batches: list[dict[str, Any]]) -> None:
         with watch_attention(model, [{}], [CHANGES["block"]]):
-            sum(loss_of(model(**b).logits) for b in batches).backward()
+            torch.stack([loss_of(model(**b).logits) for b in batches]).sum().backward()
 
     backward([inputs, inputs])
     assert worst(

@@ -99,3 +99,34 @@ def test_a_kernel_that_torch_lacks_or_has_changed_is_left_out(
 ) -> None:
     monkeypatch.setattr(inside, "_KNOWN", {"none_such": False, "flash_attention": True})
     assert dict(inside._known_kernels()) == {}
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpointed_forward_is_told_from_its_second_run(reentrant: bool) -> None:
+    told: list[tuple[bool, bool]] = []
+
+    def layer(x: Tensor) -> Tensor:
+        told.append((inside.will_run_again(), inside.runs_again()))
+        return x.sin()
+
+    def run(x: Tensor) -> Tensor:
+        return torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=reentrant)
+
+    with torch.enable_grad():
+        out = run(torch.ones(2, requires_grad=True)).sum()
+        layer(torch.ones(2))
+        assert told == [(True, False), (False, False)]
+        out.backward()
+    assert told[2][1] and len(told) == 3
+    with torch.no_grad():
+        run(torch.ones(2))
+    assert told[3] == (False, False)
+
+
+def test_a_forward_of_a_backward_hook_is_no_second_run() -> None:
+    told: list[bool] = []
+    with torch.enable_grad():
+        x = torch.ones(2, requires_grad=True)
+        x.register_hook(lambda grad: told.append(inside.runs_again()))
+        x.sum().backward()
+    assert told == [False]
