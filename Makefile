@@ -6,7 +6,7 @@ RAY := .venv-ray
 VERSIONS := .venv-versions
 READY := $(VENV)/.ready
 
-.PHONY: demo test check test-weights test-crash test-slurm test-ray test-gpu test-versions constraints bench bench-gpu clean
+.PHONY: demo test check test-weights test-crash test-slurm test-ray test-gpu test-versions atlas constraints bench bench-gpu clean
 
 # With the versions that were tested, so that a clone of tomorrow is the one of today.
 $(READY): pyproject.toml constraints.txt
@@ -47,8 +47,11 @@ test-ray: $(READY)  ## jobs on a real Ray, in an environment of its own
 	$(RAY)/bin/pip install --quiet 'hydra-ray-launcher>=1.2'
 	$(RAY)/bin/python -m pytest -m ray tests/ray
 
-test-versions: $(READY)  ## the contracts and the five studies on old and new versions; README's table
+test-versions: $(READY)  ## the contracts, the atlas in small and the five studies on old and new versions; README's table
 	$(BIN)/python tests/versions/matrix.py
+
+atlas: $(READY)  ## every architecture's attention against its own eager one; writes docs/atlas.md
+	HF_HUB_OFFLINE=1 PYTHONPATH=. $(BIN)/python tests/atlas/atlas.py
 
 constraints: $(READY)  ## pins the newest of everything, if the contracts and the studies pass on it
 	$(BIN)/python tests/versions/constraints.py

@@ -1,4 +1,4 @@
-"""The table of versions: the contract tests and the five studies on every version that is claimed.
+"""The table of versions: contracts, the small atlas and the five studies on every version claimed.
 
     python tests/versions/matrix.py                          every row; writes README's table
     python tests/versions/matrix.py --only 5.20.2 --only torch-2.6.0     these rows; only prints
@@ -30,7 +30,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = ROOT / ".venv-versions"
 README = ROOT / "README.md"
 TASKS = ("clip_similarity", "scienceqa", "semdim", "trajectory", "avigate")
-CHECKS = ("contracts", *TASKS)
+# Checks that are tests, and their folder.
+TESTED = {"contracts": "tests/libraries", "atlas": "tests/atlas"}
+CHECKS = (*TESTED, *TASKS)
 # The oldest that is supported first; the newest is asked of the registry.
 BOUNDED = ("transformers", "torch")
 TRANSFORMERS = ("5.6.2", "5.8.1", "5.10.4", "5.13.1", "5.16.1", "5.20.2", "5.22.2", "5.23.0")
@@ -150,16 +152,16 @@ def fingerprint() -> str:
     for folder, pattern in (
         ("interp_lab", "*.py"),
         ("conf", "*.yaml"),
-        ("tests/libraries", "*.py"),
+        *((folder, "*.py") for folder in TESTED.values()),
     ):
         for path in sorted((ROOT / folder).rglob(pattern)):
             found.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return found.hexdigest()
 
 
-def contracts(python: Path) -> str:
-    """Run the contract tests; return `ok` or the tests that failed."""
-    done = run(python, "-m", "pytest", "tests/libraries", "-p", "no:cacheprovider", "-rfE")
+def tested(python: Path, folder: str) -> str:
+    """Run the tests of a folder; return `ok` or the tests that failed."""
+    done = run(python, "-m", "pytest", folder, "-p", "no:cacheprovider", "-rfE")
     if done.returncode == 0:
         return OK
     failed = re.findall(r"^(?:FAILED|ERROR) \S*?(?:::(\S+))?(?: - (.*))?$", done.stdout, re.M)
@@ -239,7 +241,7 @@ def fill(row: Row, python: Path, draw: bool = False) -> None:
     for check in CHECKS:
         start = time.monotonic()
         row.outcomes[check] = (
-            contracts(python) if check == "contracts" else study(python, check, draw)
+            tested(python, TESTED[check]) if check in TESTED else study(python, check, draw)
         )
         seconds = time.monotonic() - start
         print(f"{row.name} {check}: {row.outcomes[check]} ({seconds:.0f} s)", flush=True)
