@@ -110,19 +110,26 @@ def found_wrong(rows: Sequence[Row]) -> str:
     return "\n".join(["## Wrong", "", *(f"- {line}" for line in lines)]) if lines else ""
 
 
+# What differs between models in a refusal that is the same, and what stands for it.
+OWN = (
+    (r" Did you mean .*$", ""),
+    (r"(?<!\w)'[^']*'(?!\w)", "'...'"),
+    (r"\(\w+: .*?\)|\((?=[^)]*[._*,=])[^)]*\)|\([a-z0-9_-]+\)", "(...)"),
+    (r"it has [^;]*;", "it has ...;"),
+    (r"there are: .*", "there are: ..."),
+    (r"(?<=\w )(is|are) not known; name one of .*", r"\1 not known; name one of ..."),
+    (r"\b\w+(?:\.\w+)*\.\d+(?:\.\w+)*\b", "LAYER"),
+    (r"\b(?!AttentionInterface)[A-Z]\w+[a-z][A-Z]\w*\b", "CLASS"),
+    (r"^[\w.]+:", "CLASS:"),
+    (r"\d+", "n"),
+)
+
+
 def general(said: str) -> str:
     """Return a refusal without the names and numbers of the model that it was said of."""
-    said = re.sub(r" Did you mean .*$", "", said)
-    said = re.sub(r"\([a-z0-9_-]+\)", "(...)", said)
-    said = re.sub(r"'[^']*'", "'...'", said)
-    said = re.sub(r"\b\w+(?:\.\w+)*\.\d+(?:\.\w+)*\b", "LAYER", said)
-    said = re.sub(
-        r"\b[A-Z]\w+[a-z][A-Z]\w*\b", "CLASS", said.replace("AttentionInterface", "interface")
-    )
-    said = re.sub(r"name one of .* \(or deeper\)", "name one of ... (or deeper)", said)
-    said = re.sub(r"(is|are) not known; name one of .*", r"\1 not known; name one of ...", said)
-    said = re.sub(r"^\w+(\.\w+)*:", "LAYER:", said)
-    return re.sub(r"\d+", "n", said).strip()
+    for pattern, instead in OWN:
+        said = re.sub(pattern, instead, said)
+    return said.strip()
 
 
 def refusals(measured: Sequence[Row]) -> dict[str, str]:
