@@ -115,12 +115,7 @@ def watch_attention(
     concerned = _concerned(plans, interventions)
     sites = tuple(s for tower in concerned for s in find_sites(module, tower))
     _check_method(module, sites, concerned, method, any(interventions))
-    about = sites, plans, interventions, attention_mask
-    observer: Observer
-    if method == "fused":
-        observer = FusedObserver(*about, lse, reference)
-    else:
-        observer = (EagerObserver if method == "eager" else EagerRowsObserver)(*about)
+    observer = _observer(method, lse, reference, sites, plans, interventions, attention_mask)
     observer.unknown = _not_known_to_attend(module, concerned)
     watched = Watched(observer, method)
     with ExitStack() as stack:
@@ -137,6 +132,12 @@ def watch_attention(
             stack.enter_context(EagerHooks(hooked, observer))
         yield watched
     watched.collect()
+
+
+def _observer(method: Method, lse: bool, reference: Reference | None, *about: Any) -> Observer:
+    if method == "fused":
+        return FusedObserver(*about, lse, reference)
+    return (EagerObserver if method == "eager" else EagerRowsObserver)(*about)
 
 
 Concerned = Mapping[str, tuple[int, ...] | None]

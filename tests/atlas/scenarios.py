@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
+from blocking import block_of, renormalised_gap
 from building import one_line
 from dummy_inputs import Inputs, padded, two_rows
 from eager_truth import Blocked, Truth, distance, recorded, weights_recorded
@@ -167,7 +168,7 @@ def blocked(subject: Subject) -> Outcome | None:
     first = min(watched, key=lambda s: s.layer)
     unblocked = _weights(subject, subject.inputs) if subject.at_odds else subject.truth
     before = unblocked.patterns[id(first.module)][0][0]
-    queries, key = _block_of(before)
+    queries, key = block_of(before)
     if queries is None:
         return None
     named = tuple(range(queries.start, queries.stop))
@@ -175,7 +176,7 @@ def blocked(subject: Subject) -> Outcome | None:
     results, output = _watched(subject, subject.inputs, 1, [[change]])
     at_first = torch.as_tensor(results.rows[0][0][results.layers.index(first.layer)])
     piece = at_first[:, : before.shape[1], : before.shape[2]]
-    gap = _renormalised_gap(before, piece, queries, key)
+    gap = renormalised_gap(before, piece, queries, key)
     if gap > TOLERANCE:
         raise WrongError(f"blocked row is {gap:.1e} from arithmetic by hand")
     if subject.at_odds:
@@ -386,37 +387,6 @@ def _views(want: Tensor, kept: Tensor | None, step: int, shape: Sequence[int]) -
             keys = want[:, :, columns]
             views += [keys[:, columns]] if want.shape[1] == len(columns) else [keys]
     return views or [want]
-
-
-def _block_of(pattern: Tensor) -> tuple[slice | None, int]:
-    """Return queries and the key to block: what later queries look at most, not from its own on."""
-    queries, keys = pattern.shape[1:]
-    own = queries == keys
-    mass = [
-        float(pattern[:, (k + 1 if own else 0) :, k].clamp(max=0.9).sum())
-        for k in range(1, keys - 1 if own else keys)
-    ]
-    if not mass or max(mass) <= 0:
-        return None, 0
-    key = 1 + mass.index(max(mass))
-    return slice(key + 1 if own else 0, queries), key
-
-
-def _renormalised_gap(before: Tensor, after: Tensor, queries: slice, key: int) -> float:
-    """Return how far a blocked pattern is from the unblocked one with the block taken out.
-
-    Without the key, exp(score) of the others is over what is left of the sum: p / (1 - p_key),
-    also where a sink is part of that sum. Rows that had nearly all their weight on the key say
-    nothing in fp32.
-    """
-    want = before.double().clone()
-    left = 1 - want[:, queries, key]
-    want[:, queries, key] = 0
-    want[:, queries] /= left.clamp(min=1e-12)[..., None]
-    told = torch.ones(want.shape[:2], dtype=torch.bool)
-    told[:, queries] = left > 1e-2
-    gap = float((want - after.double()).abs()[told].max())
-    return max(gap, float(after[:, queries, key].abs().max()))
 
 
 def _shapes(calls: Sequence[Tensor]) -> str:
