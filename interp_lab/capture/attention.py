@@ -134,10 +134,19 @@ def watch_attention(
     watched.collect()
 
 
-def _observer(method: Method, lse: bool, reference: Reference | None, *about: Any) -> Observer:
+def _observer(
+    method: Method,
+    lse: bool,
+    reference: Reference | None,
+    sites: Sequence[Site],
+    plans: Sequence[Mapping[str, AttentionPlan]],
+    interventions: Sequence[Sequence[AttentionChange]],
+    mask: Tensor | None,
+) -> Observer:
     if method == "fused":
-        return FusedObserver(*about, lse, reference)
-    return (EagerObserver if method == "eager" else EagerRowsObserver)(*about)
+        return FusedObserver(sites, plans, interventions, mask, lse, reference)
+    kind = EagerObserver if method == "eager" else EagerRowsObserver
+    return kind(sites, plans, interventions, mask)
 
 
 Concerned = Mapping[str, tuple[int, ...] | None]
