@@ -104,6 +104,8 @@ def self_attention_beside(model: nn.Module, sites: tuple[Site, ...]) -> list[Sit
 
 def _is_text(model: nn.Module, tower: str, path: str) -> bool | None:
     """Return whether a tower's tokens are a text's; None where the model does not say."""
+    if tower == "vision":
+        return False
     places = ("language", "encoder", "decoder")
     named = tower in places and not _is_only_a_path(model, tower)
     if named or any(_lies_in(model, path, place) for place in places):
@@ -237,7 +239,7 @@ def _by_part(model: nn.Module, tower: str) -> str | None:
 
 
 def _has_no_such(model: nn.Module, tower: str) -> str:
-    has = [name for name in NAMES if name != tower and _answers(model, name)]
+    has = [name for name in towers_of(model) if name != tower]
     either = f"it has {', '.join(has)}; or" if has else "please"
     children = ", ".join(n for n, _ in model.named_children())
     return (
