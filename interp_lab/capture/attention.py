@@ -23,7 +23,7 @@ from interp_lab.capture.fused import FusedObserver
 from interp_lab.capture.observer import Observer
 from interp_lab.capture.plans import AttentionChange, AttentionPlan, ZeroHeads
 from interp_lab.capture.reference import Reference
-from interp_lab.capture.sites import Site, attending, unregistered
+from interp_lab.capture.sites import Site, attending
 from interp_lab.capture.tally import Captured
 from interp_lab.capture.towers import find_sites, implementation, tower_path
 from interp_lab.errors import ConfigError, UnsupportedModelError
@@ -134,10 +134,19 @@ def watch_attention(
     watched.collect()
 
 
-def _observer(method: Method, lse: bool, reference: Reference | None, *about: Any) -> Observer:
+def _observer(
+    method: Method,
+    lse: bool,
+    reference: Reference | None,
+    sites: Sequence[Site],
+    plans: Sequence[Mapping[str, AttentionPlan]],
+    interventions: Sequence[Sequence[AttentionChange]],
+    mask: Tensor | None,
+) -> Observer:
     if method == "fused":
-        return FusedObserver(*about, lse, reference)
-    return (EagerObserver if method == "eager" else EagerRowsObserver)(*about)
+        return FusedObserver(sites, plans, interventions, mask, lse, reference)
+    kind = EagerObserver if method == "eager" else EagerRowsObserver
+    return kind(sites, plans, interventions, mask)
 
 
 Concerned = Mapping[str, tuple[int, ...] | None]
@@ -177,7 +186,11 @@ def _check_method(
     """Refuse what would give wrong numbers."""
     if method not in ("fused", "eager", "eager_rows"):
         raise ConfigError(f"capture method {method!r} is not known; use fused or eager")
-    bypass = [s for s in sites if s in unregistered([s], concerned[s.tower])]
+    bypass = []
+    for site in sites:
+        layers = concerned[site.tower]
+        if not site.registered and (layers is None or site.layer in layers):
+            bypass.append(site)
     if bypass and method != "eager":
         others = [s.layer for s in sites if s.registered and s.tower == bypass[0].tower]
         either = f"name layers {others} alone, or " if others else ""

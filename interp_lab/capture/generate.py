@@ -85,8 +85,7 @@ def generate_watched(
                 f"generate option {name}={value!r} cannot be captured; set {name}={plain}"
             )
     ids, mask = _prompt(model, inputs), inputs.get("attention_mask")
-    written_on = "input_ids" in inputs and encoder_and_decoder(model) is None
-    if mask is None and written_on:
+    if mask is None and ids is inputs.get("input_ids"):
         mask = torch.ones_like(ids)
     masked = {} if mask is None else {"attention_mask": mask}
     plans = [

@@ -9,7 +9,7 @@ One stack is what one pattern of a path with its numbers left open describes
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -237,8 +237,3 @@ def holders_of(sites: Sequence[Site]) -> Iterator[str]:
         if any(other[:count] != parts for other in split) or any(map(_NUMBER.match, parts)):
             return
         yield ".".join(parts)
-
-
-def unregistered(sites: Sequence[Site], layers: Any) -> list[Site]:
-    """Return the sites of some layers (None for all) that do not go through the registry."""
-    return [s for s in sites if not s.registered and (layers is None or s.layer in layers)]

@@ -80,7 +80,7 @@ def find_sites(model: nn.Module, tower: str) -> tuple[Site, ...]:
     stack = stack_of(found, kind, cross, path if tower not in NAMES else tower)
     decoder = _ids_of_decoder(model)
     decodes = bool(decoder) and all(id(a.module) in decoder for a in stack)
-    text = _is_text(model, tower, path)
+    text = _is_text(model, tower, stack[0].path if cross else path)
     return sites_of(stack, tower, None if kind else cross, text, decodes)
 
 
@@ -99,17 +99,22 @@ def self_attention_beside(model: nn.Module, sites: tuple[Site, ...]) -> list[Sit
         return []
     stacks = [a for a in attending(model, holder) if a.registered and not a.cross]
     decodes = sites[0].mask_of == "keys"
-    return list(sites_of(stacks, sites[0].tower, False, True, decodes))
+    return list(sites_of(stacks, sites[0].tower, False, sites[0].padded, decodes))
 
 
 def _is_text(model: nn.Module, tower: str, path: str) -> bool | None:
     """Return whether a tower's tokens are a text's; None where the model does not say."""
+    if tower == "vision":
+        return False
     places = ("language", "encoder", "decoder")
-    named = tower in (*places, "cross") and not _is_only_a_path(model, tower)
+    named = tower in places and not _is_only_a_path(model, tower)
     if named or any(_lies_in(model, path, place) for place in places):
         return True
+    # What lies outside the text of a model that has some is none: towers of pictures and sound,
+    # and what reads them for the text.
     other = any(_lies_in(model, path, modality) for modality in ("vision", "audio"))
-    return False if other else None
+    composite = path and any(_answers(_innermost(model)[1], place) for place in places)
+    return False if other or composite else None
 
 
 def _lies_in(model: nn.Module, path: str, tower: str) -> bool:
@@ -234,7 +239,7 @@ def _by_part(model: nn.Module, tower: str) -> str | None:
 
 
 def _has_no_such(model: nn.Module, tower: str) -> str:
-    has = [name for name in NAMES if name != tower and _answers(model, name)]
+    has = [name for name in towers_of(model) if name != tower]
     either = f"it has {', '.join(has)}; or" if has else "please"
     children = ", ".join(n for n, _ in model.named_children())
     return (

@@ -3,6 +3,7 @@
     python tests/atlas/atlas.py                      all types; writes docs/atlas.md
     python tests/atlas/atlas.py --only llama t5      these types; only prints
     python tests/atlas/atlas.py --shard 0/2          every second type; only gathers
+    python tests/atlas/atlas.py --kept               no type anew; the page of what is kept
 
 Rows are kept in `.atlas` as they come, and a run that was stopped goes on; a change of the capture
 or of what measures begins anew. Exit code 1 if anything is wrong or raised: each is named.
@@ -85,6 +86,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", default=[], metavar="TYPE")
     parser.add_argument("--shard", default="0/1", metavar="I/N")
+    parser.add_argument("--kept", action="store_true", help="write the page of what is kept")
     parser.add_argument("--again", action="store_true", help="measure types that have a row")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -92,10 +94,13 @@ def main() -> int:
     torch.set_num_threads(1)
     index, count = map(int, options.shard.split("/"))
     types = options.only or all_types()[index::count]
-    rows = gather(types, options.shard, options.again)
+    if options.kept:
+        rows = list(kept_rows().values())
+    else:
+        rows = gather(types, options.shard, options.again)
     if not options.only and count == 1:
         PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(page(rows), encoding="utf-8")
+        PAGE.write_text(page(rows, len(all_types())), encoding="utf-8")
     wrong = faults(rows)
     print(*wrong, sep="\n")
     print(f"{len(rows)} types, {sum(bool(r['towers']) for r in rows)} watched, {len(wrong)} wrong")

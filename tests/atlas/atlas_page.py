@@ -33,12 +33,12 @@ def faults(rows: Iterable[Row]) -> list[str]:
     ]
 
 
-def page(rows: Sequence[Row]) -> str:
-    """Return the whole page."""
+def page(rows: Sequence[Row], n_types: int) -> str:
+    """Return the whole page, of the rows that there are of so many types."""
     rows = sorted(rows, key=lambda r: r["type"])
     measured = [r for r in rows if r["towers"]]
     numbers = refusals(measured)
-    parts = [heading(rows), counts(rows, measured), verdicts(measured)]
+    parts = [heading(rows), counts(rows, measured, n_types), verdicts(measured)]
     parts += [found_wrong(rows), refused(measured, numbers), odds(measured)]
     parts += [table(measured, numbers), unmeasured(rows)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -58,7 +58,7 @@ attention returns another pattern than that by which the attention that ran weig
 weights."""
 
 
-def counts(rows: Sequence[Row], measured: Sequence[Row]) -> str:
+def counts(rows: Sequence[Row], measured: Sequence[Row], n_types: int) -> str:
     """Return how many types there are and what became of them."""
     by_reason: dict[str, int] = defaultdict(int)
     for row in rows:
@@ -66,7 +66,8 @@ def counts(rows: Sequence[Row], measured: Sequence[Row]) -> str:
     clean = [r for r in measured if statuses(r) <= {"equal"}]
     some = [r for r in measured if "equal" in statuses(r)]
     lines = [
-        ("model types in the library", len(rows)),
+        ("model types in the library", n_types),
+        *([("not tried yet", n_types - len(rows))] if len(rows) < n_types else []),
         ("watched: built, run, and with attention that leaves a pattern", len(measured)),
         ("every tower equal in every way of watching it", len(clean)),
         ("at least one tower equal", len(some)),

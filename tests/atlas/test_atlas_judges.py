@@ -32,7 +32,7 @@ def test_a_hundredth_too_much_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     assert statuses(row, "prefill") == {"wrong"}
     assert "llama, language, prefill: wrong" in faults([row])[0]
     assert "differs by 1.0e-02" in faults([row])[0]
-    assert "## Wrong" in page([row])
+    assert "## Wrong" in page([row], 1)
 
 
 def test_a_block_that_does_nothing_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +66,7 @@ def test_a_reason_stands_once_with_its_types() -> None:
         ]
         rows.append({"type": name, "class": "Class", "own_difference": 0.0, "towers": towers})
     rows.append({"type": "three", "reason": "package missing", "why": "timm", "towers": []})
-    text = page([{"reason": "", "why": "", **row} for row in rows])
+    text = page([{"reason": "", "why": "", **row} for row in rows], len(rows))
     assert text.count("is packed") == 1
     assert "| one | Class | = | . | . | . | . | . | R1 | 2e-06 | lse |" in text
     assert "2 types</summary>\n\none, two" in text

@@ -113,3 +113,23 @@ def qformer() -> Made:
 
 
 PAIRS = [tiny.bart, t5, whisper, encoder_decoder]
+
+
+def blip2() -> Made:
+    sizes = {k: TEXT[k] for k in ("vocab_size", "hidden_size", "intermediate_size")}
+    reader = {"num_hidden_layers": 2, "num_attention_heads": 4, "cross_attention_frequency": 1}
+    text = {k: TEXT[k] for k in ("vocab_size", "hidden_size", "num_hidden_layers")}
+    text |= {k: TEXT[k] for k in ("num_attention_heads", "bos_token_id", "eos_token_id")}
+    config = tf.Blip2Config(
+        vision_config=VISION,
+        qformer_config={**sizes, **reader, "encoder_hidden_size": 32},
+        text_config={**text, "model_type": "opt", "ffn_dim": 64, "word_embed_proj_dim": 32},
+        num_query_tokens=5,
+        image_token_index=90,
+    )
+    tokens = torch.cat((torch.full((1, 5), 90), ids(1, 6)), 1)
+    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    return tf.Blip2ForConditionalGeneration(config), {
+        **inputs,
+        "pixel_values": torch.randn(1, 3, 16, 16),
+    }
