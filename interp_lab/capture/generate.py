@@ -104,6 +104,11 @@ def generate_watched(
             f"{type(model).__name__} generates {tuple(sequences.shape)}, not one token a step; "
             "watch forwards of its own with watch_attention"
         )
+    if sequences.shape[1] < ids.shape[1] or not sequences[:, : ids.shape[1]].equal(ids):
+        raise UnsupportedModelError(
+            f"{type(model).__name__}.generate does not continue the tokens that it is given, so "
+            "which of its tokens are new is not known; generate with its language model alone"
+        )
     ends = options.get("eos_token_id", model.generation_config.eos_token_id)
     return _rows(seen, sequences[:, ids.shape[1] :], ends)
 
@@ -132,7 +137,7 @@ def _rows(seen: Watched, tokens: Tensor, ends: Any) -> list[Generated]:
     rows = []
     for row, result in zip(tokens, seen.results, strict=True):
         stop = next((i + 1 for i, t in enumerate(row.tolist()) if t in ends), len(row))
-        _refuse_lost_steps(_unnamed("decode", result), stop - 1)
+        _refuse_other_steps(_unnamed("decode", result), stop - 1, len(row) - 1)
         decode = {
             name: replace(captured, steps=captured.steps[: stop - 1])
             for name, captured in _unnamed("decode", result).items()
@@ -141,16 +146,22 @@ def _rows(seen: Watched, tokens: Tensor, ends: Any) -> list[Generated]:
     return rows
 
 
-def _refuse_lost_steps(decode: Mapping[str, Captured], expected: int) -> None:
-    """Refuse a generation in which some token's own row was not seen as a decode step.
+def _refuse_other_steps(decode: Mapping[str, Captured], least: int, most: int) -> None:
+    """Refuse a generation whose decode steps are not one for each token's own row.
+
+    Args:
+        decode: plan name -> numbers of one row.
+        least: how many tokens the row read after the prompt, up to its end token.
+        most: the same of the batch's longest row.
 
     Raises:
-        UnsupportedModelError: if the model reads its prompt again for every token.
+        UnsupportedModelError: if the model reads its prompt again for every token, or generates
+            otherwise than token after token.
     """
     for name, captured in decode.items():
-        if len(captured.steps) < expected:
+        if not least <= len(captured.steps) <= most:
             raise UnsupportedModelError(
-                f"plan {name!r}: {expected} tokens were read after the prompt, but "
+                f"plan {name!r}: {least} tokens were read after the prompt, but "
                 f"{len(captured.steps)} decode steps were seen; generate with use_cache=true and "
                 "one token at a time"
             )

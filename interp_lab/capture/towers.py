@@ -112,9 +112,24 @@ def _is_text(model: nn.Module, tower: str, path: str) -> bool | None:
         return True
     # What lies outside the text of a model that has some is none: towers of pictures and sound,
     # and what reads them for the text.
-    other = any(_lies_in(model, path, modality) for modality in ("vision", "audio"))
+    if any(_lies_in(model, path, modality) for modality in ("vision", "audio")):
+        return False
+    if path and _reads_text(model, path):
+        return True
     composite = path and any(_answers(_innermost(model)[1], place) for place in places)
-    return False if other or composite else None
+    return False if composite else None
+
+
+def _reads_text(model: nn.Module, path: str) -> bool:
+    """Return whether a path lies in a model of its own that is given tokens and nothing else."""
+    parts = path.split(".")
+    above = [model.get_submodule(".".join(parts[:n])) for n in range(len(parts), 0, -1)]
+    reader = next((m for m in above if huggingface.is_model(m)), None)
+    if reader is None:
+        return False
+    inputs = huggingface.inputs_of(reader)
+    # A Q-Former reads queries beside the tokens.
+    return "input_ids" in inputs and inputs.isdisjoint({"query_embeds", *_MAIN_INPUT})
 
 
 def _lies_in(model: nn.Module, path: str, tower: str) -> bool:

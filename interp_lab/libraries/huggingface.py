@@ -294,7 +294,12 @@ def encoder_and_decoder(model: nn.Module) -> tuple[nn.Module, nn.Module] | None:
 
 def reads_for_a_decoder(module: nn.Module) -> bool:
     """Return whether a module's call has inputs of an encoder and of a decoder."""
-    return "decoder_input_ids" in _parameters(type(module))
+    return "decoder_input_ids" in inputs_of(module)
+
+
+def inputs_of(module: nn.Module) -> frozenset[str]:
+    """Return the names of what a module's call may be given."""
+    return _parameters(type(module))
 
 
 @remember

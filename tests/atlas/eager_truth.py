@@ -130,12 +130,13 @@ class _Softmaxes(TorchFunctionMode):
         if id(module) not in self._truth.by_function and seen:
             given = _flat(output)
             # Of several in one call the pattern is the one that the module hands out.
-            chosen = [s for s in seen if any(_same(s, g) for g in given)] if len(seen) > 1 else seen
-            self._truth.patterns[id(module)].extend(chosen or seen)
+            handed = [next((g for g in given if _same(s, g)), None) for s in seen]
+            chosen = [g.detach().clone() for g in handed if g is not None]
+            self._truth.patterns[id(module)] += chosen or _by_heads(module, seen)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func in SOFTMAX and self._open and isinstance(out, Tensor) and out.dim() == 4:
+        if func in SOFTMAX and self._open and isinstance(out, Tensor) and out.dim() in (3, 4):
             self._open[-1][1].append(out.detach().clone())
         return out
 
@@ -147,9 +148,21 @@ def _flat(output: Any) -> list[Any]:
 
 
 def _same(first: Tensor, second: Any) -> bool:
-    if not isinstance(second, Tensor) or second.shape != first.shape:
+    """Return whether a softmax is a pattern; its rows and heads may lie on one axis."""
+    if not isinstance(second, Tensor) or second.dim() != 4 or second.numel() != first.numel():
         return False
-    return bool(torch.allclose(first, second))
+    if second.shape[-2:] != first.shape[-2:]:
+        return False
+    return bool(torch.allclose(first.reshape(second.shape), second))
+
+
+def _by_heads(module: nn.Module, seen: list[Tensor]) -> list[Tensor]:
+    """Return what may be patterns, (batch, head, query, key), if the module hands none out."""
+    whole = [s for s in seen if s.dim() == 4]
+    heads = getattr(module, "num_heads", None)
+    if whole or len(seen) > 1 or not isinstance(heads, int) or seen[0].shape[0] % heads:
+        return whole
+    return [seen[0].unflatten(0, (-1, heads))]
 
 
 @contextmanager
@@ -167,12 +180,15 @@ def weights_recorded(model: nn.Module) -> Iterator[Truth]:
 
 
 def _replace_eager(stack: ExitStack, wrap: Callable[[Any], Any]) -> None:
-    """Wrap the eager function of every model file until the stack is left."""
+    """Wrap the eager functions of every model file until the stack is left."""
     for name, file in list(sys.modules.items()):
-        own = vars(file).get("eager_attention_forward") if file is not None else None
-        if own is not None and "transformers" in name:
-            vars(file)["eager_attention_forward"] = wrap(own)
-            stack.callback(vars(file).__setitem__, "eager_attention_forward", own)
+        if file is None or not name.startswith("transformers.models."):
+            continue
+        for called, own in list(vars(file).items()):
+            # A file with two kinds of attention has two: `vision_eager_attention_forward`.
+            if called.endswith("eager_attention_forward"):
+                vars(file)[called] = wrap(own)
+                stack.callback(vars(file).__setitem__, called, own)
 
 
 def _probing(fused: Any, truth: Truth) -> Any:

@@ -131,14 +131,14 @@ def generated(subject: Subject, rows: int) -> Outcome | None:
     options = {"max_new_tokens": NEW_TOKENS, "do_sample": False}
     try:
         with recorded(model) as truth:
-            tokens = model.generate(**inputs, **options)
+            tokens = model.generate(**_copies(inputs), **options)
     except Exception:  # the class cannot do it on these inputs, watched or not
         return None
     steps = {len(truth.patterns.get(id(s.module), ())) for s in _sites(subject)}
     decode = [{"d": subject.plan()}] * rows if max(steps, default=0) > 1 else [{}] * rows
     found = generate_watched(
         model,
-        inputs,
+        _copies(inputs),
         [{"p": subject.plan()}] * rows,
         decode,
         capture_method=subject.method,
@@ -246,8 +246,13 @@ def _weights(subject: Subject, inputs: Inputs) -> Truth:
 
 def _weights_generated(model: Any, inputs: Inputs, options: dict[str, Any]) -> Truth:
     with weights_recorded(model) as truth:
-        model.generate(**inputs, **options)
+        model.generate(**_copies(inputs), **options)
     return truth
+
+
+def _copies(inputs: Inputs) -> Inputs:
+    """Return inputs that a model may write into: BLIP's generation puts its own first token."""
+    return {name: v.clone() if isinstance(v, Tensor) else v for name, v in inputs.items()}
 
 
 def _compared(
@@ -383,9 +388,10 @@ def _views(want: Tensor, kept: Tensor | None, step: int, shape: Sequence[int]) -
     if missing > 0 and step:
         views.append(torch.nn.functional.pad(want, (missing, 0))[:, :, real])
     for columns in (real, kept):
-        if want.shape[2] == len(columns):
-            keys = want[:, :, columns]
-            views += [keys[:, columns]] if want.shape[1] == len(columns) else [keys]
+        queries, keys = (size == len(columns) for size in want.shape[1:])
+        if queries or keys:
+            part = want[:, :, columns] if keys else want
+            views.append(part[:, columns] if queries else part)
     return views or [want]
 
 
