@@ -86,7 +86,9 @@ def find_sites(model: nn.Module, tower: str) -> tuple[Site, ...]:
 
 def main_modality(model: nn.Module) -> str:
     """Return what a model reads first: language, vision or audio."""
-    return _MAIN_INPUT.get(str(getattr(model, "main_input_name", "")), "language")
+    main = str(getattr(model, "main_input_name", ""))
+    # A part of a model may inherit the name of what the whole reads, but not the input.
+    return _MAIN_INPUT.get(main, "language") if main in huggingface.inputs_of(model) else "language"
 
 
 def self_attention_beside(model: nn.Module, sites: tuple[Site, ...]) -> list[Site]:
@@ -144,8 +146,9 @@ def _lies_in(model: nn.Module, path: str, tower: str) -> bool:
 
 
 def _ids_of_decoder(model: nn.Module) -> set[int]:
-    parts = huggingface.encoder_and_decoder(_innermost(model)[1])
-    return set() if parts is None else {id(m) for m in parts[1].modules()}
+    """Return the ids of the modules in a decoder, also in that of a part (RAG's generator)."""
+    pairs = [huggingface.encoder_and_decoder(m) for m in model.modules() if huggingface.is_model(m)]
+    return {id(m) for pair in pairs if pair is not None for m in pair[1].modules()}
 
 
 def implementation(site: Site) -> str:

@@ -208,7 +208,8 @@ def _check_nodes(cfg: DictConfig) -> None:
         for key in ("_target_", "name"):
             value = cfg[node].get(key, "-")
             if not isinstance(value, str | int) or not str(value).strip():
-                raise ConfigError(f"{node}.{key}={value!r}: give a text that is not empty")
+                wanted = "a dotted path" if key == "_target_" else "a text that is not empty"
+                raise ConfigError(f"{node}.{key}={value!r}: give {wanted}")
 
 
 def _check_options(node: DictConfig, key: str) -> None:

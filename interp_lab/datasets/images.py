@@ -186,8 +186,8 @@ def _expand(entry: str, others: dict[Path, str]) -> list[tuple[Path, str]]:
     if not files:
         there = _said(Counter(others.values())) if others else "it holds no file"
         raise MissingInputError(
-            f"dataset.path={entry}: no picture found ({there}); known endings: "
-            f"{', '.join(sorted(suffixes()))}"
+            f"dataset.path={entry}: no picture found ({there}); give pictures that Pillow reads, "
+            "such as .png, .jpg, .tif or .webp"
         )
     return [(f.absolute(), f.absolute().relative_to(root).as_posix()) for f in files]
 

@@ -125,7 +125,7 @@ def _began(folder: Path) -> float | None:
         try:
             with h5py.File(path, "r") as file:
                 began.append(seconds_of(str(file.attrs["started"])))
-        except (OSError, KeyError, ValueError):
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError):
             return None
     return min(began, default=None)
 

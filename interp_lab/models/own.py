@@ -29,7 +29,7 @@ from interp_lab.models.qd_detr.checkpoint import (
     weights_of,
 )
 from interp_lab.models.qd_detr.model import PreparedMoments, prediction, truth_of
-from interp_lab.models.weights import Weights
+from interp_lab.models.weights import dtype_of
 from interp_lab.tokens import TokenMap
 
 MASK = "_mask"
@@ -78,7 +78,7 @@ class OwnModule:
         dtype: str = "float32",
         seed: int = 0,
     ) -> None:
-        weights = Weights(checkpoint or "", None, dtype)
+        self._dtype = dtype_of(dtype)
         self.device = device
         self.notes: list[str] = []
         self.gates: Mapping[str, GateHooks] = gate_hooks(gates or {}, audio_gates or [])
@@ -89,9 +89,8 @@ class OwnModule:
         else:
             where = f"model.checkpoint={checkpoint}"
             load_strictly(network, _weights(checkpoint, where), where)
-        self.module = network.to(device, weights.torch_dtype).eval().requires_grad_(False)
+        self.module = network.to(device, self._dtype).eval().requires_grad_(False)
         self._inputs = _arguments(network, inputs or {})
-        self._dtype = weights.torch_dtype
         self._prepare = _function("model.prepare", prepare)
         self._read = _function("model.read", read)
         self.hookpoints = {name: name for name, _ in network.named_modules() if name}

@@ -31,6 +31,18 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 ZOO = "zoo:"
 
 
+def dtype_of(name: str) -> torch.dtype:
+    """Return torch's dtype of the name that `model.dtype` gives.
+
+    Raises:
+        ConfigError: if it is none of them.
+    """
+    if name not in DTYPES:
+        near = did_you_mean(name, DTYPES)
+        raise ConfigError(f"model.dtype={name!r}: give one of {', '.join(DTYPES)}.{near}")
+    return DTYPES[name]
+
+
 @dataclass(frozen=True)
 class Weights:
     """Where a model's weights come from, as its YAML says.
@@ -52,9 +64,7 @@ class Weights:
     architecture: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            near = did_you_mean(self.dtype, DTYPES)
-            raise ConfigError(f"model.dtype={self.dtype!r}: give one of {', '.join(DTYPES)}.{near}")
+        dtype_of(self.dtype)
         if not self.checkpoint.strip():
             raise ConfigError("model.checkpoint=: is empty; give a hub id, a folder or zoo:NAME")
         if self.init not in ("pretrained", "random"):
@@ -63,7 +73,7 @@ class Weights:
     @property
     def torch_dtype(self) -> torch.dtype:
         """The dtype as torch names it."""
-        return DTYPES[self.dtype]
+        return dtype_of(self.dtype)
 
     def needed_architecture(self) -> dict[str, Any]:
         """Return the architecture.

@@ -184,10 +184,13 @@ def style_of(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
 
     values = plain(cfg.visualization)
     allowed = allowed_for(cfg, "visualization")
-    figures = values.pop("figures", None) or {}
+    figures = values.pop("figures", None)
+    figures = {} if figures is None else figures
     values.pop("needs", None)
     if not isinstance(figures, Mapping):
-        raise ConfigError("visualization.figures: give a node for each figure, by its name")
+        raise ConfigError(
+            f"visualization.figures={figures}: give nodes by name, or null for no figure"
+        )
     check_node(values, "visualization", "visualization", allowed)
     target = target_of(values, "visualization")
     if not (isinstance(target, type) and issubclass(target, Style)):

@@ -81,6 +81,11 @@ class Results:
         return self._stored_json("notes", list)
 
     @property
+    def counts(self) -> dict[str, Any]:
+        """What was counted on the way, by name, such as samples left out."""
+        return self._stored_json("counts", dict)
+
+    @property
     def definitions(self) -> dict[str, str]:
         """Name -> definition with its version, of what was measured and what was made of it."""
         return self._stored_json("definitions", dict)

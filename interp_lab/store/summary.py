@@ -1,6 +1,5 @@
 """What a result holds, as text: for `mode=summary` and for a look before drawing."""
 
-import json
 from collections import Counter
 
 from interp_lab.fields import Category, Scalar
@@ -23,8 +22,7 @@ def summary(results: Results) -> str:
     if not results.has_checksum:
         lines.append(f"  note       {WITHOUT}")
     lines.append(f"{len(results)} samples measured, {len(results.failures)} failed")
-    counts = json.loads(attributes.get("counts", "{}"))
-    lines += [f"  {name.replace('_', ' ')}: {count}" for name, count in counts.items()]
+    lines += [f"  {name.replace('_', ' ')}: {count}" for name, count in results.counts.items()]
     lines += _categories(results)
     lines += _listed([f"  {name}" for name in results.sample_ids])
     lines.append("fields of a sample")

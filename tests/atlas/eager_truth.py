@@ -101,8 +101,11 @@ def _with_block(mask: Any, blocked: Blocked, query: Tensor, key: Tensor) -> Tens
     if mask is None:
         mask = torch.zeros(rows, 1, queries, keys, dtype=query.dtype)
     full = mask.expand(rows, mask.shape[1], queries, keys).clone()
-    lowest = False if full.dtype == torch.bool else torch.finfo(full.dtype).min
-    full[0, :, blocked.queries, blocked.key] = lowest
+    if full.dtype == torch.bool:
+        # Eager functions add their mask, and a boolean one would add 1.
+        lowest = torch.finfo(query.dtype).min
+        full = torch.zeros_like(full, dtype=query.dtype).masked_fill_(~full, lowest)
+    full[0, :, blocked.queries, blocked.key] = torch.finfo(full.dtype).min
     return full
 
 
@@ -196,7 +199,7 @@ def _probing(fused: Any, truth: Truth) -> Any:
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
         truth.by_function.add(id(module))
-        identity = torch.eye(key.shape[2]).expand(*value.shape[:2], -1, -1)
+        identity = torch.eye(key.shape[2], dtype=value.dtype).expand(*value.shape[:2], -1, -1)
         seen = fused(module, query, key, identity, *args, **kwargs)[0]
         truth.patterns[id(module)].append(seen.transpose(1, 2).clone())
         return fused(module, query, key, value, *args, **kwargs)

@@ -320,7 +320,8 @@ def _layer_gap(
     wanted = _by_step(calls, len(got), *place)
     if wanted is None:
         return f"{path}: {len(got)} steps of {_shapes(calls)}"
-    if kept is not None and len(kept) not in wanted[0].shape[1:]:
+    sizes = wanted[0].shape[1:]
+    if kept is not None and not {len(kept), len(kept) + 1} & set(sizes):
         # The mask counts another sequence than this attention's.
         kept = None
     try:
@@ -376,7 +377,8 @@ def _difference(got: Tensor, want: Tensor, kept: Tensor | None, step: int, path:
 def _views(want: Tensor, kept: Tensor | None, step: int, shape: Sequence[int]) -> list[Tensor]:
     """Return the true pattern with padding left out of each axis that has as many places as it.
 
-    A window's cache has let go of keys; what is not among a step's keys has weight 0.
+    A window's cache has let go of keys; what is not among a step's keys has weight 0. Where the
+    model puts a token of its own after those of the mask, padding is what that does not look at.
     """
     if kept is None:
         missing = shape[-1] - want.shape[-1]
@@ -392,6 +394,9 @@ def _views(want: Tensor, kept: Tensor | None, step: int, shape: Sequence[int]) -
         if queries or keys:
             part = want[:, :, columns] if keys else want
             views.append(part[:, columns] if queries else part)
+    if not views and want.shape[1] == want.shape[2] == len(kept) + 1:
+        looked_at = want[:, -1].sum(0) > 0
+        views = [want[:, looked_at][:, :, looked_at]]
     return views or [want]
 
 

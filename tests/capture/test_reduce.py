@@ -46,7 +46,9 @@ def stream(reducer, pattern, cuts):
     return reducer.finish(state)
 
 
-@pytest.mark.parametrize(("reducer", "whole"), CASES, ids=lambda v: repr(v)[:40])
+@pytest.mark.parametrize(
+    ("reducer", "whole"), CASES, ids=lambda v: repr(v)[:40] if not callable(v) else "whole"
+)
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_streaming_equals_the_whole(reducer, whole, data):

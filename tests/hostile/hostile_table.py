@@ -50,7 +50,7 @@ CASES = [
         "model=null",
         says=(
             "model=null: give one of the options: clip_vit_base_patch32, "
-            "clip_vit_large_patch14, clip_vit_large_patch14_336, llava_1_5_13b, "
+            "clip_vit_large_patch14, clip_vit_large_patch14_336, flan_t5_base, llava_1_5_13b, "
             "llava_1_5_7b, qd_detr_avigate, qd_detr_avigate_paper, qwen2_5_vl_3b, "
             "qwen2_5_vl_7b, qwen2_vl_2b, qwen2_vl_7b, qwen_omni_3b, qwen_omni_7b, "
             "siglip_base, smollm2_135m, tiny_avigate, tiny_clip, tiny_llava, tiny_omni, "
@@ -61,7 +61,7 @@ CASES = [
         "model=3",
         says=(
             "model=3: give one of the options: clip_vit_base_patch32, "
-            "clip_vit_large_patch14, clip_vit_large_patch14_336, llava_1_5_13b, "
+            "clip_vit_large_patch14, clip_vit_large_patch14_336, flan_t5_base, llava_1_5_13b, "
             "llava_1_5_7b, qd_detr_avigate, qd_detr_avigate_paper, qwen2_5_vl_3b, "
             "qwen2_5_vl_7b, qwen2_vl_2b, qwen2_vl_7b, qwen_omni_3b, qwen_omni_7b, "
             "siglip_base, smollm2_135m, tiny_avigate, tiny_clip, tiny_llava, tiny_omni, "
@@ -72,7 +72,7 @@ CASES = [
         "model=true",
         says=(
             "model=true: give one of the options: clip_vit_base_patch32, "
-            "clip_vit_large_patch14, clip_vit_large_patch14_336, llava_1_5_13b, "
+            "clip_vit_large_patch14, clip_vit_large_patch14_336, flan_t5_base, llava_1_5_13b, "
             "llava_1_5_7b, qd_detr_avigate, qd_detr_avigate_paper, qwen2_5_vl_3b, "
             "qwen2_5_vl_7b, qwen2_vl_2b, qwen2_vl_7b, qwen_omni_3b, qwen_omni_7b, "
             "siglip_base, smollm2_135m, tiny_avigate, tiny_clip, tiny_llava, tiny_omni, "
@@ -83,7 +83,7 @@ CASES = [
         "model=",
         says=(
             "model=: give one of the options: clip_vit_base_patch32, "
-            "clip_vit_large_patch14, clip_vit_large_patch14_336, llava_1_5_13b, "
+            "clip_vit_large_patch14, clip_vit_large_patch14_336, flan_t5_base, llava_1_5_13b, "
             "llava_1_5_7b, qd_detr_avigate, qd_detr_avigate_paper, qwen2_5_vl_3b, "
             "qwen2_5_vl_7b, qwen2_vl_2b, qwen2_vl_7b, qwen_omni_3b, qwen_omni_7b, "
             "siglip_base, smollm2_135m, tiny_avigate, tiny_clip, tiny_llava, tiny_omni, "
@@ -94,7 +94,7 @@ CASES = [
         "model=[tiny_clip,tiny_llava]",
         says=(
             "model=[tiny_clip,tiny_llava]: give one of the options: clip_vit_base_patch32, "
-            "clip_vit_large_patch14, clip_vit_large_patch14_336, llava_1_5_13b, "
+            "clip_vit_large_patch14, clip_vit_large_patch14_336, flan_t5_base, llava_1_5_13b, "
             "llava_1_5_7b, qd_detr_avigate, qd_detr_avigate_paper, qwen2_5_vl_3b, "
             "qwen2_5_vl_7b, qwen2_vl_2b, qwen2_vl_7b, qwen_omni_3b, qwen_omni_7b, "
             "siglip_base, smollm2_135m, tiny_avigate, tiny_clip, tiny_llava, tiny_omni, "
@@ -106,9 +106,9 @@ CASES = [
         says=(
             "model=tiny_clp: no such option. Did you mean 'tiny_clip' or 'tiny_llava' or "
             "'tiny_qwen_vl'? There are: clip_vit_base_patch32, clip_vit_large_patch14, "
-            "clip_vit_large_patch14_336, llava_1_5_13b, llava_1_5_7b, qd_detr_avigate, "
-            "qd_detr_avigate_paper, qwen2_5_vl_3b, qwen2_5_vl_7b, qwen2_vl_2b, qwen2_vl_7b,"
-            " qwen_omni_3b, qwen_omni_7b, siglip_base, smollm2_135m, tiny_avigate, "
+            "clip_vit_large_patch14_336, flan_t5_base, llava_1_5_13b, llava_1_5_7b, "
+            "qd_detr_avigate, qd_detr_avigate_paper, qwen2_5_vl_3b, qwen2_5_vl_7b, qwen2_vl_2b, "
+            "qwen2_vl_7b, qwen_omni_3b, qwen_omni_7b, siglip_base, smollm2_135m, tiny_avigate, "
             "tiny_clip, tiny_llava, tiny_omni, tiny_qwen_vl"
         ),
     ),
@@ -164,8 +164,8 @@ CASES = [
         says=(
             "foo: no such key. Known here: task_name, mode, device, seed, batch_size, "
             "resume, retry_failed, keep_models, results, max_failed_share, model, dataset, "
-            "analysis, numbers, visualization, select, importers, capture, output, shard, "
-            "doctor"
+            "analysis, numbers, visualization, select, allow_targets, importers, capture, "
+            "output, shard, doctor"
         ),
     ),
     typed(
@@ -439,7 +439,7 @@ CASES = [
     of(
         "setting",
         "clip_similarity analysis._target_=''",
-        says="analysis._target_='': give a text that is not empty",
+        says="analysis._target_='': give a dotted path",
     ),
     of(
         "setting",
@@ -603,9 +603,9 @@ CASES = [
         "setting",
         "semdim analysis.layer_type=cross",
         says=(
-            "analysis.layer_type=cross: cross attention exists in encoder-decoder models "
-            "only; these models are decoders, whose text attends to the audio by self "
-            "attention"
+            "analysis.layer_type=cross: cross attention exists in encoder-decoder models only "
+            "(such as model=flan_t5_base); QwenOmni is a decoder, whose text attends to the word "
+            "by self attention: analysis.layer_type=self"
         ),
     ),
     of(
@@ -983,9 +983,9 @@ CASES = [
         says=(
             "model=tiny_clp: no such option. Did you mean 'tiny_clip' or 'tiny_llava' or "
             "'tiny_qwen_vl'? There are: clip_vit_base_patch32, clip_vit_large_patch14, "
-            "clip_vit_large_patch14_336, llava_1_5_13b, llava_1_5_7b, qd_detr_avigate, "
-            "qd_detr_avigate_paper, qwen2_5_vl_3b, qwen2_5_vl_7b, qwen2_vl_2b, qwen2_vl_7b,"
-            " qwen_omni_3b, qwen_omni_7b, siglip_base, smollm2_135m, tiny_avigate, "
+            "clip_vit_large_patch14_336, flan_t5_base, llava_1_5_13b, llava_1_5_7b, "
+            "qd_detr_avigate, qd_detr_avigate_paper, qwen2_5_vl_3b, qwen2_5_vl_7b, qwen2_vl_2b, "
+            "qwen2_vl_7b, qwen_omni_3b, qwen_omni_7b, siglip_base, smollm2_135m, tiny_avigate, "
             "tiny_clip, tiny_llava, tiny_omni, tiny_qwen_vl"
         ),
     ),
@@ -1059,7 +1059,12 @@ CASES = [
         says="results={tmp}/results.h5: not a readable HDF5 file ( ...",
     ),
     of("stored", b"\x89PNG", says="results={tmp}/results.h5: not a readable HDF5 file ( ..."),
-    of("stored", 3000, says="results={tmp}/results.h5: not a readable HDF5 file ( ..."),
+    of(
+        "stored",
+        3000,
+        says="results={tmp}/results.h5: damaged or changed since it was written (its checksum "
+        "differs); take a copy that is whole, or measure again",
+    ),
     of(
         "stored",
         FOLDER,
@@ -1068,7 +1073,7 @@ CASES = [
     of(
         "stored",
         "@empty_group",
-        says="results={tmp}/results.h5: damaged, or not written by interp_lab ( ...",
+        says="{tmp}/results.h5: damaged, or not written by interp_lab ( ...",
     ),
     of("stored", "@no_schema", says="results={tmp}/results.h5: not a result of interp_lab"),
     of(
@@ -1076,7 +1081,7 @@ CASES = [
         "@newer",
         says=(
             "results={tmp}/results.h5: of schema version 99, this interp_lab knows versions"
-            " up to 2; open it with the version that wrote it, or a newer one"
+            " up to 3; open it with the version that wrote it, or a newer one"
         ),
     ),
     of(
@@ -1087,40 +1092,40 @@ CASES = [
     of(
         "stored",
         "@no_samples",
-        says="results={tmp}/results.h5: damaged, or not written by interp_lab ( ...",
+        says="{tmp}/results.h5: damaged, or not written by interp_lab ( ...",
     ),
     of(
         "stored",
         "@no_failures",
-        says="results={tmp}/results.h5: damaged, or not written by interp_lab ( ...",
+        says="{tmp}/results.h5: damaged, or not written by interp_lab ( ...",
     ),
     of(
         "stored",
         "@notes",
-        says="results={tmp}/results.h5: damaged, or not written by interp_lab ( ...",
+        says="{tmp}/results.h5: damaged, or not written by interp_lab ( ...",
     ),
     of(
         "stored",
         "@counts",
-        says="results={tmp}/results.h5: damaged, or not written by interp_lab ( ...",
+        says="{tmp}/results.h5: damaged, or not written by interp_lab ( ...",
     ),
     of(
         "stored",
         "@kind",
-        says="results={tmp}/results.h5: damaged, or not written by interp_lab ( ...",
+        says="{tmp}/results.h5: damaged, or not written by interp_lab ( ...",
     ),
     of(
         "stored",
         "@no_index",
-        says="results={tmp}/results.h5: damaged, or not written by interp_lab ( ...",
+        says="{tmp}/results.h5: damaged, or not written by interp_lab ( ...",
     ),
     # Pictures.
     of(
         "images",
         {},
         says=(
-            "dataset.path={tmp}/pictures: no picture found; known endings: .avif, .bmp, "
-            ".gif, .jp2, .jpeg, .jpg, .pgm, .png, .ppm, .tif, .tiff, .webp"
+            "dataset.path={tmp}/pictures: no picture found (it holds no file); give pictures "
+            "that Pillow reads, such as .png, .jpg, .tif or .webp"
         ),
     ),
     of(
@@ -1142,16 +1147,17 @@ CASES = [
         "images",
         {"a.png": FOLDER},
         says=(
-            "dataset.path={tmp}/pictures: no picture found; known endings: .avif, .bmp, "
-            ".gif, .jp2, .jpeg, .jpg, .pgm, .png, .ppm, .tif, .tiff, .webp"
+            "dataset.path={tmp}/pictures: no picture found (it holds no file); give pictures "
+            "that Pillow reads, such as .png, .jpg, .tif or .webp"
         ),
     ),
     of(
         "images",
         {"a.txt": "text"},
         says=(
-            "dataset.path={tmp}/pictures: no picture found; known endings: .avif, .bmp, "
-            ".gif, .jp2, .jpeg, .jpg, .pgm, .png, .ppm, .tif, .tiff, .webp"
+            "dataset.path={tmp}/pictures: no picture found (1 files are left out, which are no "
+            "pictures to Pillow: 1 .txt); give pictures that Pillow reads, such as .png, .jpg, "
+            ".tif or .webp"
         ),
     ),
     of(
@@ -1187,8 +1193,8 @@ CASES = [
         "images",
         {},
         says=(
-            "dataset.path={tmp}/pictures/*.png: no picture found; known endings: .avif, "
-            ".bmp, .gif, .jp2, .jpeg, .jpg, .pgm, .png, .ppm, .tif, .tiff, .webp"
+            "dataset.path={tmp}/pictures/*.png: no picture found (it holds no file); give pictures "
+            "that Pillow reads, such as .png, .jpg, .tif or .webp"
         ),
         path="{tmp}/pictures/*.png",
     ),

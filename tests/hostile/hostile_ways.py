@@ -28,13 +28,23 @@ from interp_lab.fields import Scalar
 from interp_lab.libraries.hydra_inside import composed, parsed
 from interp_lab.run.fit import check_fit
 from interp_lab.run.study import style_of
+from interp_lab.store.checksum import seal
 from interp_lab.store.merge import merge
 from interp_lab.store.parts import PartWriter, list_parts
 from interp_lab.store.results import open_results
 from interp_lab.store.summary import summary
 
 NOTHING = "nothing was said"
-FOLDER = object()  # in the place of a file's content: a folder of that name
+
+
+class Folder:
+    """Stands for a folder; its name does not differ from process to process."""
+
+    def __repr__(self) -> str:
+        return "FOLDER"
+
+
+FOLDER = Folder()  # in the place of a file's content: a folder of that name
 ABSENT = object()  # no file at all
 
 
@@ -188,6 +198,8 @@ def stored(tmp: Path, given: Any, options: Mapping[str, Any]) -> str:
     if isinstance(given, str) and given.startswith("@"):
         with h5py.File(path, "r+") as file:
             DAMAGES[given[1:]](file)
+        # Else the checksum alone would tell.
+        seal(path)
     elif isinstance(given, int):
         path.write_bytes(path.read_bytes()[:given])
     else:

@@ -76,7 +76,7 @@ TYPED = {
     "no path": ("dataset._target_=system", "give a dotted path"),
     "no text": ("dataset._target_=[os.system]", "give a dotted path"),
     "dunder": ("dataset._target_=evil_module..Data", "give a dotted path"),
-    "task": ("task_name=../../evil", "task_name='../../evil'"),
+    "task": ("task_name=../../evil", "task_name=../../evil: names a folder"),
     "absolute task": ("task_name=/tmp/evil", "task_name"),
     "dot task": ("task_name='..'", "task_name"),
     "wildcard": ("allow_targets=['*']", "no name of a package"),
