@@ -170,7 +170,10 @@ def _by_heads(module: nn.Module, seen: list[Tensor]) -> list[Tensor]:
 
 @contextmanager
 def weights_recorded(model: nn.Module) -> Iterator[Truth]:
-    """Record by what the attention that runs weighs its values: its output for the identity."""
+    """Record by what the attention that runs weighs its values: its output for the identity.
+
+    Attention that a module computes by itself is read at its softmax, as in `recorded`.
+    """
     truth = Truth()
     names = {name for _, name in implementations(model).values()} - {None, "eager"}
     with ExitStack() as stack, torch.no_grad():
@@ -179,6 +182,7 @@ def weights_recorded(model: nn.Module) -> Iterator[Truth]:
             ALL_ATTENTION_FUNCTIONS[name] = _probing(own, truth)
             stack.callback(ALL_ATTENTION_FUNCTIONS.__delitem__, name)
         _replace_eager(stack, lambda own: _probing(own, truth))
+        stack.enter_context(_Softmaxes(model, truth, stack))
         yield truth
 
 
