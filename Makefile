@@ -17,8 +17,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## an embedded model on an embedded photograph, offline
 	HF_HUB_OFFLINE=1 $(BIN)/python -m interp_lab task=clip_similarity
 
+# Two at a time: a file's tests in one process, where they share models.
 test: $(READY)  ## everything that needs no special machine
-	$(BIN)/python -m pytest -m "not real_weights and not slurm and not ray and not gpu"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not real_weights and not slurm and not ray and not gpu"
 
 check: $(READY)  ## style, types, import order
 	$(BIN)/ruff check .

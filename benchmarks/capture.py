@@ -19,6 +19,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -167,31 +168,27 @@ def _nnsight(work: str, ids: torch.Tensor) -> Run:
 
 
 def _lens(work: str, ids: torch.Tensor) -> Run:
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformer_lens.model_bridge import TransformerBridge
 
     length = ids.shape[1]
-    config = HookedTransformerConfig(
-        n_layers=LAYERS,
-        d_model=WIDTH,
-        n_ctx=length,
-        d_head=WIDTH // HEADS,
-        n_heads=HEADS,
-        d_mlp=1376,
-        d_vocab=VOCABULARY,
-        act_fn="silu",
-        normalization_type="RMS",
-        gated_mlp=True,
-        positional_embedding_type="rotary",
-        rotary_dim=WIDTH // HEADS,
-        device="cpu",
-    )
-    model = HookedTransformer(config).eval()
+    model = build("eager")
+    words = Tokenizer(WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
+    special = {"unk_token": "w0", "bos_token": "w1", "eos_token": "w2", "pad_token": "w2"}
+    with tempfile.TemporaryDirectory() as folder:
+        # It reads configuration and tokenizer again from where they came.
+        model.config.save_pretrained(folder)
+        made = transformers.PreTrainedTokenizerFast(tokenizer_object=words, **special)
+        made.save_pretrained(folder)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        bridge = TransformerBridge.boot_transformers(folder, hf_model=model, tokenizer=tokenizer)
 
     def hook(pattern: torch.Tensor, hook: Any) -> None:
         reduce_whole(work, pattern[0], length)
 
     hooks = [(f"blocks.{i}.attn.hook_pattern", hook) for i in range(LAYERS)]
-    return lambda: model.run_with_hooks(ids, fwd_hooks=hooks, return_type=None)
+    return lambda: bridge.run_with_hooks(ids, fwd_hooks=hooks, return_type=None)
 
 
 @torch.no_grad()

@@ -39,6 +39,10 @@ SUBSET = {
     "whisper": None,  # sound into text
     "wav2vec2": None,
     "colpali": None,  # at odds with itself
+    "blip": None,  # a generation that leaves out a part of its prompt
+    "clvp": None,  # texts beside speech, named by none of the usual names
+    "rag": "cross",  # an encoder-decoder inside another model
+    "pp_formulanet_text": "language",  # inherits the name of an input that it does not take
 }
 
 

@@ -10,7 +10,7 @@ from interp_lab.capture.attention import watch_attention
 from interp_lab.capture.generate import generate_watched
 from interp_lab.capture.plans import AttentionPlan
 from interp_lab.capture.reduce import Keep, Max, Mean
-from interp_lab.errors import ConfigError
+from interp_lab.errors import ConfigError, UnsupportedModelError
 
 MODELS = [tiny.llama, tiny.mistral, tiny.gpt2, tiny.gemma2, tiny.gemma3_text]
 STEPS = 12
@@ -100,6 +100,24 @@ def test_beams_are_refused():
     model, inputs = tiny.make(tiny.llama)
     with pytest.raises(ConfigError, match="num_beams"):
         generate_watched(model, inputs, [{}], [{}], num_beams=2)
+
+
+def test_a_generation_that_leaves_out_part_of_its_prompt_is_refused(monkeypatch):
+    """As BLIP's, whose new tokens do not begin where its inputs end."""
+    model, inputs = tiny.make(tiny.llama)
+    own = type(model).generate
+
+    def generate(self, input_ids, attention_mask, **options):
+        shorter = {"input_ids": input_ids[:, :-1], "attention_mask": attention_mask[:, :-1]}
+        return own(self, **shorter, **options)
+
+    monkeypatch.setattr(type(model), "generate", generate)
+    options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+    first = int(model.generate(**inputs, **options)[0, inputs["input_ids"].shape[1] - 1])
+    inputs["input_ids"][0, -1] = (first + 1) % 50
+    row = {"row": AttentionPlan("last", None, Keep())}
+    with pytest.raises(UnsupportedModelError, match="does not continue the tokens"):
+        generate_watched(model, inputs, [{}], [row], **options)
 
 
 @pytest.mark.parametrize("cache", ["dynamic", "static"])

@@ -8,6 +8,7 @@ import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -37,15 +38,17 @@ from interp_lab.store.summary import summary
 NOTHING = "nothing was said"
 
 
-class Folder:
-    """Stands for a folder; its name does not differ from process to process."""
+class Standing(Enum):
+    """What stands in the place of a file's content; a test's name shows it."""
+
+    FOLDER = "a folder of that name"
+    ABSENT = "no file at all"
 
     def __repr__(self) -> str:
-        return "FOLDER"
+        return self.name
 
 
-FOLDER = Folder()  # in the place of a file's content: a folder of that name
-ABSENT = object()  # no file at all
+FOLDER, ABSENT = Standing
 
 
 @dataclass(frozen=True)
