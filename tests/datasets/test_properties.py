@@ -30,7 +30,7 @@ FEW = settings(
     max_examples=60,
     deadline=None,
     derandomize=True,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType]
 )
 TEXTS = st.text(max_size=12) | st.sampled_from(
     [
