@@ -97,20 +97,9 @@ def generate_watched(
         _seeded(seed, ids.device),
         watch_attention(model, plans, interventions, method=method, attention_mask=mask) as seen,
     ):
-        sequences = model.generate(**{**inputs, **masked}, **options)
-    sequences = getattr(sequences, "sequences", sequences)
-    if sequences.dim() != 2:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} generates {tuple(sequences.shape)}, not one token a step; "
-            "watch forwards of its own with watch_attention"
-        )
-    if sequences.shape[1] < ids.shape[1] or not sequences[:, : ids.shape[1]].equal(ids):
-        raise UnsupportedModelError(
-            f"{type(model).__name__}.generate does not continue the tokens that it is given, so "
-            "which of its tokens are new is not known; generate with its language model alone"
-        )
+        generated = model.generate(**{**inputs, **masked}, **options)
     ends = options.get("eos_token_id", model.generation_config.eos_token_id)
-    return _rows(seen, sequences[:, ids.shape[1] :], ends)
+    return _rows(seen, _new_tokens(model, generated, ids), ends)
 
 
 def _prompt(model: Any, inputs: Mapping[str, Any]) -> Tensor:
@@ -128,6 +117,27 @@ def _prompt(model: Any, inputs: Mapping[str, Any]) -> Tensor:
     if states is None or start is None:
         raise ConfigError("generate: the inputs hold neither input_ids nor decoder_input_ids")
     return torch.full((len(states), 1), int(start), device=states.device)
+
+
+def _new_tokens(model: Any, generated: Any, ids: Tensor) -> Tensor:
+    """Return what was generated after the prompt, (batch, token).
+
+    Raises:
+        UnsupportedModelError: if the model generates no tokens, or does not continue the prompt.
+    """
+    sequences = getattr(generated, "sequences", generated)
+    if sequences.dim() != 2:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} generates {tuple(sequences.shape)}, not one token a step; "
+            "watch forwards of its own with watch_attention"
+        )
+    prompt = ids.to(sequences.device)
+    if not sequences[:, : ids.shape[1]].equal(prompt):
+        raise UnsupportedModelError(
+            f"{type(model).__name__}.generate does not continue the tokens that it is given, so "
+            "which of its tokens are new is not known; generate with its language model alone"
+        )
+    return cast(Tensor, sequences[:, ids.shape[1] :])
 
 
 def _rows(seen: Watched, tokens: Tensor, ends: Any) -> list[Generated]:

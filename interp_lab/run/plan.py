@@ -99,6 +99,9 @@ def plan_arguments(arguments: Sequence[str], folder: str) -> list[str]:
         "hydra/launcher=basic",
         "hydra/job_logging=disabled",
         "hydra/hydra_logging=disabled",
+        # Else the loggers of this process stay off, for later commands too.
+        "hydra.job_logging.disable_existing_loggers=false",
+        "hydra.hydra_logging.disable_existing_loggers=false",
         f"hydra.run.dir={folder}",
         f"hydra.sweep.dir={folder}",
     ]

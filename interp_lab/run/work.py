@@ -314,7 +314,7 @@ def finish(
     changed = [name for name in missing if name in own]
     if changed:
         raise StoreError(
-            f"{place.path}: {count(len(changed))} changed, or lost their numbers, while the others "
+            f"{place.path}: {count(len(changed))} changed, or lost all numbers, while the others "
             f"were measured ({listed(changed)}); run the same command again, which measures them "
             "again"
         )

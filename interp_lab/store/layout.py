@@ -61,7 +61,7 @@ def create_stacked(group: h5py.Group, field: Field, shape: tuple[int, ...], n: i
     The group needs its `sample` scale first (`create_sample_axis`).
     """
     options = {}
-    if field.compressed and n:
+    if field.compressed and n and 0 not in shape:
         options = {"chunks": (1, *shape), "compression": "gzip", "compression_opts": 4}
     dataset = group.create_dataset(field.name, (n, *shape), storage_type(field), **options)
     _describe(group, dataset, field, (SAMPLE_AXIS, *field.axes))

@@ -41,9 +41,10 @@ OPTIONS = {
     "attn_implementation": "sdpa",
     "temperature": 0.0,
     "seed": 0,
+    "coordinates": None,
 }
 RANDOM = ("init", "architecture", "processor", "seed")
-TOWER = ("device_map", "attn_implementation", "temperature")
+TOWER = ("device_map", "attn_implementation", "temperature", "coordinates")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """mode=plan: counts are those of the run that follows, memory is that of the real thing."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -249,3 +250,9 @@ def test_measured_bytes_foretell_the_result(tmp_path: Path, ragged: bool) -> Non
 )
 def test_readable(size: int, text: str) -> None:
     assert readable(size) == text
+
+
+def test_a_plan_leaves_the_loggers_of_its_process_on(command):
+    logger = logging.getLogger("interp_lab.run.work")
+    assert command("mode=plan", "device=cpu").code == 0
+    assert not logger.disabled

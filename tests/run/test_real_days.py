@@ -74,7 +74,7 @@ def test_a_run_in_which_all_failed_says_why_and_how_to_try_again(
 ) -> None:
     study = [*QUICK, f"dataset.path={pictures(0, bad=3)}"]
     first = command(*study)
-    assert first.code == 1 and "none of 3 samples could be measured (all as " in first.err
+    assert first.code == 1 and "none of 3 samples could be measured; the first, " in first.err
     assert "bad_0000.png: not a picture" in first.err
     again = command(*study)
     assert "retry_failed=true" in again.err

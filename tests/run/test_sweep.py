@@ -191,7 +191,7 @@ def test_every_job_tells_its_own_error_and_the_others_go_on(
     assert said.code == 1
     lines = [line for line in said.err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 2, said.err
-    assert "jobs 1, 3, 5: model.init='rndom'" in lines[0]
+    assert "jobs 1, 3, 5: model.init=rndom" in lines[0]
     assert "job 2 (analysis.layer=9 model.init=pretrained): analysis.layer=9" in lines[1]
     assert said.out.count("results: ") == 2
 

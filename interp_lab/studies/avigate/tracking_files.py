@@ -65,7 +65,7 @@ def write_results(tracked: Tracked, path: Path) -> Path:
             "dataset": "tracked samples",
             "notes": json.dumps([]),
             # What mode=render draws the result with.
-            "config": OmegaConf.to_yaml(_config()),
+            "config": OmegaConf.to_yaml(_config(), resolve=True),
         }
         merge(
             list_parts(Path(parts)),

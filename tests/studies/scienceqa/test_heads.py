@@ -407,6 +407,7 @@ def shipped() -> tuple[dict[str, Any], dict[str, Any]]:
     text = (conf_dir() / "visualization" / "scienceqa.yaml").read_text(encoding="utf-8")
     node = yaml.safe_load(text)
     figures = node.pop("figures")
+    node.pop("needs", None)  # of the study's fields
     figures["top_k"]["top_k"] = 3  # an interpolation
     assert node.pop("_target_") == "interp_lab.visualization.base.Style"
     return {**node, "dpi": 30, "workers": 0}, figures

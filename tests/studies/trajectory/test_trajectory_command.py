@@ -116,7 +116,7 @@ def test_drawing_again_needs_no_torch_and_takes_other_options(command) -> None:
     ("override", "message"),
     [
         ("analysis.layers=4", "no layer 4; this model has 4, 0 to 3"),
-        ("analysis.heads=median", "analysis.heads='median': should be"),
+        ("analysis.heads=median", "analysis.heads=median: should be"),
         ("dataset.sample_idx=12", "there are 12 records"),
         ("visualization.fps=0", "visualization.fps=0"),
         ("model.max_new_tokens=0", "model.max_new_tokens from 1 on"),

@@ -308,6 +308,7 @@ def figures_of_yaml() -> tuple[dict[str, Any], TrajectoryStyle]:
     """The nodes and the style of the configuration that ships."""
     node = yaml.safe_load((conf_dir() / "visualization" / "trajectory.yaml").read_text())
     figures = node.pop("figures")
+    node.pop("needs", None)  # of the study's fields
     figures["frames"]["enabled"] = False
     node |= {"workers": 0, "width": 480, "dpi": 40, "start_phrase": PHRASE}
     return figures, TrajectoryStyle(**check_arguments(TrajectoryStyle, node, "visualization"))
