@@ -269,7 +269,8 @@ def test_four_layers_of_the_7b_run_in_memory_that_does_not_grow(tmp_path: Path) 
             with watch(model, prepared, plans) as capture:
                 model.run(prepared)
         assert capture.rows[0]["heads"].values.shape == (4, 32)
-        memory.append(psutil.Process().memory_info().rss)
+        # What it has asked for: how much of that lies in memory depends on what else runs.
+        memory.append(psutil.Process().memory_info().data)
     assert len(prepared.seen[0].tokens.where(modality="image")) == 576
     # The first pass also makes the buffers that stay.
     assert memory[-1] < memory[1] + 100 * 2**20
