@@ -46,13 +46,15 @@ def page(rows: Sequence[Row], n_types: int) -> str:
 
 def heading(rows: Sequence[Row]) -> str:
     """Return what the page is and how to read it."""
+    double = ", ".join(r["type"] for r in rows if r.get("dtype") == "float64")
+    where = f"fp32; float64 where the model magnifies rounding: {double}" if double else "fp32"
     return f"""# Atlas: captured attention on every architecture
 
 A tiny random model of every model type in transformers {transformers.__version__}, watched by
 interp_lab's capture and held against its own eager attention, which is recorded without the
 capture. `make atlas` renews this page ({date.today():%Y-%m-%d}, torch {torch.__version__}, CPU,
-fp32). A captured pattern is *equal* if no number of it is further than {TOLERANCE:g} from the true
-one. What cannot be captured right is *refused* with a reason. *At odds* are models whose eager
+{where}). A captured pattern is *equal* if no number of it is further than {TOLERANCE:g} from the
+true one. What cannot be captured right is *refused* with a reason. *At odds* are models whose eager
 attention returns another pattern than that by which the attention that ran weighs its values
 (found by giving it the identity matrix as values): there the captured pattern is equal to those
 weights."""
