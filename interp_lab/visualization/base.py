@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from interp_lab import __version__
 from interp_lab.errors import ConfigError, InterpLabError, did_you_mean
 from interp_lab.visualization import fonts
+from interp_lab.visualization.looks import LOOKS, NATURAL_POINTS, Look
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +65,10 @@ LINE_SIZES = {
 }
 
 
-# Letters on a figure of its natural size, and the smallest there are on a tiny one.
-NATURAL_POINTS = 10.5
+# The smallest letters there are on a tiny figure.
 MIN_POINTS = 4.0
+# What only a printed page has.
+OF_PAPER = ("columns", "column_mm")
 
 
 class NothingToDrawError(InterpLabError):
@@ -79,11 +81,15 @@ class FigureError(InterpLabError):
 
 @dataclass(frozen=True)
 class Page:
-    """A figure's width and height in inches, and the size of its letters in points."""
+    """A figure's width and height in inches, and the size of its letters in points.
+
+    `natural` is the width and height that its panels would choose.
+    """
 
     width: float
     height: float
     points: float
+    natural: tuple[float, float] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,11 @@ class Style:
     """How figures look, which are drawn, and by how many processes.
 
     Args:
-        cmap: a colormap that matplotlib knows.
+        style: screen | paper | slides, see `looks`. On paper and slides heading and caption are
+            no part of the picture but lie beside it as text.
+        columns: of a page that a figure spans, 1 or 2; null = as many as its letters need.
+        column_mm: [one column, both] in millimetres; null = 89 and 183.
+        cmap: a colormap that matplotlib knows; null = the style's.
         figsize: [width, height] in inches of the box that figures fill or fit in; null = each
             figure's own size.
         dpi: pixels an inch.
@@ -106,7 +116,10 @@ class Style:
         ConfigError: for a value that could only fail later.
     """
 
-    cmap: str = "viridis"
+    style: str = "screen"
+    columns: int | None = None
+    column_mm: tuple[float, float] | None = None
+    cmap: str | None = None
     figsize: tuple[float, float] | None = None
     dpi: int = 150
     format: str = "png"
@@ -116,6 +129,10 @@ class Style:
     font_size: float | None = None
 
     def __post_init__(self) -> None:
+        self._check_word("style", LOOKS, f"give one of {', '.join(LOOKS)}.")
+        self._check_columns()
+        if self.cmap is None:
+            object.__setattr__(self, "cmap", self.look.cmap)
         self._check_word("cmap", matplotlib.colormaps, "matplotlib has no such colormap.")
         self._check_word("format", FORMATS, f"give one of {', '.join(FORMATS)}.")
         self._check_number("dpi", 10, 4800, whole=True)
@@ -128,6 +145,26 @@ class Style:
             self._check_number("font_size", 2, 100)
         if self.figsize is not None:
             self._check_figsize()
+
+    @property
+    def look(self) -> Look:
+        """How figures are set, with the widths that were given."""
+        look = LOOKS[self.style]
+        if self.column_mm is None:
+            return look
+        return replace(look, widths=tuple(mm / 25.4 for mm in self.column_mm))
+
+    def _check_columns(self) -> None:
+        for key in OF_PAPER:
+            if getattr(self, key) is not None and self.style != "paper":
+                self.refuse(key, "has an effect with visualization.style=paper alone")
+        if self.columns is not None and self.columns not in (1, 2):
+            self.refuse("columns", "give 1, 2 or null")
+        if self.column_mm is not None:
+            self._check_pair("column_mm", "give [one column, both] in millimetres")
+            one, both = self.column_mm
+            if not 20 <= one <= both <= 1000:
+                self.refuse("column_mm", "give two widths from 20 to 1000, the smaller one first")
 
     def _check_figsize(self) -> None:
         self._check_pair("figsize", "give [width, height] in inches")
@@ -178,12 +215,19 @@ class Style:
             natural: width and height in inches that its panels would choose.
             fill: its layout adapts to any box; else its proportions are kept within `figsize`.
         """
-        box = self.figsize or natural
+        look = self.look
+        if self.figsize is None:
+            width, height = look.size(natural, self.columns, fill=fill)
+            return Page(width, height, self.font_size or look.points, natural)
+        box = self.figsize
         scale = min(box[0] / natural[0], box[1] / natural[1])
-        points = self.font_size or max(MIN_POINTS, NATURAL_POINTS * scale)
+        # On a page letters have the page's size, on a screen they grow with the figure.
+        points = self.font_size or (
+            max(MIN_POINTS, look.points * scale) if look.words else look.points
+        )
         if fill:
-            return Page(box[0], box[1], points)
-        return Page(natural[0] * scale, natural[1] * scale, points)
+            return Page(box[0], box[1], points, natural)
+        return Page(natural[0] * scale, natural[1] * scale, points, natural)
 
     @contextmanager
     def context(self, base: float = NATURAL_POINTS) -> Iterator[None]:
@@ -201,12 +245,15 @@ class Style:
             }
             look |= {key: points * base / 10 for key, points in LINE_SIZES.items()}
             look |= {"font.family": fonts.chain(self.font), "font.size": base}
+            look |= self.look.settings
             matplotlib.rcParams.update(look)
             yield
 
 
 def save(figure: Figure, path: Path, style: Style, about: Mapping[str, str] | None = None) -> Path:
     """Write a figure, whole or not at all, and release it.
+
+    Words that are no part of the picture (see `looks`) lie beside it, as NAME.txt.
 
     Args:
         figure: the figure; it is empty afterwards.
@@ -228,6 +275,9 @@ def save(figure: Figure, path: Path, style: Style, about: Mapping[str, str] | No
     finally:
         temporary.unlink(missing_ok=True)
         figure.clear()
+    caption = getattr(figure, "caption", "")
+    if caption and not style.look.words:
+        path.with_suffix(".txt").write_text(f"{caption}\n", encoding="utf-8")
     _pass_on(caught, path.name)
     return path
 

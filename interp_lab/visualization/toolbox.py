@@ -80,7 +80,7 @@ def head_sheet(
     assert isinstance(engine, ConstrainedLayoutEngine)
     # Panels here have small titles of their own, which would stick to the heading.
     x, y, width, height = engine.get()["rect"]
-    engine.set(rect=(x, y, width, height - 0.5 * page.points / 72 / page.height))
+    engine.set(rect=(x, y, width, height - 0.5 * page.points / 72 / figure.get_size_inches()[1]))
     return figure
 
 

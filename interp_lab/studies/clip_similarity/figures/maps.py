@@ -108,15 +108,23 @@ def picture_of(results: Results, sample: str | int) -> np.ndarray | None:
 
 
 def heading(
-    results: Results, sample: str | int | None, fields: Sequence[Field], foot: str = ""
+    results: Results,
+    sample: str | int | None,
+    fields: Sequence[Field],
+    foot: str = "",
+    *,
+    over_run: str = "Maps",
 ) -> Heading:
-    """Return what stands above a figure: sample, task, model, data set, variant, notes."""
+    """Return what stands above a figure: sample, task, model, data set, variant, notes.
+
+    Of a figure of the run (`sample` is None), `over_run` is what it shows of the samples.
+    """
     known = results.attributes
     words = [str(known[key]) for key in ("task_name", "model", "dataset") if known.get(key)]
     words += sorted({panels.unit_of(field) for field in fields} - {""})
     name = results.sample_ids[sample] if isinstance(sample, int) else sample
     if name is None:
-        name = f"{len(results)} samples"
+        name = f"{over_run} of {len(results)} samples"
         words += [f"{len(results.failures)} failed"] if results.failures else []
     return Heading(name, " · ".join(words), tuple(results.notes), foot)
 

@@ -40,7 +40,10 @@ def mean_maps(results: Results, style: MapStyle, *, fields: Sequence[str] | None
     rows = [_drawn(results, same, style) for same in _by_statistic(chosen)]
     page = style.page((max(map(len, rows)) * PANEL * 1.25, len(rows) * PANEL + 0.9))
     drawn_maps = [drawn for row in rows for drawn in row]
-    head = with_guide(heading(results, None, chosen), drawn_maps, style, over_picture=False)
+    title = "Similarity of tokens: mean and spread over the maps"
+    head = with_guide(
+        heading(results, None, chosen, over_run=title), drawn_maps, style, over_picture=False
+    )
     with style.context(page.points):
         figure = sheet(style, page, head)
         for places, row in zip(_places(figure, rows), rows, strict=True):
@@ -98,8 +101,9 @@ def distributions(
         raise NothingToDrawError("the result holds neither histograms nor numbers of samples")
     page = style.page((max(map(len, rows)) * PANEL * 1.15, len(rows) * PANEL * 0.85 + 0.7))
     color = matplotlib.colormaps[style.cmap](0.4)
+    title, shown = "Values, pooled and sample by sample,", [f for row in rows for f in row]
     with style.context(page.points):
-        figure = sheet(style, page, heading(results, None, []))
+        figure = sheet(style, page, heading(results, None, shown, over_run=title))
         for places, row in zip(_places(figure, rows), rows, strict=True):
             for place, field in zip(places, row, strict=True):
                 axes = figure.add_subplot(place)
