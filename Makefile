@@ -6,7 +6,7 @@ RAY := .venv-ray
 VERSIONS := .venv-versions
 READY := $(VENV)/.ready
 
-.PHONY: demo test check test-weights test-crash test-fuzz test-slurm test-ray test-gpu test-versions atlas constraints bench bench-gpu clean
+.PHONY: demo test check test-weights test-crash test-fuzz test-slurm test-ray test-gpu test-versions gallery atlas constraints bench bench-gpu clean
 
 # With the versions that were tested, so that a clone of tomorrow is the one of today.
 $(READY): pyproject.toml constraints.txt
@@ -53,6 +53,9 @@ test-ray: $(READY)  ## jobs on a real Ray, in an environment of its own
 
 test-versions: $(READY)  ## the contracts, the atlas in small and the five studies on old and new versions; README's table
 	$(BIN)/python tests/versions/matrix.py
+
+gallery: $(READY)  ## every kind of figure at every size, on sheets to look at, in outputs/gallery
+	PYTHONPATH=tests/gallery:tests/visualization $(BIN)/python tests/gallery/gallery.py
 
 atlas: $(READY)  ## every architecture's attention against its own eager one; writes docs/atlas.md
 	HF_HUB_OFFLINE=1 PYTHONPATH=. $(BIN)/python tests/atlas/atlas.py
