@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class
+from legible import Drawn, watching
 from omegaconf import OmegaConf
 from PIL import Image, ImageDraw, ImageOps
-
-from legible import Drawn, watching
 from stories import SIZES, STUDIES, Size
 
 from interp_lab.errors import InterpLabError
