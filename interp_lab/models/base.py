@@ -26,12 +26,15 @@ class Seen:
         spectrogram: the sound after feature extraction, (mel, frame), without padding.
         sizes: (width, height) in pixels that each picture has for the model; what it writes in
             pixels refers to them.
+        shares: of each picture's area, the share that the model sees: 1 where nothing is cropped.
+            Empty where it is not known.
     """
 
     tokens: TokenMap
     pictures: tuple[np.ndarray, ...] = ()
     spectrogram: np.ndarray | None = None
     sizes: tuple[tuple[int, int], ...] = ()
+    shares: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

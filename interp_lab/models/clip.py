@@ -25,6 +25,7 @@ from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
 from interp_lab.models.base import Prepared, Seen, as_picture
 from interp_lab.models.family import TYPE, Family
 from interp_lab.models.loading import RANDOM_NOTE, load_module, seeded, without_memory
+from interp_lab.models.patches import share_seen
 from interp_lab.models.unhandled import refuse_unhandled
 from interp_lab.models.weights import Weights
 from interp_lab.tokens import Token, TokenMap
@@ -112,7 +113,14 @@ class ClipVision(Family):
         normalised_by = (self.processor.image_mean, self.processor.image_std)
         return Prepared(
             inputs={"pixel_values": pixels.to(self.device, self.module.dtype)},
-            seen=tuple(Seen(tokens, (as_picture(p, *normalised_by),)) for p in pixels),
+            seen=tuple(
+                Seen(
+                    tokens,
+                    (as_picture(own, *normalised_by),),
+                    shares=(share_seen(self.processor, *sample.images[0].size),),
+                )
+                for own, sample in zip(pixels, samples, strict=True)
+            ),
         )
 
     def run(self, prepared: Prepared) -> Sequence[torch.Tensor]:

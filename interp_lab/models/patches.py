@@ -157,3 +157,24 @@ def _best(size: Size, pinpoints: Sequence[Sequence[int]]) -> Size:
 
     best = max(pinpoints, key=kept_and_wasted)
     return int(best[0]), int(best[1])
+
+
+def share_seen(processor: Any, width: int, height: int) -> float:
+    """Return the share of a picture's area that an image processor's centre crop leaves.
+
+    Args:
+        processor: an image processor of transformers: it scales the picture, by its shorter side
+            or to a fixed size, and may cut the middle out.
+        width, height: of the picture in pixels.
+    """
+    if not getattr(processor, "do_center_crop", False):
+        return 1.0
+    size, crop = dict(processor.size), dict(processor.crop_size)
+    scaled = float(width), float(height)
+    if getattr(processor, "do_resize", True):
+        edge = size.get("shortest_edge")
+        if edge is None:
+            scaled = float(size["width"]), float(size["height"])
+        else:
+            scaled = edge * width / min(width, height), edge * height / min(width, height)
+    return min(1.0, crop["width"] / scaled[0]) * min(1.0, crop["height"] / scaled[1])

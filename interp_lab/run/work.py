@@ -226,6 +226,10 @@ def models_to_keep(cfg: DictConfig, job: SweepJob | None) -> int:
     return 1 if job else 0
 
 
+def _named(cfg: DictConfig) -> tuple[str | None, str]:
+    return cfg.model.get("checkpoint"), str(cfg.dataset.get("name", ""))
+
+
 def measure_with(
     cfg: DictConfig,
     place: RunDirectory,
@@ -239,11 +243,13 @@ def measure_with(
     from interp_lab.doctor.versions import untested
     from interp_lab.run.measure import Measurement
     from interp_lab.run.selfcheck import SelfCheck
+    from interp_lab.zoo import note_on
 
     started = now()
     analysis = build(cfg, "analysis", seed=cfg.seed, batch_size=cfg.batch_size)
     study = analysis.for_model(model)
-    notes = [*untested(), *model.notes, *study.notes]
+    foreign = None if cfg.model.get("init") == "random" else note_on(*_named(cfg))
+    notes = [*untested(), *model.notes, *study.notes, *([foreign] if foreign else [])]
     for note in notes:
         log.warning(note)
     settings = plain(cfg.capture)

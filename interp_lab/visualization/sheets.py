@@ -115,6 +115,9 @@ def sheet(style: Style, page: Page, heading: Heading) -> Sheet:
     if below.text:
         _write(figure, below, page, bottom / height, "bottom")
         bottom += below.height(width, base)
+    # Panels have small titles and labels of their own, which would stick to these words.
+    air = base / 72
+    top, bottom = top + 0.5 * air * bool(above), bottom + 0.4 * air * bool(below.text)
     gap = 0.35 * base / 72
     rect = (0, bottom / height, 1, 1 - (top + bottom) / height)
     figure.set_layout_engine(

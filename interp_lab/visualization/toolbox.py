@@ -15,7 +15,6 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from interp_lab.errors import did_you_mean
@@ -75,13 +74,7 @@ def head_sheet(
         counted: samples that the numbers are of, where it can differ from those of the result:
             a sample without a picture has no winning head.
     """
-    figure = sheet(style, page, _heading(results, title, fields, foot, counted))
-    engine = figure.get_layout_engine()
-    assert isinstance(engine, ConstrainedLayoutEngine)
-    # Panels here have small titles of their own, which would stick to the heading.
-    x, y, width, height = engine.get()["rect"]
-    engine.set(rect=(x, y, width, height - 0.5 * page.points / 72 / figure.get_size_inches()[1]))
-    return figure
+    return sheet(style, page, _heading(results, title, fields, foot, counted))
 
 
 def samples_of(counts: np.ndarray) -> int:

@@ -9,6 +9,15 @@ from difflib import get_close_matches
 from pathlib import Path
 
 WEIGHTS_ROOT = Path(__file__).parent / "weights"
+# What a checkpoint of ours is called in a configuration: zoo:NAME.
+PREFIX = "zoo:"
+# Model -> the data sets that show what it was trained on, and words for that.
+TRAINED_ON = {
+    "tiny_clip": ("scenes", "synthetic scenes"),
+    "tiny_llava": ("scienceqa_tiny", "synthetic boards"),
+    "tiny_omni": ("semdim_tiny", "made-up words"),
+    "tiny_qwen_vl": ("trajectory_tiny", "small synthetic maps"),
+}
 
 
 def shipped_models() -> list[str]:
@@ -24,3 +33,19 @@ def weights_path(name: str) -> Path:
     near = get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"no zoo model {name!r} (known: {', '.join(known) or 'none'}){hint}")
+
+
+def note_on(checkpoint: str | None, dataset: str) -> str | None:
+    """Return what a reader must know if a shipped model reads what it was not trained on.
+
+    Args:
+        checkpoint: of the model, as the configuration names it.
+        dataset: the data set's name.
+    """
+    name = str(checkpoint).removeprefix(PREFIX)
+    if not str(checkpoint).startswith(PREFIX) or name not in TRAINED_ON:
+        return None
+    known, words = TRAINED_ON[name]
+    if dataset == known:
+        return None
+    return f"{name} knows {words} alone; of other data its numbers show how a figure looks, no more"

@@ -161,3 +161,21 @@ def test_local_looking_checkpoints_are_not_asked_of_the_hub() -> None:
     with pytest.raises(MissingInputError, match="no such folder"):
         Weights("./nowhere").location()
     assert Weights("openai/clip").location() == "openai/clip"
+
+
+@pytest.mark.parametrize("size", [(4000, 500), (300, 900), (64, 64), (90, 64)])
+def test_the_share_of_a_picture_that_is_seen_is_what_reaches_the_tower(
+    size: tuple[int, int],
+) -> None:
+    # Red rises along x and green along y: the colours at the crop's borders say where they lie.
+    x = np.broadcast_to(np.linspace(0, 255, size[0]), size[::-1])
+    y = np.broadcast_to(np.linspace(0, 255, size[1])[:, None], size[::-1])
+    picture = np.stack([x, y, np.zeros(size[::-1])], axis=-1).astype(np.uint8)
+    sample = Sample("ramp", images=(Image.fromarray(picture),))
+    [seen] = ClipVision(**TINY).prepare([sample]).seen
+    shown = seen.pictures[0].astype(float)
+    # A border pixel's centre is half a pixel inside; scaling blurs a little.
+    side = 64 / 63 / 255
+    across = (shown[:, -1, 0].mean() - shown[:, 0, 0].mean()) * side
+    down = (shown[-1, :, 1].mean() - shown[0, :, 1].mean()) * side
+    assert seen.shares == (pytest.approx(min(1, across) * min(1, down), abs=0.03),)

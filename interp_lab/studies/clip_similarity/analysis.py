@@ -76,7 +76,9 @@ class ClipSimilarity:
             Scalar(f"mean_{name}", f"mean {about}", definition=self.definitions[name])
             for name, (_, about) in MAPS.items()
         ]
-        self.fields: Sequence[Field] = [*maps, *means, Picture("picture", "as the model saw it")]
+        seen = Scalar("seen_share", "share of the picture's area that the model saw", ragged=True)
+        picture = Picture("picture", "as the model saw it")
+        self.fields: Sequence[Field] = [*maps, *means, picture, seen]
 
     def check_model(self, kind: type) -> None:
         """Refuse a class of models that states that it names no hidden states."""
@@ -154,9 +156,11 @@ class SimilarityOfModel:
     def update(
         self, sample: Sample, seen: Seen, captured: Mapping[str, Any], outputs: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return the maps, their means, and the picture."""
+        """Return the maps, their means, the picture, and how much of it was seen."""
         values: dict[str, Any] = {k: v.cpu().numpy() for k, v in captured["maps"].items()}
         values |= {f"mean_{name}": array.mean() for name, array in values.items()}
         if self.options.keep_picture:
             values["picture"] = seen.pictures[0]
+        if seen.shares:
+            values["seen_share"] = seen.shares[0]
         return values

@@ -1,14 +1,20 @@
 """clip_similarity: the definitions against arithmetic that a reader can do in the head."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 
 from interp_lab.statistics.streaming import RunningMoments
+from interp_lab.store.results import open_results
 from interp_lab.studies import TokenSimilarityAnalyzer
 from interp_lab.studies.clip_similarity.analysis import ClipSimilarity, neighbour_maps, similarity
+from interp_lab.studies.clip_similarity.figures.maps import MapStyle, combined
 
 PHOTOS = Path(__file__).parents[3] / "interp_lab" / "zoo" / "photos"
 
@@ -59,3 +65,26 @@ def test_definitions_are_named_with_every_number() -> None:
     analysis = ClipSimilarity(metric="dot_product")
     by_name = {f.name: f for f in analysis.fields}
     assert by_name["cls_similarity"].definition == "clip_similarity.cls_similarity/1 (dot_product)"
+
+
+def test_what_the_figure_must_say_of_a_crop_and_of_foreign_pictures(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    Image.new("RGB", (800, 100), "teal").save(folder / "wide.png")
+    Image.new("RGB", (100, 100), "teal").save(folder / "square.png")
+    said = command("dataset=images", f"dataset.path={folder}", "~visualization.figures")
+    assert said.code == 0, said.err
+    style = MapStyle(workers=0, dpi=40)
+    with open_results(said.out.strip().splitlines()[-1].removeprefix("results: ")) as results:
+        wide, square = (said_by(combined(results, style, n)) for n in ("wide.png", "square.png"))
+    # Of 800 pixels 100 are seen: an eighth, which is written as a whole percentage.
+    assert "The model saw the middle 12% of this picture, the rest was cropped" in wide
+    assert "the middle" not in square
+    for text in (wide, square):
+        assert "tiny_clip knows synthetic scenes alone" in text
+
+
+def said_by(figure: Figure) -> str:
+    return " ".join(t.get_text().replace("\n", " ") for t in figure.texts)

@@ -167,10 +167,13 @@ def _ridges(axes: Axes, counts: np.ndarray, borders: np.ndarray, cmap: str) -> N
             layer - row * scale, borders, baseline=layer, fill=True, color=color, alpha=0.85
         )
         axes.axhline(layer, color="0.75", linewidth=width * 0.7, zorder=0)
+    layer = int(counts.max(axis=1).argmax())
+    highest = counts[layer].max() / max(int(counts[layer].sum()), 1)
+    unit = f"full height: {highest:.0%} of a layer's values in {borders[1] - borders[0]:.2g}"
     axes.set(
         xlim=(borders[0], borders[-1]),
         ylim=(len(counts) - 0.6, -1.0),
-        xlabel="gate",
+        xlabel=f"gate\n({unit})",
         ylabel="layer",
         yticks=np.arange(len(counts)),
     )

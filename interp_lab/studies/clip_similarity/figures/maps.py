@@ -23,6 +23,9 @@ from interp_lab.visualization import panels
 from interp_lab.visualization.base import NothingToDrawError, save
 from interp_lab.visualization.sheets import Heading
 
+# The field that says how much of a picture the model saw; below this share the figure says it too.
+SEEN, MOSTLY_SEEN = "seen_share", 0.98
+
 # (kind, attribute, what it is, file name), as earlier scripts know them.
 SEED_MAPS: tuple[tuple[type[Field], str, str, str], ...] = (
     (RightEdgeMap, "horizontal_right", "similarity to the right neighbour", "horizontal"),
@@ -123,10 +126,23 @@ def heading(
     words = [str(known[key]) for key in ("task_name", "model", "dataset") if known.get(key)]
     words += sorted({panels.unit_of(field) for field in fields} - {""})
     name = results.sample_ids[sample] if isinstance(sample, int) else sample
+    notes = tuple(results.notes)
+    if sample is not None:
+        notes = (*notes, *_cropped(results, sample))
     if name is None:
         name = f"{over_run} of {len(results)} samples"
         words += [f"{len(results.failures)} failed"] if results.failures else []
-    return Heading(name, " · ".join(words), tuple(results.notes), foot)
+    return Heading(name, " · ".join(words), notes, foot)
+
+
+def _cropped(results: Results, sample: str | int) -> tuple[str, ...]:
+    """Return a note where the model saw only the middle of the picture's file."""
+    if not results.holds(SEEN, sample):
+        return ()
+    share = float(results.read(SEEN, sample))
+    if share > MOSTLY_SEEN:
+        return ()
+    return (f"the model saw the middle {share:.0%} of this picture, the rest was cropped",)
 
 
 class SimilarityVisualizer:

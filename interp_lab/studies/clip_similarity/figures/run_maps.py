@@ -18,7 +18,12 @@ from interp_lab.studies.clip_similarity.figures.map_figures import (
     draw_tiles_panel,
     with_guide,
 )
-from interp_lab.studies.clip_similarity.figures.maps import choose, heading, in_kind_order
+from interp_lab.studies.clip_similarity.figures.maps import (
+    SEEN,
+    choose,
+    heading,
+    in_kind_order,
+)
 from interp_lab.visualization import panels
 from interp_lab.visualization.base import NothingToDrawError
 from interp_lab.visualization.panels import DrawnMap, unit_of
@@ -91,7 +96,7 @@ def distributions(
         NothingToDrawError: if the result holds none of them.
     """
     pooled = [f for f in results.aggregates.values() if isinstance(f, Histogram)]
-    scalars: list[Field] = [*results.of_kind(Scalar)]
+    scalars: list[Field] = [f for f in results.of_kind(Scalar) if f.name != SEEN]
     rows = [
         [f for f in _in_order(results, row) if fields is None or f.name in fields]
         for row in (pooled, scalars)
