@@ -23,6 +23,7 @@ class Sample:
         audio: mono waveforms with their sampling rates in Hz.
         answer: what the data set says is right, if it says so.
         facts: whatever else an analysis of this format needs, by name.
+        system: the system turn before it; None = what the checkpoint's chat template puts there.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Sample:
     audio: tuple[tuple[np.ndarray, int], ...] = ()
     answer: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    system: str | None = None
 
 
 @dataclass(frozen=True)
