@@ -29,6 +29,7 @@ def report(results: Results) -> str:
     lines.append(
         f"samples     {len(results)} measured, {len(results.failures)} failed; "
         f"{dropped} words and pairs left out as wrong"
+        f"{_samples_dropped(results)}"
     )
     lines += [f"accuracy    {_interval(results, 'accuracy')}", "", CAUTION, ""]
     lines += _lengths(results)
@@ -44,6 +45,11 @@ def report(results: Results) -> str:
             for band in ("baseline", *CONDITIONS)
         ]
     return "\n".join(lines) + "\n"
+
+
+def _samples_dropped(results: Results) -> str:
+    name = "n_dropped_samples"
+    return f" ({int(results.aggregate(name))} samples)" if name in results.aggregates else ""
 
 
 def _dimensions(results: Results) -> list[str]:
