@@ -46,8 +46,8 @@ class WordSpans:
 
     @property
     def flow(self) -> tuple[int, ...]:
-        """[word | option 1 | option 2 | answer], the order of flow_matrix."""
-        return self.word + self.option1 + self.option2 + (self.answer,)
+        """[word | option 1 | option 2 | option 3 | answer], the order of flow_matrix."""
+        return self.word + self.option1 + self.option2 + self.option3 + (self.answer,)
 
     def described(self, tokens: TokenMap, block: str) -> str:
         """Return JSON: text, group and seconds of each token of a block (`matrix` or `flow`)."""
@@ -55,7 +55,8 @@ class WordSpans:
         if block == "matrix":
             groups |= {"dim1": self.dim1, "dim2": self.dim2}
         else:
-            groups |= {"option1": self.option1, "option2": self.option2, "answer": (self.answer,)}
+            groups |= {"option1": self.option1, "option2": self.option2, "option3": self.option3}
+            groups |= {"answer": (self.answer,)}
         listed = [
             {
                 "text": tokens.tokens[i].text,

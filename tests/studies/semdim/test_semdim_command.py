@@ -93,7 +93,8 @@ def test_only_what_is_selected_is_drawn_again(command) -> None:
 
 
 def test_the_published_choices_at_once(command) -> None:
-    typed = ("experiment=lex_icon", "dataset.max_samples=1", "numbers.bootstrap=100")
+    typed = ("experiment=lex_icon", "model=tiny_omni", "dataset=semdim_tiny")
+    typed += ("dataset.max_samples=1", "numbers.bootstrap=100")
     path = result_path(command(*typed, "dataset.data_type=ipa", "visualization.max_samples=0"))
     with open_results(path) as results:
         config = yaml.safe_load(results.attributes["config"])
