@@ -203,6 +203,7 @@ class WordsOfModel:
             "predicted_word": options.get(predicted["plain"] or "", ""),
             "correct": int(predicted["plain"] is not None and predicted["plain"] == sample.answer),
             "flipped": int(bool(sample.facts.get("flipped"))),
+            "n_options": len(options),
             "n_word_tokens": len(spans.word),
             "n_dim1_tokens": len(spans.dim1),
             "n_dim2_tokens": len(spans.dim2),
@@ -280,6 +281,7 @@ def first_number(text: str, numbers: Sequence[str]) -> str | None:
 _COUNTS = {
     "correct": "answered correctly",
     "flipped": "options in the other order",
+    "n_options": "options to choose from",
     "n_word_tokens": "tokens of the word",
     "n_dim1_tokens": "tokens of dimension 1",
     "n_dim2_tokens": "tokens of dimension 2",

@@ -318,6 +318,9 @@ def _knockout(results: Results, how: Aggregation) -> list[Named]:
                 values = np.concatenate([b[name] for b in results.stream([name])])
                 about = f"{measure.replace('_', ' ')}, {band}"
                 found += _estimates(f"knockout_{band}_{measure}", about, values, how)
+    if found and "n_options" in results.fields:
+        sizes = np.concatenate([b["n_options"] for b in results.stream(["n_options"])])
+        found.append((Scalar("chance_accuracy", "accuracy of guessing"), (1 / sizes).mean()))
     return found
 
 

@@ -132,6 +132,7 @@ def test_a_third_option_is_answered_and_hidden_from(command) -> None:
         third = [t.text.strip() for t in tokens if t.label in ("number3", "neither")]
         assert third[0] == "3" and "".join(third[1:]) == "neither"
         assert all(results.read("answer", i) in "12" for i in range(len(results)))
+        assert results.aggregate("chance_accuracy") == pytest.approx(1 / 3)
 
 
 def test_summary_lists_language_word_pair_and_data_type(command) -> None:
