@@ -85,6 +85,17 @@ OLD = "/tmp/oldcode/interp_lab/zoo"
         ),
         (
             (
+                "task=semdim",
+                "dataset.max_samples=2",
+                "dataset.language=en",
+                f"dataset.data_file={OLD}/data/semdim/words.json",
+                f"dataset.audio_root={OLD}/data/semdim/audio",
+                f"dataset.alignment_dir={OLD}/data/semdim/alignment",
+            ),
+            "tiny_omni-semdim_tiny-3cbbc6ae45",
+        ),
+        (
+            (
                 "task=avigate",
                 "dataset.max_samples=4",
                 f"dataset.feature_root={OLD}/data/avigate",

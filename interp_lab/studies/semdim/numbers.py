@@ -5,6 +5,7 @@ phone or dimension is given is the share of the pair's canonical first feature.
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -21,6 +22,7 @@ from interp_lab.studies.semdim import shares as statistics
 from interp_lab.studies.semdim.knockout import CONDITIONS
 from interp_lab.studies.semdim.report import report
 
+log = logging.getLogger(__name__)
 Named = tuple[Field, Any]
 Pooling = Literal["word", "run"]
 PHONE_MEANS = {"word": "semdim.phone_mean/1", "run": "semdim.phone_runs/1"}
@@ -156,6 +158,7 @@ def aggregates(results: Results, how: Aggregation) -> list[Named]:
     for word in _words(results, how):
         rows.add(word, pooled)
     if not rows.words:
+        log.warning("numbers.correct_only=%s leaves no word: there are no means", how.correct_only)
         return found
     dimensions = sorted(set(rows.pairs))
     totals = statistics.PhoneTotals(len(rows.means[0]), dimensions, pooled)

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from interp_lab.config.nodes import conf_dir
 from interp_lab.datasets.base import Sample
+from interp_lab.libraries.hydra_inside import composed
 from interp_lab.models.base import Seen
 from interp_lab.statistics.bands import layer_bands
 from interp_lab.store.merge import merge
@@ -107,7 +110,8 @@ def computed(folder: Path, scope: str, **options: Any) -> tuple[dict[str, Any], 
         assert [results.read("answer_word", i) for i in range(len(ids))] == ["big"] * len(ids)
         assert results.read("predicted_word", 1) == ("big" if WORDS[0][2][1] == "2" else "small")
         found = {name: results.aggregate(name) for name in results.aggregates}
-        return found | {"about": results.aggregates["phone_dimension"]}, results.definitions
+        about_means = results.aggregates.get("phone_dimension")
+        return found | {"about": about_means}, results.definitions
 
 
 def by_hand(keep: str, positions: dict[str, tuple[list[int], list[int]]], pooled: bool) -> Any:
@@ -205,3 +209,35 @@ def test_the_published_bands_of_28_layers() -> None:
 def test_the_first_number_is_the_answer_whatever_surrounds_it(text: str, said: str | None) -> None:
     assert first_number(text, ["1", "2"]) == said
     assert first_number("3 or 1", ["1", "2", "3"]) == "3"
+
+
+def test_the_experiment_sets_what_was_published() -> None:
+    cfg = composed(conf_dir(), ["experiment=lex_icon"])
+    published = {
+        "task_name": "semdim",
+        "model.checkpoint": "Qwen/Qwen2.5-Omni-7B",
+        "model.max_new_tokens": 32,
+        "model.temperature": 0,
+        "dataset.prompt": "lex_icon",
+        "dataset.data_type": "audio",
+        "dataset.language": None,
+        "dataset.flip": True,
+        "analysis.dimension_scope": "both",
+        "analysis.layer_type": "self",
+        "analysis.answer_rule": "first_number",
+        "numbers.normalize": "sum",
+        "numbers.correct_only": "sample",
+        "numbers.pooling": "run",
+        "visualization.bands": 3,
+        "visualization.band_rule": "floor",
+    }
+    assert {key: OmegaConf.select(cfg, key) for key in published} == published
+
+
+def test_nothing_answered_rightly_leaves_no_mean_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(f"{__name__}.WORDS", (("kik", "k i k", "21"),))
+    found, _ = computed(tmp_path, "both", correct_only="sample", pooling="run")
+    assert "phone_dimension" not in found and found["n_dropped_samples"] == 2
+    assert "correct_only=sample leaves no word" in caplog.text
