@@ -115,7 +115,9 @@ class WordNumbers:
         if bootstrap < 100:
             raise ConfigError(f"numbers.bootstrap={bootstrap}: give at least 100")
         self.normalize = normalize
-        self.correct_only = correct_only
+        self.correct_only: Literal["pair", "sample"] | None = (
+            "pair" if correct_only is True else correct_only or None
+        )
         self.pooling: Pooling = pooling
         self.bootstrap = bootstrap
         self.seed = seed
@@ -138,7 +140,7 @@ class WordNumbers:
         layers, heads = (json.loads(definitions.get(name, "null")) for name in ("layers", "heads"))
         return Aggregation(
             self.normalize,
-            {False: None, True: "pair"}.get(self.correct_only, self.correct_only),
+            self.correct_only,
             self.pooling,
             self.bootstrap,
             self.seed,

@@ -88,7 +88,8 @@ def test_only_what_is_selected_is_drawn_again(command) -> None:
     none = "visualization.max_samples=0"
     said = command("mode=render", f"results={path}", f"select.word={word}", none)
     assert said.code == 1 and "max_samples=0 for none; leave that out" in said.err
-    said = command("mode=render", f"results={path}", f"select.word={word}", "select.head=2")
+    one = ("select.dimensions=[big,small]", "visualization.workers=0", "visualization.dpi=40")
+    said = command("mode=render", f"results={path}", f"select.word={word}", "select.head=2", *one)
     assert said.code == 1 and "analysis.matrix_heads=all, added to the command" in said.err
 
 
@@ -197,6 +198,7 @@ def test_hiding_the_word_from_everything_makes_the_answer_a_guess(command) -> No
         command(
             "task=semdim",
             "dataset.max_samples=6",
+            "dataset.language=en",
             "analysis.knockout=true",
             "numbers.bootstrap=100",
             "visualization.max_samples=0",
@@ -218,6 +220,7 @@ def test_a_missing_wav_is_a_recorded_failure_and_never_a_text_prompt(command, tm
     said = command(
         "task=semdim",
         "dataset.max_samples=20",
+        "dataset.language=en",
         f"dataset.data_file={tmp_path}/data/words.json",
         f"dataset.audio_root={tmp_path}/data/audio",
         "visualization.max_samples=0",
