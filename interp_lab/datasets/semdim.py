@@ -6,6 +6,7 @@ a written one.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from interp_lab.datasets.base import MadeOf, Sample, existing_path
 from interp_lab.datasets.ondisk import spelling
 from interp_lab.datasets.records import is_storable
 from interp_lab.datasets.semdim_phones import Phone, cut_phones, ipa_phones, read_alignment
-from interp_lab.datasets.semdim_prompts import DATA_TYPES, DataType, read_template
+from interp_lab.datasets.semdim_prompts import DATA_TYPES, DataType, PromptName, read_prompt
 from interp_lab.datasets.semdim_words import (
     Entry,
     chosen,
@@ -38,14 +39,14 @@ SOUNDS = (".wav", ".flac")
 class SemanticDimensions:
     """Pairs of features of the words of a file.
 
-    A sample's parts are those of the prompt; its answer is `1` or `2` by the order shown. Its
-    facts: `word` (composed Unicode), `written` (what stands in the prompt; empty for audio),
-    `language`, `data_type`, `word_group`, `dimension1` and `dimension2` (as shown), `pair`
-    (canonical, whatever is shown first), `flipped`, `options` ("1", "2" -> feature), `spans`
-    (`TextSpan`s in the parts), `phones` ((label, start, end) each; empty if unknown), `phone_unit`
-    ("char" of `written` for ipa, "second" for audio, else empty). For audio also `audio_file`,
-    `seconds` (of the waveform), and `trimmed` ((start, end) that was kept of the file, in
-    seconds; only with `trim_silence`).
+    A sample's parts are those of the prompt, its system turn the prompt's; its answer is `1` or `2`
+    by the order shown, or `3` if neither of the two is an option and the word's answer. Its facts:
+    `word` (composed Unicode), `written` (what stands in the prompt; empty for audio), `language`,
+    `data_type`, `word_group`, `dimension1` and `dimension2` (as shown), `pair` (canonical, whatever
+    is shown first), `flipped`, `options` (number -> its text), `spans` (`TextSpan`s in the parts),
+    `phones` ((label, start, end) each; empty if unknown), `phone_unit` ("char" of `written` for
+    ipa, "second" for audio, else empty). For audio also `audio_file`, `seconds` (of the waveform),
+    and `trimmed` ((start, end) that was kept of the file, in seconds; only with `trim_silence`).
 
     Words are chosen in this order: `language`, `word_group`, `dimensions`, `max_samples`.
 
@@ -57,13 +58,17 @@ class SemanticDimensions:
         audio_root: holds `<language>/<word>.wav` or `.flac`; for audio.
         alignment_dir: holds `<language>/<word>.json` or `<word>.json`; for audio; null = none. A
             word without a file has no phones.
-        prompt_file: JSON with prompts; null = the package's own.
+        prompt: the package's texts, `product` or `lex_icon` (those of arXiv 2511.10045, with their
+            system prompt).
+        prompt_file: JSON with prompts of your own, and their system prompt; null = `prompt`.
+        neither: ask with a third option, neither of the two.
         dimensions: only these pairs, such as big-small; null = all of each word.
         flip: ask each pair in both orders.
         max_samples: the first so many words of each language; -1 = all.
         trim_silence: cut silence off both ends of the audio.
 
     Attributes:
+        prompts: name -> text of each turn, with its placeholders.
         n_words: words that are measured.
         skipped_without_dimensions: words with `dimensions: {}`, among those of language and group.
         skipped_by_dimensions: words that have none of `dimensions`.
@@ -90,11 +95,14 @@ class SemanticDimensions:
         flip: bool = True,
         max_samples: int = -1,
         trim_silence: bool = False,
+        prompt: PromptName = "product",
+        neither: bool = False,
     ) -> None:
         if max_samples != -1 and max_samples < 1:
             raise ConfigError(f"dataset.max_samples={max_samples}: give -1 (all) or at least 1")
         self._type = chosen("dataset.data_type", data_type, DATA_TYPES)[0]
-        self._template = read_template(prompt_file, self._type)
+        self._prompt = read_prompt(prompt, prompt_file, self._type, neither)
+        self.prompts = self._prompt.stated
         words = read_words(data_file)
         languages = chosen("dataset.language", language, words)
         groups = _groups(word_group, [r for name in languages for r in words[name]])
@@ -143,7 +151,8 @@ class SemanticDimensions:
         word = entry.record
         if entry.pair is not None:
             word = {key: value for key, value in word.items() if key != "dimensions"}
-        said = [word, repr(entry.pair), entry.flipped, entry.problem, repr(self._template)]
+        said = [word, repr(entry.pair), entry.flipped, entry.problem, repr(self._prompt.template)]
+        said += [self._prompt.system] if self._prompt.system is not None else []
         return MadeOf(said, self._files_of(entry))
 
     def load(self, index: int) -> Sample:
@@ -158,7 +167,8 @@ class SemanticDimensions:
             raise SampleError(entry.problem)
         shown = (pair.dimension1, pair.dimension2)[:: -1 if entry.flipped else 1]
         written = "" if self._type == "audio" else _written(record, FIELDS[self._type])
-        prompt = self._template.fill(written, *shown)
+        prompt = self._prompt.template.fill(written or nfc(record["word"]), *shown)
+        options = dict(enumerate((*shown, *filter(None, [self._prompt.third])), start=1))
         facts: dict[str, Any] = {
             "word": nfc(record["word"]),
             "written": written,
@@ -169,18 +179,17 @@ class SemanticDimensions:
             "dimension2": shown[1],
             "pair": pair.key,
             "flipped": entry.flipped,
-            "options": {"1": shown[0], "2": shown[1]},
+            "options": {str(number): text for number, text in options.items()},
             "spans": prompt.spans,
             "phones": ipa_phones(written) if self._type == "ipa" else (),
             "phone_unit": {"ipa": "char", "audio": "second"}.get(self._type, ""),
         }
-        answer = str(1 + shown.index(pair.answer))
+        answer = next(str(number) for number, text in options.items() if text == pair.answer)
+        found = Sample(entry.id, prompt.parts, (), (), answer, facts, self._prompt.system)
         if self._type != "audio":
-            return Sample(entry.id, prompt.parts, answer=answer, facts=facts)
+            return found
         waveform, heard = self._sound(entry)
-        return Sample(
-            entry.id, prompt.parts, audio=((waveform, RATE),), answer=answer, facts=facts | heard
-        )
+        return replace(found, audio=((waveform, RATE),), facts=facts | heard)
 
     def _words_of(
         self,
@@ -199,7 +208,7 @@ class SemanticDimensions:
                 group = record.get("word_group")
                 if not isinstance(group, str) or group not in groups:
                     continue
-            every = entries_of(language, name, record, canonical, flip)
+            every = entries_of(language, name, record, canonical, flip, self._prompt.third)
             kept = [e for e in every if pairs is None or e.pair is None or e.pair.key in pairs]
             self.skipped_without_dimensions += not every
             self.skipped_by_dimensions += bool(every) and not kept

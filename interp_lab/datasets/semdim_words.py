@@ -37,7 +37,7 @@ class Pair:
         key: `dimension1-dimension2`.
         dimension1: the first feature.
         dimension2: the second.
-        answer: the one of the two that fits the word.
+        answer: the one of the two that fits the word; or the third option's text.
     """
 
     key: str
@@ -165,7 +165,12 @@ def word_names(records: Sequence[Any]) -> list[str]:
 
 
 def entries_of(
-    language: str, name: str, record: Any, canonical: Mapping[str, str], flip: bool
+    language: str,
+    name: str,
+    record: Any,
+    canonical: Mapping[str, str],
+    flip: bool,
+    third: str | None = None,
 ) -> list[Entry]:
     """Return a word's measurements: every pair, in both orders if `flip`.
 
@@ -175,6 +180,7 @@ def entries_of(
         record: the word.
         canonical: from `known_pairs`.
         flip: whether each pair is also asked with its second feature first.
+        third: an answer beside the two features, if it is an option.
 
     Returns:
         Entries; one with a problem for what cannot be measured, none for `dimensions: {}`.
@@ -189,7 +195,7 @@ def entries_of(
     seen: set[str] = set()
     for number, (key, value) in enumerate(found.items()):
         try:
-            pair = _pair(key, value, canonical)
+            pair = _pair(key, value, canonical, third)
             if pair.key in seen:
                 raise SampleError(f"dimensions: {key!r} names a pair that was given before")
         except SampleError as error:
@@ -236,12 +242,14 @@ def _sides(key: str) -> tuple[str, str] | None:
     return (first, second) if fine else None
 
 
-def _pair(key: str, value: Any, canonical: Mapping[str, str]) -> Pair:
+def _pair(key: str, value: Any, canonical: Mapping[str, str], third: str | None) -> Pair:
     name = canonical.get(nfc(key))
     sides = _sides(name) if name else None
     if name is None or sides is None:
         raise SampleError(f"dimensions: {key!r} should be two features, such as 'big-small'")
     answer = value.get("answer") if isinstance(value, dict) else None
+    if third is not None and isinstance(answer, str) and nfc(answer).lower() == third.lower():
+        return Pair(name, *sides, third)
     if not isinstance(answer, str) or nfc(answer) not in sides:
         raise SampleError(
             f"dimensions: the answer of {key!r} is {answer!r}, not {' or '.join(sides)}"

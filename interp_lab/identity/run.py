@@ -29,6 +29,10 @@ NOT_IN_RUN_ID = {
 WEIGHTS = ("checkpoint", "processor", "revision")
 # Options that schema version 1 did not have -> what it did.
 SINCE = (
+    ("dataset", "prompt", "product"),
+    ("dataset", "neither", False),
+    ("analysis", "answer_rule", "choice"),
+    ("numbers", "pooling", "word"),
     ("model", "coordinates", "thousandths"),
     ("dataset", "coordinates", "thousandths"),
     ("dataset", "split", None),
@@ -83,10 +87,16 @@ def run_id_before(nodes: Mapping[str, Any]) -> str:
     # Options that came later, where they say what was done then. Only Trajectory reads points.
     reads_points = str(old["analysis"].get("_target_", "")).endswith(".Trajectory")
     for node, key, then in SINCE:
-        if old[node].get(key) == then or (key == "coordinates" and not reads_points):
+        if node in old and (
+            old[node].get(key) == then or (key == "coordinates" and not reads_points)
+        ):
             old[node].pop(key, None)
     # What is made of measured samples stood among the analysis's own options.
-    made = {k: v for k, v in nodes["numbers"].items() if k not in ("_target_", "name")}
+    made = {
+        k: v
+        for k, v in nodes["numbers"].items()
+        if k not in ("_target_", "name") and ("numbers", k, v) not in SINCE
+    }
     old["analysis"] = made | old["analysis"]
     old["capture"] = [nodes["capture"]["method"], nodes["capture"]["interventions"]]
     for key, value in old["dataset"].items():

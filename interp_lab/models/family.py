@@ -5,7 +5,7 @@ options that others do not have, and how a prompt becomes tokens. Options are th
 dataclass, so a family's signature, which is the schema of its YAML, shows all of them flat.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from inspect import get_annotations
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from interp_lab.datasets.base import Sample
 from interp_lab.datasets.points import Coordinates
 from interp_lab.errors import SampleError, UnsupportedModelError
 from interp_lab.models.base import as_picture
-from interp_lab.models.language import LanguageModel, chat_prompt, chat_spans
+from interp_lab.models.language import LanguageModel, chat, chat_prompt
 from interp_lab.models.loading import RANDOM_NOTE, load_module, random_module, without_memory
 from interp_lab.models.tokenmaps import Span
 from interp_lab.models.unhandled import refuse_unhandled
@@ -230,15 +230,23 @@ class LanguageFamily(Family, LanguageModel):
         """Return the prompt of the checkpoint's chat template, its system prompt included.
 
         Raises:
-            SampleError: if the sample holds a kind of part that the family does not read.
+            SampleError: if the sample holds a kind of part that the family does not read, or see
+                `chat`.
         """
         kinds = {kind for kind, _ in sample.parts}
         if kinds - set(self.reads):
             known = " and ".join(PARTS[kind] for kind in self.reads)
             raise SampleError(f"{sample.id}: {self.title} takes {known}, got {sorted(kinds)}")
-        content = [self.part(kind, value) for kind, value in sample.parts]
-        prompt = chat_prompt(self.processor, content)
-        return prompt, chat_spans(prompt, sample)
+
+        def rendered(texts: Sequence[str]) -> str:
+            left = iter(texts)
+            content = [
+                self.part(kind, next(left) if kind == "text" else value)
+                for kind, value in sample.parts
+            ]
+            return chat_prompt(self.processor, content, sample.system)
+
+        return chat(sample, rendered)
 
     def pictures(
         self, sample: Sample, batch: Mapping[str, Any], first: int

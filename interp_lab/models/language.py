@@ -5,7 +5,7 @@ all of them and stands here.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,8 +19,11 @@ from interp_lab.models.answers import Answer
 from interp_lab.models.base import Prepared, Seen
 from interp_lab.models.loading import seeded
 from interp_lab.models.pieces import pieces
-from interp_lab.models.tokenmaps import Span, locate
+from interp_lab.models.tokenmaps import Span
 from interp_lab.tokens import TokenMap
+
+# Stands for a text part while its place in a chat template is learnt; of Unicode's private use.
+MARK = "\ue000{}\ue001"
 
 
 class FirstLogits(LogitsProcessor):
@@ -266,43 +269,75 @@ def refuse_special(handler: Any, tokenizer: Any, sample: Sample) -> None:
     named = [getattr(handler, f"{kind}_token", None) for kind in ("image", "video", "audio")]
     named += [tokenizer.bos_token, tokenizer.eos_token, "<|im_start|>", "<|im_end|>"]
     known = tokenizer.get_added_vocab()
+    texts = [value for kind, value in sample.parts if kind == "text"] + [sample.system or ""]
     for word in dict.fromkeys(name for name in named if isinstance(name, str) and name in known):
-        if any(kind == "text" and word in text for kind, text in sample.parts):
+        if any(word in text for text in texts):
             raise SampleError(
                 f"{sample.id}: its text holds {word!r}, which this model does not read as text: it "
                 "stands for a picture, a sound or the end of a turn; take it out of the record"
             )
 
 
-def chat_prompt(handler: Any, content: str | list[dict[str, str]]) -> str:
+def chat_prompt(
+    handler: Any, content: str | list[dict[str, str]], system: str | None = None
+) -> str:
     """Return a user's turn in the checkpoint's own chat format, the answer's turn begun.
 
     Args:
         handler: a processor or tokenizer with a chat template.
         content: the turn's text, or its parts.
+        system: the system turn before it; None = the template's own, if it has one.
     """
-    turns = [{"role": "user", "content": content}]
+    turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    if system is not None:
+        said = system if isinstance(content, str) else [{"type": "text", "text": system}]
+        turns = [{"role": "system", "content": said}, *turns]
     prompt = handler.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     return prompt[0] if isinstance(prompt, list) else prompt
 
 
-def chat_spans(prompt: str, sample: Sample) -> list[Span]:
-    """Return the roles of a chat prompt: the sample's own spans, user text, and what is around it.
+def chat(sample: Sample, render: Callable[[Sequence[str]], str]) -> tuple[str, list[Span]]:
+    """Return a chat prompt and its roles: the sample's own spans, user text, what is around it.
 
-    A sample's `spans` fact counts characters within its text parts; they are moved to where the
-    parts stand in the prompt, so that a word is never searched for.
+    Where the texts stand is learnt by rendering marks in their places, so nothing is searched for:
+    a text that also stands in the system turn is not mistaken for it. A sample's `spans` fact
+    counts characters within its text parts.
+
+    Args:
+        sample: its text parts are the texts.
+        render: makes the prompt of texts, one for each text part.
 
     Raises:
-        SampleError: if a text part does not stand in the prompt as it is.
+        SampleError: if the chat template changes a text, or leaves the system turn out.
     """
-    texts = [(i, value) for i, (kind, value) in enumerate(sample.parts) if kind == "text"]
-    found = locate(prompt, [(text, "user", None) for _, text in texts])
-    start_of = {i: span.start for (i, _), span in zip(texts, found, strict=True)}
+    places = [i for i, (kind, _) in enumerate(sample.parts) if kind == "text"]
+    texts = [sample.parts[i][1] for i in places]
+    prompt = render(texts)
+    marks = [MARK.format(i) for i in range(len(texts))]
+    start_of, end, rest = {}, 0, render(marks)
+    for place, mark, text in zip(places, marks, texts, strict=True):
+        before, found, rest = rest.partition(mark)
+        start_of[place] = end + len(before)
+        end = start_of[place] + len(text)
+        if not found or prompt[start_of[place] : end] != text:
+            raise SampleError(
+                f"{sample.id}: the model's chat template changes the text {text[:40]!r} of the "
+                "prompt, so its words cannot be found; no blanks at its ends, or another model"
+            )
+    if len(prompt) != end + len(rest):
+        raise SampleError(f"{sample.id}: the model's chat template changes the text of the prompt")
+    first = start_of[places[0]] if places else len(prompt)
+    if sample.system is not None and sample.system not in prompt[:first]:
+        raise SampleError(
+            f"{sample.id}: the prompt has a system part, and the model's chat template has no "
+            "place for it; take another model, or a prompt without one"
+        )
     own = [
         Span(start_of[s.part] + s.start, start_of[s.part] + s.end, s.role, s.label)
         for s in sample.facts.get("spans", ())
         if s.part in start_of
     ]
-    around = [Span(0, found[0].start, "system"), Span(found[-1].end, len(prompt), "assistant")]
+    user = [Span(start_of[i], start_of[i] + len(sample.parts[i][1]), "user") for i in places]
+    around = [Span(0, first, "system"), Span(end, len(prompt), "assistant")]
     # Of spans that cover a token alike the first counts, so the narrow ones come first.
-    return [*own, *found, *around]
+    return prompt, [*own, *user, *around]

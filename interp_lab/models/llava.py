@@ -71,6 +71,10 @@ class Llava(LanguageFamily):
         kinds = [kind for kind, _ in sample.parts]
         if set(kinds) - {"text", "image"} or kinds.count("image") > 1:
             raise SampleError(f"{sample.id}: LLaVA 1.5 takes text and one image, got {kinds}")
+        if sample.system is not None:
+            raise SampleError(
+                f"{sample.id}: LLaVA's prompt formats have a system part of their own"
+            )
         text = "\n".join(value for kind, value in sample.parts if kind == "text")
         image = "image" in kinds
         if sample.facts.get("conv_mode", "chat_template") == "vicuna_v1":

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import MissingInputError, SampleError
 from interp_lab.models.family import LanguageFamily
-from interp_lab.models.language import chat_prompt, chat_spans
+from interp_lab.models.language import chat, chat_prompt
 from interp_lab.models.tokenmaps import Span, text_map
 from interp_lab.models.weights import Weights
 from interp_lab.tokens import TokenMap
@@ -71,9 +71,13 @@ class TextModel(LanguageFamily):
         """
         if any(kind != "text" for kind, _ in sample.parts):
             raise SampleError(f"{sample.id}: this model reads text only")
-        text = "".join(value for _, value in sample.parts)
-        prompt = chat_prompt(self.tokenizer, text) if self.tokenizer.chat_template else text
-        return prompt, chat_spans(prompt, sample)
+        has_template = bool(self.tokenizer.chat_template)
+
+        def rendered(texts: Sequence[str]) -> str:
+            text = "".join(texts)
+            return chat_prompt(self.tokenizer, text, sample.system) if has_template else text
+
+        return chat(sample, rendered)
 
     def token_map(
         self,

@@ -5,7 +5,7 @@ listing it needs neither torch nor transformers; matplotlib is imported where it
 listing and planning should be quick.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def run_study(
     """
     check_root(cfg)
     if cfg.mode == Mode.run:
-        return measure_study(cfg, job)
+        return measure_study(cfg, job, overrides or [])
     if cfg.mode == Mode.plan:
         # A plan needs what the machine has free, which nothing else here does.
         from interp_lab.run.plan import plan
@@ -114,12 +114,12 @@ def run_study(
         report(Path(cfg.output.root), as_json=cfg.doctor.json)
         return Outcome(None, 0, 0)
     if cfg.mode == Mode.merge:
-        return merge_study(cfg, job)
+        return merge_study(cfg, job, overrides or [])
     path = Path(cfg.results) if cfg.results else RunDirectory(cfg.output.dir).results
     if path.is_dir():
         path = RunDirectory(path).results
     if path.suffix.lstrip(".") in cfg.importers:
-        return draw_study(cfg, imported(cfg, path))
+        return draw_study(cfg, imported(cfg, path), overrides or [])
     with open_results(path) as results:
         if cfg.mode == Mode.summary:
             print(summary(results))
@@ -132,12 +132,12 @@ def run_study(
     check_targets(wanted)
     if cfg.mode == Mode.compute or differ(wanted, path):
         compute_again(wanted, path)
-    return draw_study(wanted, path)
+    return draw_study(wanted, path, overrides or [])
 
 
-def measure_study(cfg: DictConfig, job: SweepJob | None) -> Outcome:
+def measure_study(cfg: DictConfig, job: SweepJob | None, overrides: Sequence[str] = ()) -> Outcome:
     """Measure what is left of this job's share; draw the result, if this job made it."""
-    style_of(cfg)
+    style_of(cfg, overrides)
     check_interventions(plain(cfg.capture)["interventions"])
     done = work_on(cfg, job)
     if not done.last:
@@ -145,25 +145,25 @@ def measure_study(cfg: DictConfig, job: SweepJob | None) -> Outcome:
     if differ(cfg, done.place.results):
         with done.place.held():
             compute_again(cfg, done.place.results)
-    return draw_study(cfg, done.place.results)
+    return draw_study(cfg, done.place.results, overrides)
 
 
-def merge_study(cfg: DictConfig, job: SweepJob | None) -> Outcome:
+def merge_study(cfg: DictConfig, job: SweepJob | None, overrides: Sequence[str] = ()) -> Outcome:
     """Merge by hand what is finished, and draw it."""
     if cfg.results:
         raise ConfigError("results: mode=merge takes the command of the run instead, with its keys")
-    style_of(cfg)
+    style_of(cfg, overrides)
     place = RunDirectory(cfg.output.dir)
     with place.held():
         missing = merge_by_hand(cfg, place, build(cfg, "dataset"), command_of(job))
-    return replace(draw_study(cfg, place.results), missing=missing)
+    return replace(draw_study(cfg, place.results, overrides), missing=missing)
 
 
-def draw_study(cfg: DictConfig, path: Path) -> Outcome:
-    """Draw a result as the visualization node says."""
+def draw_study(cfg: DictConfig, path: Path, overrides: Sequence[str] = ()) -> Outcome:
+    """Draw a result as the visualization node says, and as the command was typed."""
     from interp_lab.visualization.draw import draw_all
 
-    style, figures = style_of(cfg)
+    style, figures = style_of(cfg, overrides)
     allowed = allowed_for(cfg, "visualization")
     with open_results(path) as results:
         needs = needs_of_figures(cfg)
@@ -173,14 +173,19 @@ def draw_study(cfg: DictConfig, path: Path) -> Outcome:
         return Outcome(path, len(results), len(results.failures), tuple(drawn))
 
 
-def style_of(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
+def style_of(cfg: DictConfig, overrides: Sequence[str] = ()) -> tuple[Any, dict[str, Any]]:
     """Return the style and the figures of the visualization node, every value checked.
+
+    Args:
+        cfg: the configuration.
+        overrides: what was typed; samples that it chooses have no limit that it does not give.
 
     Raises:
         ConfigError: for a value that could only fail later.
     """
     from interp_lab.visualization.base import Style
     from interp_lab.visualization.draw import check_figures
+    from interp_lab.visualization.select import unlimited
 
     values = plain(cfg.visualization)
     allowed = allowed_for(cfg, "visualization")
@@ -197,6 +202,8 @@ def style_of(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
         raise ConfigError(f"visualization._target_={values['_target_']}: is no Style")
     style = target(**check_arguments(target, values, "visualization", allowed))
     check_figures(figures, allowed)
+    if figures:
+        style = unlimited(style, plain(cfg.select), [o.key for o in parsed(list(overrides))])
     return style, dict(figures)
 
 

@@ -9,7 +9,7 @@ import math
 import numbers
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -72,7 +72,18 @@ OF_PAPER = ("columns", "column_mm")
 
 
 class NothingToDrawError(InterpLabError):
-    """The result holds nothing of what a figure shows."""
+    """The result holds nothing of what a figure shows.
+
+    Args:
+        reason: why, for a reader of the log.
+        absent: the name of a field, if it is that which is not there.
+        held: the names of its kind that are.
+    """
+
+    def __init__(self, reason: str, absent: str = "", held: Iterable[str] = ()) -> None:
+        super().__init__(reason)
+        self.absent = absent
+        self.held = tuple(held)
 
 
 class FigureError(InterpLabError):

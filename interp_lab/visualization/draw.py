@@ -16,12 +16,15 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import yaml
 from tqdm import tqdm
 
-from interp_lab.errors import InterpLabError
+from interp_lab.config.nodes import conf_dir
+from interp_lab.errors import InterpLabError, did_you_mean
 from interp_lab.store.checksum import Stamp, stamp_of, trust
 from interp_lab.store.opening import look_at
 from interp_lab.store.orphans import end_with
@@ -274,13 +277,44 @@ def _draw(results: Results, job: Job, style: Style, report: Report) -> None:
         else:
             report.paths.append(save(figure, job.path, style, about))
     except NothingToDrawError as error:
-        report.messages.append((logging.WARNING, f"figure {job.figure} is left out: {error}"))
+        report.messages.append(_left_out(job, error))
     except Exception as error:  # whatever a draw function does wrong, the others go on
         known = isinstance(error, InterpLabError)
         line = f"{where}: {error if known else f'{type(error).__name__}: {error}'}"
         report.failed.append(line)
         report.messages.append((logging.ERROR, line))
         report.messages.append((logging.DEBUG, traceback.format_exc()))
+
+
+def _left_out(job: Job, error: NothingToDrawError) -> tuple[int, str]:
+    """Return level and line for a figure with nothing to show.
+
+    That a result lacks a field is a reason, and information. Only a name that a figure's node gives
+    and no figure of the package knows can be a slip of the keyboard.
+    """
+    line = f"figure {job.figure} is left out: {error}"
+    given = _texts(list(job.options.values()))
+    if error.absent and error.absent in given - known_texts():
+        return logging.WARNING, f"{line}.{did_you_mean(error.absent, error.held)}"
+    return logging.INFO, line
+
+
+@lru_cache(maxsize=1)
+def known_texts() -> frozenset[str]:
+    """Return every text that an option of the package's own figures has."""
+    nodes = [
+        yaml.safe_load(path.read_text(encoding="utf-8")).get("figures") or {}
+        for path in sorted((conf_dir() / "visualization").glob("*.yaml"))
+    ]
+    return frozenset(_texts(nodes))
+
+
+def _texts(value: Any) -> set[str]:
+    if isinstance(value, str):
+        return {value}
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return {text for one in value for text in _texts(one)} if isinstance(value, list) else set()
 
 
 def _named(subject: Subject) -> str:

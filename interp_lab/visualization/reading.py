@@ -4,7 +4,7 @@ import unicodedata
 
 import numpy as np
 
-from interp_lab.errors import StoreError, did_you_mean
+from interp_lab.errors import StoreError
 from interp_lab.fields import Field
 from interp_lab.store.results import Results
 from interp_lab.visualization.base import NothingToDrawError
@@ -31,8 +31,9 @@ def read_field(
     if not isinstance(field, kind):
         held = [n for n, f in results.fields.items() if isinstance(f, kind)]
         raise NothingToDrawError(
-            f"the result holds no {kind.__name__} {name}; it has {', '.join(held) or 'none'}."
-            f"{did_you_mean(name, held)}"
+            f"the result holds no {kind.__name__} {name}; it has {', '.join(held) or 'none'}",
+            name,
+            held,
         )
     return field, np.asarray(read_ragged(results, name, sample))
 

@@ -80,6 +80,33 @@ def restyled(style: AnyStyle, select: Mapping[str, Any] | None) -> AnyStyle:
     return dataclasses.replace(style, **wanted) if wanted else style
 
 
+def unlimited(style: AnyStyle, select: Mapping[str, Any] | None, typed: Iterable[str]) -> AnyStyle:
+    """Return the style with figures of all samples that a command asks for.
+
+    A choice of samples that is typed beats a limit that is not; typed together, both hold.
+
+    Args:
+        style: its `max_samples` is the limit.
+        select: as of `chosen_samples`.
+        typed: the keys of the command, with dots.
+
+    Raises:
+        ConfigError: if samples are chosen and none may have figures.
+    """
+    wanted = [key for key in _given(select) if key not in WITHIN]
+    keys = set(typed)
+    chosen = wanted and ("select" in keys or any(f"select.{key}" in keys for key in wanted))
+    if chosen and not keys & {"visualization", "visualization.max_samples"}:
+        return dataclasses.replace(style, max_samples=-1)
+    if wanted and style.max_samples == 0:
+        key = wanted[0]
+        raise ConfigError(
+            f"select.{key}={_given(select)[key]!s}: asks for figures of samples, and "
+            "visualization.max_samples=0 for none; leave that out, or give -1 (all)"
+        )
+    return style
+
+
 def _given(select: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the keys that have a value."""
     return {key: value for key, value in (select or {}).items() if value is not None}

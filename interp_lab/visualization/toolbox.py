@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import MaxNLocator
 
-from interp_lab.errors import did_you_mean
 from interp_lab.fields import Field
 from interp_lab.store.results import Results
 from interp_lab.visualization.base import NothingToDrawError, Page, Style
@@ -39,8 +38,9 @@ def aggregate(results: Results, name: str, kind: type[Field]) -> tuple[Field, np
     held = {n: f for n, f in results.aggregates.items() if isinstance(f, kind)}
     if name not in held:
         raise NothingToDrawError(
-            f"the result holds no {kind.__name__} {name}; it has {', '.join(held) or 'none'}."
-            f"{did_you_mean(name, held)}"
+            f"the result holds no {kind.__name__} {name}; it has {', '.join(held) or 'none'}",
+            name,
+            held,
         )
     return held[name], np.asarray(results.aggregate(name))
 

@@ -10,6 +10,7 @@ from interp_lab.datasets.semdim_prompts import (
     DATA_TYPES,
     PromptParts,
     parse_template,
+    read_prompt,
     read_template,
 )
 from interp_lab.errors import ConfigError, MissingInputError
@@ -108,7 +109,8 @@ def test_a_word_may_stand_twice_and_braces_may_be_written() -> None:
         ("{word:>9} {dimension1} {dimension2}", "ipa", r"unknown placeholder \{word:>9\}"),
         ("{word} {dimension1} {dimension2", "ipa", "a brace has no partner"),
         ("{word} } {dimension1} {dimension2}", "ipa", "a brace has no partner"),
-        ("{audio} {word} {dimension1} {dimension2}", "audio", "should stand once"),
+        ("{audio} {audio} {dimension1} {dimension2}", "audio", "should stand once"),
+        ("{word} {word} {dimension1} {dimension2}", "audio", "should stand once"),
         ("{word}\n1: {dimension2}\n2: {dimension1}", "ipa", r"option 1 .* hold \{dimension1\}"),
     ],
 )
@@ -156,3 +158,114 @@ def test_a_prompt_file_has_to_be_there_and_json(tmp_path: Path) -> None:
         read_template(prompt_file(tmp_path, "{"), "ipa")
     with pytest.raises(MissingInputError, match=r"no such file.*Did you mean 'prompts.json'"):
         read_template(str(tmp_path / "prompt.json"), "ipa")
+
+
+# The published texts (arXiv 2511.10045), typed here once more.
+ASKED = (
+    "which semantic feature best describes the word based on auditory impression?\n\n[WORD]\n{word}"
+    "\n\n[SEMANTIC DIMENSION]\n{dimension1} vs {dimension2}\n\n[OPTIONS]\n1: {dimension1}\n2: "
+    "{dimension2}\nAnswer with the number only. (1-2)"
+)
+PUBLISHED = {
+    "original": "Given a [WORD], " + ASKED,
+    "romanized": "Given a Romanized [WORD], " + ASKED,
+    "ipa": "Given a IPA [WORD], " + ASKED,
+    "audio": "Given a spoken [WORD], " + ASKED.replace("{word}", "{audio}"),
+}
+SYSTEM = (
+    "You are Qwen, a virtual human developed by the Qwen Team, Alibaba Group, capable of "
+    "perceiving auditory and visual inputs, as well as generating text and speech."
+)
+
+
+@pytest.mark.parametrize("data_type", DATA_TYPES)
+def test_the_published_prompts_sign_by_sign(data_type: str) -> None:
+    prompt = read_prompt("lex_icon", None, data_type)
+    assert prompt.stated == {
+        f"lex_icon.{data_type}.system": SYSTEM,
+        f"lex_icon.{data_type}": PUBLISHED[data_type],
+    }
+    parts = prompt.template.fill("word", "vs", "best").parts
+    filled = "".join(str(value) if kind == "text" else "{audio}" for kind, value in parts)
+    of = {"{word}": "word", "{dimension1}": "vs", "{dimension2}": "best"}
+    expected = PUBLISHED[data_type]
+    for mark, text in of.items():
+        expected = expected.replace(mark, text)
+    assert filled == expected
+
+
+def test_published_spans_are_right_where_the_words_stand_elsewhere_too() -> None:
+    prompt = read_prompt("lex_icon", None, "original").template.fill("word", "vs", "best")
+    assert marked(prompt) == [
+        ("word", "word", "word"),
+        ("dimension", "dim1", "vs"),
+        ("dimension", "dim2", "best"),
+        ("option", "number1", "1"),
+        ("option", "dim1", "vs"),
+        ("option", "number2", "2"),
+        ("option", "dim2", "best"),
+    ]
+    text = str(prompt.parts[0][1])
+    places = {(s.role, s.label): text[: s.start] for s in prompt.spans}
+    assert places["word", "word"].endswith("\n\n[WORD]\n")
+    assert places["dimension", "dim1"].endswith("[SEMANTIC DIMENSION]\n")
+    assert places["option", "dim2"].endswith("\n2: ")
+
+
+@pytest.mark.parametrize("name", ["product", "lex_icon"])
+def test_a_third_option_is_one_to_answer_with(name: Any) -> None:
+    prompt = read_prompt(name, None, "ipa", neither=True)
+    assert prompt.third == "neither" and f"{name}.ipa.neither" in prompt.stated
+    spans = marked(prompt.template.fill("u", "big", "small"))
+    assert spans[-2:] == [("option", "number3", "3"), ("option", "neither", "neither")]
+    assert prompt.text.split("[OPTIONS]\n")[1].startswith(
+        "1: {dimension1}\n2: {dimension2}\n3: neither\n"
+    )
+    two = read_prompt(name, None, "ipa")
+    assert two.third is None and "3" not in two.text
+
+
+def test_own_texts_are_kept_blanks_and_all_with_their_system_prompt(tmp_path: Path) -> None:
+    user = "\n {word}  {dimension1} {dimension2} \n"
+    own = {"user_prompt": user, "system_prompt": "  Be short. {curly}\n"}
+    types = {"semantic_dimension_binary_ipa": own}
+    types["semantic_dimension_ipa"] = {"user_prompt": user + "3) none of both (sorry)"}
+    file = prompt_file(tmp_path, {"semantic_dimension": types})
+    prompt = read_prompt("product", file, "ipa")
+    assert prompt.stated == {"own.ipa.system": "  Be short. {curly}\n", "own.ipa": user}
+    assert prompt.template.fill("u", "a", "b").parts == (("text", "\n u  a b \n"),)
+    three = read_prompt("product", file, "ipa", neither=True)
+    assert (three.third, three.system) == ("none of both", None)
+    with pytest.raises(ConfigError, match="dataset.prompt=lex_icon and .*: give one"):
+        read_prompt("lex_icon", file, "ipa")
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        (
+            {"user_prompt": "{word} {dimension1} {dimension2}", "system_prompt": 1},
+            "system_prompt i",
+        ),
+        (
+            {"user_prompt": "{word} {dimension1} {dimension2}", "system_prompt": "Hear {word}."},
+            "stand in user_prompt",
+        ),
+    ],
+)
+def test_a_wrong_system_prompt_is_refused(tmp_path: Path, own: Any, says: str) -> None:
+    types = {"semantic_dimension_binary_ipa": own}
+    with pytest.raises(ConfigError, match=says):
+        read_prompt("product", prompt_file(tmp_path, {"semantic_dimension": types}), "ipa")
+
+
+def test_a_third_option_that_is_not_there_is_said() -> None:
+    with pytest.raises(ConfigError, match="needs an option 3"):
+        parse_template("3: x {word} {dimension1} {dimension2}", "ipa", neither=True)
+
+
+def test_letters_may_stand_beside_the_sound_and_are_text_then() -> None:
+    text = "{word}: {audio}\n1: {dimension1}\n2: {dimension2}"
+    prompt = parse_template(text, "audio").fill("boom", "big", "small")
+    assert prompt.parts == (("text", "boom: "), ("audio", 0), ("text", "\n1: big\n2: small"))
+    assert [label for _, label, _ in marked(prompt)] == ["number1", "dim1", "number2", "dim2"]

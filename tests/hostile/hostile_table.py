@@ -123,7 +123,7 @@ CASES = [
         "modle=tiny_clip",
         says="modle: no such key. Did you mean 'mode' or 'model' or 'model.name'?",
     ),
-    typed("experiment=3", says="experiment=3: give one of the options: untrained_control"),
+    typed("experiment=3", says="experiment=3: give one of the options: ..."),
     typed(
         "hydra/launcher=null",
         says="hydra/launcher=null: give one of the options: ray_cluster, slurm, slurm_local",
@@ -827,6 +827,20 @@ CASES = [
         "setting",
         "clip_similarity capture.interventions=[{kind:clamp_gate,hookpoints:[a],low:1,high:0}]",
         says="capture.interventions[0].low=1.0: is above high=0.0",
+    ),
+    typed(
+        "task=semdim",
+        "select.word=kee",
+        "visualization.max_samples=0",
+        says=(
+            "select.word=kee: asks for figures of samples, and visualization.max_samples=0 for "
+            "none; leave that out, or give -1 (all)"
+        ),
+    ),
+    typed(
+        "task=semdim",
+        "dataset.prompt=lexicon",
+        says="dataset.prompt=lexicon: should be 'product' or 'lex_icon'. Did you mean 'lex_icon'?",
     ),
     # Parts that do not fit together.
     typed(

@@ -46,6 +46,7 @@ def test_a_result_of_before_is_listed(command: Command, tmp_path: Path, study: s
     with open_results(path) as results:
         assert results.attributes["schema_version"] == 1 and len(results) == SAMPLES[study]
         assert "interp_lab.visualization." in results.attributes["config"]
+        assert results.prompts == {}
 
 
 @pytest.mark.parametrize("study", SAMPLES)
@@ -81,6 +82,17 @@ OLD = "/tmp/oldcode/interp_lab/zoo"
                 f"dataset.image_folder={OLD}/data/scienceqa/layout_a/images",
             ),
             "tiny_llava-scienceqa_tiny-178590377e",
+        ),
+        (
+            (
+                "task=semdim",
+                "dataset.max_samples=2",
+                "dataset.language=en",
+                f"dataset.data_file={OLD}/data/semdim/words.json",
+                f"dataset.audio_root={OLD}/data/semdim/audio",
+                f"dataset.alignment_dir={OLD}/data/semdim/alignment",
+            ),
+            "tiny_omni-semdim_tiny-3cbbc6ae45",
         ),
         (
             (

@@ -1,5 +1,6 @@
 """All figures of a run: names, places, processes, failures; without torch."""
 
+import logging
 import multiprocessing
 import os
 import subprocess
@@ -162,12 +163,25 @@ def test_an_absent_field_is_left_out_and_said_once(
     write_result: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     result = write_result(["a", "b"], has_cls=False)
-    assert draw_all(result, {"cls": CLS}, STYLE, tmp_path / "f") == []
-    lines = [r.message for r in caplog.records]
+    with caplog.at_level(logging.INFO):
+        assert draw_all(result, {"cls": CLS}, STYLE, tmp_path / "f") == []
+    lines = [(r.levelname, r.message) for r in caplog.records if "left out" in r.message]
     assert lines == [
-        "figure cls is left out: the result holds no field cls_similarity; it has "
-        "horizontal_right, vertical_down."
+        (
+            "INFO",
+            "figure cls is left out: the result holds no field cls_similarity; it has "
+            "horizontal_right, vertical_down",
+        )
     ]
+
+
+def test_a_field_that_nobody_knows_may_be_a_slip_and_is_warned_of(
+    write_result: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = CLS | {"field": "cls_similarty"}
+    assert draw_all(write_result(), {"mine": node}, STYLE, tmp_path / "f") == []
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "Did you mean 'cls_similarity'" in record.message
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from interp_lab.studies.semdim.figures.words import WordStyle
 from interp_lab.visualization.base import Style
 from interp_lab.visualization.draw import check_figures, draw_all
 from interp_lab.visualization.figure_files import apart, figure_path
-from interp_lab.visualization.select import chosen_samples, groups, restyled
+from interp_lab.visualization.select import chosen_samples, groups, restyled, unlimited
 
 HEAT = {
     "_target_": "known_maps.blank",
@@ -110,6 +110,33 @@ def test_layer_and_head_go_to_the_style() -> None:
         restyled(Style(), {"layer": 3})
     with pytest.raises(ConfigError, match=r"visualization\.layer=-1: give a whole number"):
         restyled(WordStyle(), {"layer": -1})
+
+
+@pytest.mark.parametrize(
+    ("select", "typed", "limit"),
+    [
+        ({"word": "apple"}, ["select.word"], -1),
+        ({"word": "apple", "layer": 3}, ["select.word", "results"], -1),
+        ({"word": "apple"}, ["select.word", "visualization.max_samples"], 2),
+        ({"word": "apple"}, ["select"], -1),
+        ({"word": "apple"}, [], 2),  # chosen when it was measured, with the limit of then
+        ({"layer": 3}, ["select.layer"], 2),
+        ({"word": None}, ["select.word"], 2),
+        (None, [], 2),
+    ],
+)
+def test_samples_that_a_command_asks_for_beat_a_limit_that_it_does_not_give(
+    select: dict[str, Any] | None, typed: list[str], limit: int
+) -> None:
+    assert unlimited(Style(max_samples=2), select, typed).max_samples == limit
+
+
+def test_asking_for_samples_and_for_none_of_them_is_an_error() -> None:
+    typed = ["select.word", "visualization.max_samples"]
+    for keys in (typed, []):
+        with pytest.raises(ConfigError, match=r"select.word=apple: .*=0 for none; leave"):
+            unlimited(Style(max_samples=0), {"word": "apple"}, keys)
+    assert unlimited(Style(max_samples=0), {"layer": 3}, []).max_samples == 0
 
 
 def test_groups_are_whole_also_beyond_the_limit(results: Results) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from interp_lab.capture.plans import AttentionPlan, Intervention, Reducer
 from interp_lab.capture.reduce import Keep, Mean
 from interp_lab.config.signature import Distinct
-from interp_lab.datasets.answers import parse_letter
+from interp_lab.datasets.answers import CHOICE, parse_letter
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, UnsupportedModelError
 from interp_lab.fields import Category, Document, Field, Pattern, Scalar, Spectrogram, UnitScores
@@ -27,6 +27,10 @@ from interp_lab.tokens import TokenMap
 LayerType = Literal["self", "encoder", "output", "cross"]
 # The audio tower's own tokens, before they are averaged in pairs: two mel frames of 10 ms.
 ENCODER_SECONDS = 0.02
+# The roles that the dimension words have where they count.
+SCOPES = {"options": ("option",), "dimension": ("dimension",), "both": ("dimension", "option")}
+AnswerRule = Literal["choice", "first_number"]
+ANSWER_RULES = {"choice": CHOICE, "first_number": "semdim.first_number/1"}
 LABELS = ("language", "word", "data_type", "word_group", "dimension1", "dimension2", "pair")
 
 
@@ -34,7 +38,8 @@ class SemanticDimensionAttention:
     """Attention of dimension words on a word, and the answer.
 
     Args:
-        dimension_scope: the dimension words in the `options` or in the `dimension` block.
+        dimension_scope: the dimension words in the `options`, in the `dimension` block, or `both`,
+            wherever they stand in the prompt.
         layers, heads: which are stored in the matrices and averaged in the fractions; null = all.
         matrix_heads: `mean` over heads, or `all` of them, in `attention_matrix`.
         layer_type: `self` (the language model), `encoder` (the audio tower on itself), `output`
@@ -42,34 +47,39 @@ class SemanticDimensionAttention:
             answer; of encoder-decoder models, whose `self` is the encoder).
         flip: whether each pair is asked in both orders of the options.
         knockout: block the word from the options by layer band and answer again.
+        answer_rule: `choice`, the option that a free text chooses (`datasets.answers`), or
+            `first_number`, the first number of an option in it, whatever surrounds it.
     """
 
     needs = ("text", "word", "dimension1", "dimension2")
 
     def __init__(
         self,
-        dimension_scope: Literal["options", "dimension"] = "options",
+        dimension_scope: Literal["options", "dimension", "both"] = "options",
         layers: Distinct[int] | None = None,
         heads: Distinct[int] | None = None,
         matrix_heads: Literal["mean", "all"] = "mean",
         layer_type: LayerType = "self",
         flip: bool = True,
         knockout: bool = False,
+        answer_rule: AnswerRule = "choice",
     ) -> None:
         for name, chosen in (("layers", layers), ("heads", heads)):
             if chosen is not None and (not chosen or min(chosen) < 0):
                 raise ConfigError(
                     f"analysis.{name}={chosen}: give numbers from 0 on, or null for all"
                 )
-        self.dimension_role = "option" if dimension_scope == "options" else "dimension"
+        self.dimension_roles = SCOPES[dimension_scope]
         self.layers = tuple(layers) if layers is not None else None
         self.heads = tuple(heads) if heads is not None else None
         self.matrix_heads = matrix_heads
         self.layer_type: LayerType = layer_type
         self.knockout = knockout
+        self.answer_rule: AnswerRule = answer_rule
         self.definitions = {
             "fraction": f"semdim.fraction/1 ({dimension_scope})",
             "attention_matrix": f"semdim.attention_matrix/1 ({layer_type})",
+            "answer": ANSWER_RULES[answer_rule],
             "flip": str(flip).lower(),
             # What numbers and figures call the rows of the arrays by.
             "layers": json.dumps(self.layers),
@@ -152,7 +162,7 @@ class WordsOfModel:
         heads = Mean(over=("head",)) if self.options.matrix_heads == "mean" else Keep()
         if self.options.layer_type == "encoder":
             return {"matrix": self._plan(None, None, heads, tower="audio")}
-        spans = word_spans(tokens, self.options.dimension_role)
+        spans = word_spans(tokens, self.options.dimension_roles)
         matrix, flow = tuple(sorted(spans.matrix)), tuple(sorted(spans.flow))
         rows = (spans.answer,) if self.options.layer_type == "output" else matrix
         if self.options.layer_type == "cross":
@@ -172,7 +182,7 @@ class WordsOfModel:
         """Hide the word from the options by layer band, and from everything as the control."""
         if not self.options.knockout:
             return {}
-        spans = word_spans(seen.tokens, self.options.dimension_role)
+        spans = word_spans(seen.tokens, self.options.dimension_roles)
         readers = (*spans.options, spans.answer)
         return word_blocks(spans.word, readers, len(seen.tokens), self.n_layers)
 
@@ -180,15 +190,20 @@ class WordsOfModel:
         self, sample: Sample, seen: Seen, captured: Mapping[str, Any], outputs: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Return matrices, fractions, labels and the answer of one sample."""
-        spans = word_spans(seen.tokens, self.options.dimension_role)
-        predicted = {n: parse_letter(out.text, ["1", "2"]) for n, out in outputs.items()}
+        spans = word_spans(seen.tokens, self.options.dimension_roles)
+        options: Mapping[str, str] = sample.facts.get("options") or {"1": "", "2": ""}
+        read = first_number if self.options.answer_rule == "first_number" else parse_letter
+        predicted = {n: read(out.text, list(options)) for n, out in outputs.items()}
         values: dict[str, Any] = {name: str(sample.facts.get(name) or "") for name in LABELS}
         values |= {
             "tokens": seen.tokens.to_json(),
             "answer": sample.answer or "",
+            "answer_word": options.get(sample.answer or "", ""),
             "predicted": predicted["plain"] or "",
+            "predicted_word": options.get(predicted["plain"] or "", ""),
             "correct": int(predicted["plain"] is not None and predicted["plain"] == sample.answer),
             "flipped": int(bool(sample.facts.get("flipped"))),
+            "n_options": len(options),
             "n_word_tokens": len(spans.word),
             "n_dim1_tokens": len(spans.dim1),
             "n_dim2_tokens": len(spans.dim2),
@@ -253,9 +268,20 @@ class WordsOfModel:
         }
 
 
+def first_number(text: str, numbers: Sequence[str]) -> str | None:
+    """Return the option whose number comes first in a text (`semdim.first_number/1`), or None.
+
+    Args:
+        text: what the model wrote.
+        numbers: of the options, one digit each.
+    """
+    return next((sign for sign in text if sign in numbers), None)
+
+
 _COUNTS = {
     "correct": "answered correctly",
     "flipped": "options in the other order",
+    "n_options": "options to choose from",
     "n_word_tokens": "tokens of the word",
     "n_dim1_tokens": "tokens of dimension 1",
     "n_dim2_tokens": "tokens of dimension 2",
@@ -277,8 +303,10 @@ def _fields(definitions: Mapping[str, str], knockout: bool) -> list[Field]:
         Spectrogram("spectrogram", "log mel spectrogram"),
         Document("tokens", "every token of the prompt"),
         *(Category(name, name.replace("_", " ")) for name in LABELS),
-        Category("answer", "right answer"),
-        Category("predicted", "model's answer"),
+        Category("answer", "right answer", definition=definitions["answer"]),
+        Category("answer_word", "right answer, as a word"),
+        Category("predicted", "model's answer", definition=definitions["answer"]),
+        Category("predicted_word", "model's answer, as a word"),
         *(Scalar(name, about, dtype="int64") for name, about in _COUNTS.items()),
         *(knockout_fields() if knockout else ()),
     ]

@@ -5,6 +5,7 @@ phone or dimension is given is the share of the pair's canonical first feature.
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -21,7 +22,10 @@ from interp_lab.studies.semdim import shares as statistics
 from interp_lab.studies.semdim.knockout import CONDITIONS
 from interp_lab.studies.semdim.report import report
 
+log = logging.getLogger(__name__)
 Named = tuple[Field, Any]
+Pooling = Literal["word", "run"]
+PHONE_MEANS = {"word": "semdim.phone_mean/1", "run": "semdim.phone_runs/1"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,9 @@ class Aggregation:
 
     Args:
         normalize: which fraction: `sum` or `mean` over a feature's tokens.
-        correct_only: leave out what was answered wrongly.
+        correct_only: leave out what was answered wrongly: a `pair` with all its orders, or the
+            single `sample`; None = nothing.
+        pooling: see `WordNumbers`.
         resamples: of the bootstrap, and permutations of the baseline.
         seed: of both.
         definition: of the fraction, with its scope and normalisation.
@@ -38,7 +44,8 @@ class Aggregation:
     """
 
     normalize: str
-    correct_only: bool
+    correct_only: Literal["pair", "sample"] | None
+    pooling: Pooling
     resamples: int
     seed: int
     definition: str
@@ -48,12 +55,17 @@ class Aggregation:
 
 @dataclass
 class _Word:
-    """One word and pair, its option orders combined: values (layer, unit)."""
+    """One word and pair, its option orders combined: values (layer, unit).
+
+    `entries` (layer, entry) are what means over phones are made of: the same units, or every run of
+    every order.
+    """
 
     word: str
     pair: str
-    labels: list[str]
     values: np.ndarray
+    labels: list[str]
+    entries: np.ndarray
 
 
 @dataclass
@@ -65,12 +77,15 @@ class _Rows:
     means: list[np.ndarray] = field(default_factory=list)
     units: dict[str, list[tuple[str, str, np.ndarray]]] = field(default_factory=dict)
 
-    def add(self, word: _Word) -> None:
+    def add(self, word: _Word, pooled: bool) -> None:
         self.words.append(word.word)
         self.pairs.append(word.pair)
         self.means.append(word.values.mean(axis=1))
         of_pair = self.units.setdefault(word.pair, [])
-        of_pair += [(label, word.word, word.values[:, i]) for i, label in enumerate(word.labels)]
+        for i, label in enumerate(word.labels):
+            # What is pooled is its own word: nothing is averaged before it counts.
+            name = f"{word.word} {len(of_pair)}" if pooled else word.word
+            of_pair.append((label, name, word.entries[:, i]))
 
 
 class WordNumbers:
@@ -79,7 +94,10 @@ class WordNumbers:
     Args:
         normalize: `sum` or `mean` over a dimension's own tokens; both are stored, this one is
             aggregated.
-        correct_only: aggregate only what the model answers correctly.
+        correct_only: aggregate only what the model answers correctly: `pair` (or true) leaves out a
+            word's pair if one of its orders is answered wrongly, `sample` that order alone.
+        pooling: what a mean over phones counts. `word`: a word once, its orders and repeated phones
+            averaged first. `run`: every run of a phone in every order alike, as in LEX-ICON.
         bootstrap: resamples of the intervals, and permutations of the baseline.
         seed: of both.
     """
@@ -89,18 +107,25 @@ class WordNumbers:
     def __init__(
         self,
         normalize: Literal["sum", "mean"] = "sum",
-        correct_only: bool = False,
+        correct_only: Literal[False, True, "pair", "sample"] = False,
         bootstrap: int = 1000,
         seed: int = 0,
+        pooling: Pooling = "word",
     ) -> None:
         if bootstrap < 100:
             raise ConfigError(f"numbers.bootstrap={bootstrap}: give at least 100")
         self.normalize = normalize
-        self.correct_only = correct_only
+        self.correct_only: Literal["pair", "sample"] | None = (
+            "pair" if correct_only is True else correct_only or None
+        )
+        self.pooling: Pooling = pooling
         self.bootstrap = bootstrap
         self.seed = seed
         chosen = f"normalize={normalize}, correct_only={correct_only}"
-        self.definitions = {"aggregated": f"{chosen}, orders of the options averaged"}
+        self.definitions = {
+            "aggregated": f"{chosen}, orders of the options averaged",
+            "phone_dimension": PHONE_MEANS[pooling],
+        }
 
     def compute(self, results: Results) -> list[Named]:
         """Return the fields over the run."""
@@ -116,6 +141,7 @@ class WordNumbers:
         return Aggregation(
             self.normalize,
             self.correct_only,
+            self.pooling,
             self.bootstrap,
             self.seed,
             f"{definitions['fraction']} {self.normalize}",
@@ -130,14 +156,16 @@ def aggregates(results: Results, how: Aggregation) -> list[Named]:
     if f"fraction_{how.normalize}" not in results.fields:
         return found
     rows = _Rows()
+    pooled = how.pooling == "run"
     for word in _words(results, how):
-        rows.add(word)
+        rows.add(word, pooled)
     if not rows.words:
+        log.warning("numbers.correct_only=%s leaves no word: there are no means", how.correct_only)
         return found
     dimensions = sorted(set(rows.pairs))
-    totals = statistics.PhoneTotals(len(rows.means[0]), dimensions)
+    totals = statistics.PhoneTotals(len(rows.means[0]), dimensions, pooled)
     for word in _words(results, how):
-        totals.update(word.pair, word.labels, word.values)
+        totals.update(word.pair, word.labels, word.entries)
     means = totals.compute()
     found += [
         (
@@ -152,17 +180,50 @@ def aggregates(results: Results, how: Aggregation) -> list[Named]:
 
 
 def _words(results: Results, how: Aggregation) -> Iterator[_Word]:
-    """Yield words in the data set's order; the orders of one word and pair follow each other.
-
-    With `correct_only` a pair counts if every order of it was answered correctly.
-    """
+    """Yield words in the data set's order; the orders of one word and pair follow each other."""
     for key, rows in _pairs(results):
-        if how.correct_only and not all(results.read("correct", row) for row in rows):
+        rows = _kept(rows, [bool(results.read("correct", row)) for row in rows], how.correct_only)
+        if not rows:
             continue
-        orders = [_canonical(results, row, how.normalize) for row in rows]
-        labels = [unit["label"] for unit in json.loads(results.read("units", rows[0]))]
+        values = statistics.combine_orders([_canonical(results, row, how) for row in rows])
+        labels, entries = _labels(results, rows[0]), values
+        if how.pooling == "run":
+            runs = [_runs(results, row, how) for row in rows]
+            labels = [label for own, _ in runs for label in own]
+            entries = np.concatenate([shares for _, shares in runs], axis=1)
         pair = str(results.read("pair", rows[0]))
-        yield _Word(key.rpartition("/")[0], pair, labels, statistics.combine_orders(orders))
+        yield _Word(key.rpartition("/")[0], pair, values, labels, entries)
+
+
+def _kept(rows: list[int], correct: list[bool], only: str | None) -> list[int]:
+    """Return the orders of a word and pair that count."""
+    if only == "sample":
+        return [row for row, is_right in zip(rows, correct, strict=True) if is_right]
+    return rows if only is None or all(correct) else []
+
+
+def _labels(results: Results, row: int) -> list[str]:
+    return [unit["label"] for unit in json.loads(results.read("units", row))]
+
+
+def _runs(results: Results, row: int, how: Aggregation) -> tuple[list[str], np.ndarray]:
+    """Return the label and the canonical first feature's share of each run, (layer, run)."""
+    units = json.loads(results.read("units", row))
+    runs = statistics.phone_runs(units)
+    if len(runs) == len(units):
+        return _labels(results, row), _canonical(results, row, how)
+    mass = results.read("mass", row)
+    sizes = [int(results.read(f"n_dim{n}_tokens", row)) for n in (1, 2)]
+    shown = statistics.run_fractions(
+        results.read("fraction_sum", row),
+        mass,
+        runs,
+        (sizes[0], sizes[1]) if how.normalize == "mean" else None,
+    )
+    attended = np.stack([mass[..., run].sum(axis=-1) for run in runs], axis=-1) > 0
+    flipped = bool(results.read("flipped", row))
+    shares = statistics.canonical_fraction(shown, flipped, attended).mean(axis=1)
+    return [units[run[0]]["label"] for run in runs], shares
 
 
 def _pairs(results: Results) -> Iterator[tuple[str, list[int]]]:
@@ -172,9 +233,9 @@ def _pairs(results: Results) -> Iterator[tuple[str, list[int]]]:
         yield key, [row for row, _ in group]
 
 
-def _canonical(results: Results, row: int, normalize: str) -> np.ndarray:
+def _canonical(results: Results, row: int, how: Aggregation) -> np.ndarray:
     """Return the canonical first feature's fraction of one sample, (layer, unit)."""
-    shown = results.read(f"fraction_{normalize}", row)
+    shown = results.read(f"fraction_{how.normalize}", row)
     attended = results.read("mass", row) > 0
     flipped = bool(results.read("flipped", row))
     return statistics.canonical_fraction(shown, flipped, attended).mean(axis=1)
@@ -202,9 +263,12 @@ def _phone_maps(
     # Never seen together: 0 words, and a value that the count says to leave blank.
     mean = np.where(count > 0, means.mean, 0.0)
     about = f"{share}, phones shuffled between words"
+    runs = how.pooling == "run"
+    definition = how.definition + f", {PHONE_MEANS['run']}" * runs
+    counted = "runs of the phone" if runs else "words"
     return [
-        (PhoneMap("phone_dimension", share, definition=how.definition), mean),
-        (PhoneMap("phone_dimension_count", "words", dtype="int64"), count),
+        (PhoneMap("phone_dimension", share, definition=definition), mean),
+        (PhoneMap("phone_dimension_count", counted, dtype="int64"), count),
         (PhoneMap("phone_permutation_low", f"{about}, lower 95 % bound"), low),
         (PhoneMap("phone_permutation_high", f"{about}, upper 95 % bound"), high),
     ]
@@ -240,10 +304,13 @@ def _chosen(how: Aggregation) -> list[Named]:
 def _answers(results: Results, how: Aggregation) -> list[Named]:
     correct = np.concatenate([b["correct"] for b in results.stream(["correct"])])
     found = _estimates("accuracy", "answered correctly", correct, how)
-    wrong = [rows for _, rows in _pairs(results) if not correct[rows].all()]
-    dropped = len(wrong) if how.correct_only else 0
+    pairs = [rows for _, rows in _pairs(results)]
+    kept = [_kept(rows, [bool(correct[row]) for row in rows], how.correct_only) for rows in pairs]
+    dropped = sum(not rows for rows in kept), len(results) - sum(map(len, kept))
     about = "words and pairs left out as answered wrongly"
-    found.append((Scalar("n_dropped", about, dtype="int64"), dropped))
+    found.append((Scalar("n_dropped", about, dtype="int64"), dropped[0]))
+    about = "samples left out as answered wrongly, or with their pair"
+    found.append((Scalar("n_dropped_samples", about, dtype="int64"), dropped[1]))
     return found
 
 
@@ -256,6 +323,9 @@ def _knockout(results: Results, how: Aggregation) -> list[Named]:
                 values = np.concatenate([b[name] for b in results.stream([name])])
                 about = f"{measure.replace('_', ' ')}, {band}"
                 found += _estimates(f"knockout_{band}_{measure}", about, values, how)
+    if found and "n_options" in results.fields:
+        sizes = np.concatenate([b["n_options"] for b in results.stream(["n_options"])])
+        found.append((Scalar("chance_accuracy", "accuracy of guessing"), (1 / sizes).mean()))
     return found
 
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 import numpy as np
 
 from interp_lab.store.results import Results
+from interp_lab.store.summary import prompt_lines
 from interp_lab.studies.semdim.knockout import CONDITIONS
 
 CAUTION = (
@@ -23,10 +24,12 @@ def report(results: Results) -> str:
     lines += [f"data set    {attributes.get('dataset', '')}"]
     lines += [f"{name:<18} {text}" for name, text in definitions.items()]
     lines += [f"note        {note}" for note in results.notes]
+    lines += prompt_lines(results)
     dropped = int(results.aggregate("n_dropped"))
     lines.append(
         f"samples     {len(results)} measured, {len(results.failures)} failed; "
         f"{dropped} words and pairs left out as wrong"
+        f"{_samples_dropped(results)}"
     )
     lines += [f"accuracy    {_interval(results, 'accuracy')}", "", CAUTION, ""]
     lines += _lengths(results)
@@ -42,6 +45,11 @@ def report(results: Results) -> str:
             for band in ("baseline", *CONDITIONS)
         ]
     return "\n".join(lines) + "\n"
+
+
+def _samples_dropped(results: Results) -> str:
+    name = "n_dropped_samples"
+    return f" ({int(results.aggregate(name))} samples)" if name in results.aggregates else ""
 
 
 def _dimensions(results: Results) -> list[str]:

@@ -6,8 +6,8 @@ averaged over option orders or words belongs to the canonical first feature. Eve
 comes from a seed. Sizes: n rows, n_layers, n_heads.
 """
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -112,13 +112,61 @@ def combine_orders(orders: Sequence[np.ndarray]) -> np.ndarray:
     return np.asarray(np.mean(orders, axis=0, dtype=np.float64))
 
 
+def phone_runs(units: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """Return the units of each run: neighbours with one label, nothing between them.
+
+    Args:
+        units: `label` of each and, where known, `start`, `end` and `unit` (`char`: phones that a
+            space separates are neighbours; `second`, `token`: where one ends the next begins).
+    """
+    runs: list[list[int]] = []
+    for place, one in enumerate(units):
+        before = units[place - 1] if place else None
+        if before is not None and before["label"] == one["label"] and _touch(before, one):
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    return runs
+
+
+def _touch(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    gap = float(other.get("start", 0)) - float(one.get("end", 0))
+    return gap <= (1 if one.get("unit") == "char" else 1e-6)
+
+
+def run_fractions(
+    fractions: np.ndarray,
+    mass: np.ndarray,
+    runs: Sequence[Sequence[int]],
+    n_queries: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Return the first feature's share of the attention on whole runs.
+
+    Args:
+        fractions: `fraction` of each unit with `normalize="sum"`, (n_layers, n_heads, unit).
+        mass: S_1 + S_2 of each unit, the same shape.
+        runs: the units of each, which share no token.
+        n_queries: tokens of the two features, for `normalize="mean"`.
+
+    Returns:
+        (n_layers, n_heads, run) float64.
+    """
+    share, whole = np.asarray(fractions, dtype=np.float64), np.asarray(mass, dtype=np.float64)
+    first = np.stack([(share * whole)[..., list(run)].sum(axis=-1) for run in runs], axis=-1)
+    both = np.stack([whole[..., list(run)].sum(axis=-1) for run in runs], axis=-1)
+    # The stored numbers are rounded: what is left of a whole must not fall below nothing.
+    second = np.maximum(both - first, 0.0)
+    n_first, n_second = n_queries or (1, 1)
+    return ratio(first / n_first, second / n_second)
+
+
 class PhoneMeans(NamedTuple):
     """Means over words.
 
     Args:
         phones: sorted labels.
         mean: (n_layers, phone, dimension); NaN where no word has the phone.
-        n_words: (phone, dimension) int64.
+        n_words: (phone, dimension) int64; how many runs, if those are pooled.
     """
 
     phones: tuple[str, ...]
@@ -129,14 +177,17 @@ class PhoneMeans(NamedTuple):
 class PhoneTotals:
     """Sums by layer, phone and dimension; memory grows with the phones, not with the words.
 
-    Every word counts once for each phone that it holds, however often it holds it.
+    Every word counts once for each phone that it holds, however often it holds it; if pooled,
+    every unit counts alike.
 
     Args:
         n_layers: layers of the values.
         dimensions: names of the last axis, all different.
+        pooled: whether units are pooled over words.
     """
 
-    def __init__(self, n_layers: int, dimensions: Sequence[str]) -> None:
+    def __init__(self, n_layers: int, dimensions: Sequence[str], pooled: bool = False) -> None:
+        self._pooled = pooled
         self._columns = {name: i for i, name in enumerate(dimensions)}
         self._n_layers = n_layers
         self._sums: dict[str, np.ndarray] = {}
@@ -165,8 +216,9 @@ class PhoneTotals:
             if phone not in self._sums:
                 self._sums[phone] = np.zeros((self._n_layers, len(self._columns)))
                 self._counts[phone] = np.zeros(len(self._columns), dtype=np.int64)
-            self._sums[phone][:, column] += numbers[:, labels == phone].mean(axis=1)
-            self._counts[phone][column] += 1
+            own = numbers[:, labels == phone]
+            self._sums[phone][:, column] += own.sum(axis=1) if self._pooled else own.mean(axis=1)
+            self._counts[phone][column] += own.shape[1] if self._pooled else 1
 
     def compute(self) -> PhoneMeans:
         """Return the means over the words so far."""

@@ -16,9 +16,9 @@ class WordSpans:
     Args:
         word: the word, written or heard.
         dim1, dim2: the dimension words in the chosen scope, in the order shown.
-        options: the two dimension words and their numbers in the options.
-        option1, option2: the same by option.
+        option1, option2: the dimension words of the options and their numbers.
         answer: the position that the answer is written at, the last one.
+        option3: a third option and its number; empty without one.
     """
 
     word: tuple[int, ...]
@@ -27,6 +27,7 @@ class WordSpans:
     option1: tuple[int, ...]
     option2: tuple[int, ...]
     answer: int
+    option3: tuple[int, ...] = ()
 
     @property
     def dimensions(self) -> tuple[int, ...]:
@@ -35,8 +36,8 @@ class WordSpans:
 
     @property
     def options(self) -> tuple[int, ...]:
-        """Both options' tokens, in the prompt's order."""
-        return tuple(sorted({*self.option1, *self.option2}))
+        """All options' tokens, in the prompt's order."""
+        return tuple(sorted({*self.option1, *self.option2, *self.option3}))
 
     @property
     def matrix(self) -> tuple[int, ...]:
@@ -45,8 +46,8 @@ class WordSpans:
 
     @property
     def flow(self) -> tuple[int, ...]:
-        """[word | option 1 | option 2 | answer], the order of flow_matrix."""
-        return self.word + self.option1 + self.option2 + (self.answer,)
+        """[word | option 1 | option 2 | option 3 | answer], the order of flow_matrix."""
+        return self.word + self.option1 + self.option2 + self.option3 + (self.answer,)
 
     def described(self, tokens: TokenMap, block: str) -> str:
         """Return JSON: text, group and seconds of each token of a block (`matrix` or `flow`)."""
@@ -54,7 +55,8 @@ class WordSpans:
         if block == "matrix":
             groups |= {"dim1": self.dim1, "dim2": self.dim2}
         else:
-            groups |= {"option1": self.option1, "option2": self.option2, "answer": (self.answer,)}
+            groups |= {"option1": self.option1, "option2": self.option2, "option3": self.option3}
+            groups |= {"answer": (self.answer,)}
         listed = [
             {
                 "text": tokens.tokens[i].text,
@@ -107,29 +109,20 @@ class WordSpans:
         return found
 
 
-def word_spans(tokens: TokenMap, dimension_role: str) -> WordSpans:
+def word_spans(tokens: TokenMap, dimension_roles: Sequence[str]) -> WordSpans:
     """Return the spans of a prompt.
 
     Args:
         tokens: the map.
-        dimension_role: `option` or `dimension`: which occurrence of the dimension words counts.
+        dimension_roles: `option`, `dimension` or both: which occurrences of the dimension words
+            count.
 
     Raises:
         SampleError: if the prompt lacks one of them.
     """
     word = tokens.where(role="word") or tokens.where(modality="audio")
-    dims = [tokens.where(role=dimension_role, label=label) for label in ("dim1", "dim2")]
-    options = [
-        tuple(
-            sorted(
-                (
-                    *tokens.where(role="option", label=f"number{n}"),
-                    *tokens.where(role="option", label=f"dim{n}"),
-                )
-            )
-        )
-        for n in (1, 2)
-    ]
+    dims = [tokens.where(role=dimension_roles, label=label) for label in ("dim1", "dim2")]
+    options = [_option(tokens, n, text) for n, text in ((1, "dim1"), (2, "dim2"), (3, "neither"))]
     for name, found in (
         ("the word", word),
         ("the first dimension", dims[0]),
@@ -138,7 +131,13 @@ def word_spans(tokens: TokenMap, dimension_role: str) -> WordSpans:
     ):
         if not found:
             raise SampleError(f"no token of the prompt is {name}; check the prompt template")
-    return WordSpans(word, dims[0], dims[1], options[0], options[1], len(tokens) - 1)
+    return WordSpans(word, dims[0], dims[1], options[0], options[1], len(tokens) - 1, options[2])
+
+
+def _option(tokens: TokenMap, number: int, text: str) -> tuple[int, ...]:
+    """Return the tokens of an option's number and text."""
+    labels = (f"number{number}", text)
+    return tuple(sorted(t for label in labels for t in tokens.where(role="option", label=label)))
 
 
 def _word_start(tokens: TokenMap, word: Sequence[int]) -> int:

@@ -6,6 +6,7 @@ The results are written by the real store, with aggregates by the real statistic
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -343,6 +344,14 @@ def test_with_right_answers_alone_there_is_nothing_to_compare(tmp_path: Path) ->
         pytest.raises(NothingToDrawError, match="6 right and 0 wrong answers"),
     ):
         accuracy_split(results, STYLE)
+
+
+def test_a_clean_run_says_the_same_where_it_counted_no_wrong_answer() -> None:
+    """What a run counts: a group without a sample has no field at all."""
+    only = {"layer_head_counts_right": HeadCounts("layer_head_counts_right", "wins")}
+    held: Any = SimpleNamespace(aggregates=only, aggregate=lambda _: np.array([[4, 2], [6, 0]]))
+    with pytest.raises(NothingToDrawError, match="^6 right and 0 wrong answers: none to compare$"):
+        accuracy_split(held, STYLE)
 
 
 def test_blocked_heads_stand_beside_random_ones(small: Results) -> None:

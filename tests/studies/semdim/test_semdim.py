@@ -45,6 +45,18 @@ def test_spans_are_found_by_role_and_place() -> None:
     assert groups == ["word", "option1", "option1", "option2", "option2", "option2", "answer"]
 
 
+def test_a_third_option_is_among_the_options_and_no_dimension() -> None:
+    third = (
+        Token("3", "option", chars=(22, 23), label="number3"),
+        Token("no", "option", chars=(23, 24), label="neither"),
+        Token("?", "assistant", chars=(24, 25)),
+    )
+    tokens = TokenMap((*token_map().tokens[:-1], *third), prompt=PROMPT + "  ")
+    spans = word_spans(tokens, ["option"])
+    assert (spans.option3, spans.options) == ((7, 8), (2, 3, 4, 5, 6, 7, 8))
+    assert (spans.dimensions, spans.flow) == ((3, 5, 6), (1, 2, 3, 4, 5, 6, 7, 8, 9))
+
+
 def test_a_prompt_without_dimension_tokens_is_a_failed_sample() -> None:
     with pytest.raises(SampleError, match="first dimension"):
         word_spans(token_map(), "dimension")

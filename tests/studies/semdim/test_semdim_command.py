@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from interp_lab.store.results import open_results
 from interp_lab.tokens import TokenMap
 
-SMALL = ("task=semdim", "dataset.max_samples=1", "numbers.bootstrap=100", "batch_size=2")
+EVERY = ("task=semdim", "dataset.max_samples=1", "numbers.bootstrap=100", "batch_size=2")
+SMALL = (*EVERY, "dataset.language=en")
 
 
 def result_path(said) -> Path:
@@ -22,7 +24,7 @@ def result_path(said) -> Path:
 
 
 def test_heard_words_give_matrices_fractions_times_and_figures(command) -> None:
-    path = result_path(command(*SMALL, "dataset.language=ko", "visualization.max_samples=1"))
+    path = result_path(command(*EVERY, "dataset.language=ko", "visualization.max_samples=1"))
     drawn = {p.name.split("_")[1] for p in (path.parent / "figures").rglob("semdim_*.png")}
     assert {"heatmap", "flow"} <= drawn
     with open_results(path) as results:
@@ -62,14 +64,14 @@ def test_the_fraction_follows_from_the_stored_matrix(command) -> None:
 @pytest.mark.parametrize("data_type", ["original", "romanized", "ipa"])
 def test_read_words_of_every_kind(command, data_type: str) -> None:
     kind = (f"dataset.data_type={data_type}", "dataset.language=[ko,ja,fr]")
-    path = result_path(command(*SMALL, *kind, "visualization.max_samples=0"))
+    path = result_path(command(*EVERY, *kind, "visualization.max_samples=0"))
     with open_results(path) as results:
         assert len(results) == 12 and not results.failures
         assert results.aggregate("accuracy") >= 0.9
 
 
 def test_only_what_is_selected_is_drawn_again(command) -> None:
-    path = result_path(command(*SMALL, "dataset.language=[en,ko]", "visualization.max_samples=0"))
+    path = result_path(command(*EVERY, "dataset.language=[en,ko]", "visualization.max_samples=0"))
     with open_results(path) as results:
         word = results.read("word", results.sample_ids[-1])
     said = command(
@@ -77,13 +79,61 @@ def test_only_what_is_selected_is_drawn_again(command) -> None:
         f"results={path}",
         f"select.word={word}",
         "select.dimensions=[big,small]",
-        "visualization.max_samples=-1",
     )
     assert said.code == 0, said.err
     names = [p.name for p in (path.parent / "figures").rglob("semdim_heatmap_*.png")]
     assert len(names) == 2 and all(f"_{word}_" in n and "big" in n for n in names)
     said = command("mode=render", f"results={path}", "select.word=nonsense")
     assert said.code == 1 and "nonsense" in said.err
+    none = "visualization.max_samples=0"
+    said = command("mode=render", f"results={path}", f"select.word={word}", none)
+    assert said.code == 1 and "max_samples=0 for none; leave that out" in said.err
+    one = ("select.dimensions=[big,small]", "visualization.workers=0", "visualization.dpi=40")
+    said = command("mode=render", f"results={path}", f"select.word={word}", "select.head=2", *one)
+    assert said.code == 1 and "analysis.matrix_heads=all, added to the command" in said.err
+
+
+def test_the_published_choices_at_once(command) -> None:
+    typed = ("experiment=lex_icon", "model=tiny_omni", "dataset=semdim_tiny")
+    typed += ("dataset.max_samples=1", "numbers.bootstrap=100")
+    path = result_path(command(*typed, "dataset.data_type=ipa", "visualization.max_samples=0"))
+    with open_results(path) as results:
+        config = yaml.safe_load(results.attributes["config"])
+        assert set(results.stream(["language"]).__next__()["language"]) == {"en", "fr", "ko", "ja"}
+        assert set(results.prompts) == {"lex_icon.ipa", "lex_icon.ipa.system"}
+        tokens = TokenMap.from_json(results.read("tokens", 0))
+        assert results.definitions["fraction"] == "semdim.fraction/1 (both)"
+        assert results.definitions["answer"] == "semdim.first_number/1"
+        assert results.definitions["phone_dimension"] == "semdim.phone_runs/1"
+        assert "correct_only=sample" in results.definitions["aggregated"]
+        groups = [t["group"] for t in json.loads(results.read("matrix_tokens", 0))]
+        assert groups.count("dim1") == groups.count("dim2") == 2  # one token, in two places
+        names = dict(zip("12", (results.read(f"dimension{n}", 0) for n in "12"), strict=True))
+        for kind in ("answer", "predicted"):
+            assert results.read(f"{kind}_word", 0) == names[results.read(kind, 0)]
+    assert config["model"]["max_new_tokens"] == 32 and config["model"]["temperature"] == 0
+    assert config["visualization"]["band_rule"] == "floor"
+    # The chat format with the published system turn, and where the roles stand in it.
+    system = "<|im_start|>system\nYou are Qwen, a virtual human developed by the Qwen Team, Alibaba"
+    assert tokens.prompt.startswith(system) and "helpful assistant" not in tokens.prompt
+    user = tokens.prompt.index("Given a IPA [WORD], which semantic feature")
+    assert {t.role for t in tokens if t.chars and t.chars[1] <= user} <= {"system", "special"}
+    told = (path.parent / "exports" / "semdim_report.txt").read_text()
+    assert "Given a IPA [WORD], which" in told and "semdim.phone_runs/1" in told
+    exported = json.loads((path.parent / "exports" / "prompts.json").read_text())
+    assert exported["lex_icon.ipa"].endswith("Answer with the number only. (1-2)")
+
+
+def test_a_third_option_is_answered_and_hidden_from(command) -> None:
+    typed = (*SMALL, "dataset.neither=true", "dataset.data_type=ipa", "analysis.knockout=true")
+    path = result_path(command(*typed, "visualization.max_samples=1"))
+    with open_results(path) as results:
+        assert "product.ipa.neither" in results.prompts
+        tokens = TokenMap.from_json(results.read("tokens", 0))
+        third = [t.text.strip() for t in tokens if t.label in ("number3", "neither")]
+        assert third[0] == "3" and "".join(third[1:]) == "neither"
+        assert all(results.read("answer", i) in "12" for i in range(len(results)))
+        assert results.aggregate("chance_accuracy") == pytest.approx(1 / 3)
 
 
 def test_summary_lists_language_word_pair_and_data_type(command) -> None:
@@ -148,6 +198,7 @@ def test_hiding_the_word_from_everything_makes_the_answer_a_guess(command) -> No
         command(
             "task=semdim",
             "dataset.max_samples=6",
+            "dataset.language=en",
             "analysis.knockout=true",
             "numbers.bootstrap=100",
             "visualization.max_samples=0",
@@ -169,6 +220,7 @@ def test_a_missing_wav_is_a_recorded_failure_and_never_a_text_prompt(command, tm
     said = command(
         "task=semdim",
         "dataset.max_samples=20",
+        "dataset.language=en",
         f"dataset.data_file={tmp_path}/data/words.json",
         f"dataset.audio_root={tmp_path}/data/audio",
         "visualization.max_samples=0",
@@ -185,7 +237,7 @@ def test_a_missing_wav_is_a_recorded_failure_and_never_a_text_prompt(command, tm
     ("typed", "says"),
     [
         ("analysis.layer_type=cross", "model=flan_t5_base"),
-        ("dataset.language=de", "en"),
+        ("dataset.word_group=odd", "common"),
         ("dataset.dimensions=[big-smal]", "'big-small'"),
         ("analysis.layers=[40]", "4 layers"),
         ("model=tiny_clip", "does not answer"),

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from interp_lab.errors import did_you_mean
 from interp_lab.fields import Category, Field, GateValues, LayerCurve, Scalar
 from interp_lab.store.results import Results
 from interp_lab.visualization.base import NothingToDrawError, Page, Style
@@ -54,9 +53,7 @@ def stacked(results: Results, name: str, kind: type[Field]) -> np.ndarray:
     """
     held = {n: f for n, f in results.fields.items() if isinstance(f, kind)}
     if name not in held:
-        raise NothingToDrawError(
-            f"the samples hold no {kind.__name__} {name}.{did_you_mean(name, held)}"
-        )
+        raise NothingToDrawError(f"the samples hold no {kind.__name__} {name}", name, held)
     return np.concatenate([block[name] for block in results.stream([name])])
 
 

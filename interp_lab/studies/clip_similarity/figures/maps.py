@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from interp_lab.errors import did_you_mean
 from interp_lab.fields import CellMap, DownEdgeMap, Field, Picture, RightEdgeMap
 from interp_lab.store.results import Results
 from interp_lab.studies.clip_similarity.figures.map_figures import (
@@ -85,9 +84,10 @@ def choose(held: Mapping[str, Field], names: Sequence[str] | None) -> list[Field
     chosen = in_kind_order(held) if names is None else [maps[n] for n in names if n in maps]
     if not chosen:
         wanted = f"no field {' or '.join(names)}" if names else "no map on a token grid"
-        near = did_you_mean(names[0], maps) if names else ""
         raise NothingToDrawError(
-            f"the result holds {wanted}; it has {', '.join(maps) or 'no maps at all'}.{near}"
+            f"the result holds {wanted}; it has {', '.join(maps) or 'no maps at all'}",
+            names[0] if names else "",
+            maps,
         )
     return chosen
 

@@ -45,11 +45,13 @@ def accuracy_split(
         NothingToDrawError: if the result does not hold the counts, or no answers were wrong, or
             none right: there is nothing to compare.
     """
+    both = [aggregate_or_none(results, name, HeadCounts) for name in (right, wrong)]
+    there = [counts for counts in both if counts is not None]
+    sizes = [0 if counts is None else samples_of(counts) for counts in both]
+    if there and not all(sizes):
+        raise NothingToDrawError(f"{sizes[0]} right and {sizes[1]} wrong answers: none to compare")
     field, of_right = aggregate(results, right, HeadCounts)
     _, of_wrong = aggregate(results, wrong, HeadCounts)
-    sizes = [samples_of(counts) for counts in (of_right, of_wrong)]
-    if not all(sizes):
-        raise NothingToDrawError(f"{sizes[0]} right and {sizes[1]} wrong answers: none to compare")
     top = (of_right + of_wrong).argmax(axis=1)
     n_layers = len(top)
     page = style.page((max(6.5, n_layers * 0.28 + 1.2), 4.9), fill=True)

@@ -54,7 +54,8 @@ def knockout_bands(
         style: how.
         prefix: of the fields' names.
         measures: which panels; those that the result does not hold are left out.
-        chance: what guessing gives, by measure; drawn as a line.
+        chance: what guessing gives, by measure, where the result has no `chance_<measure>`; drawn
+            as a line.
         interval: what the intervals are.
 
     Raises:
@@ -85,8 +86,10 @@ def knockout_bands(
                 if measure == "answer_change"
                 else measure.replace("_", " ")
             )
-            if measure in (chance or {}):
-                reference_line(axes, (chance or {})[measure], "chance", beside=True)
+            guessed = aggregate_or_none(results, f"chance_{measure}", Scalar)
+            level = (chance or {}).get(measure) if guessed is None else float(guessed)
+            if level is not None:
+                reference_line(axes, level, "chance", beside=True)
     return figure
 
 

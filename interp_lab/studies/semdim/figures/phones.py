@@ -60,7 +60,7 @@ def phone_dimension_heatmap(
         ConfigError: if it does not hold the chosen layer.
     """
     field, values = aggregate(results, shares, PhoneMap)
-    _, numbers = aggregate(results, counts, PhoneMap)
+    counted, numbers = aggregate(results, counts, PhoneMap)
     rows, columns = labels_of(results, phones), labels_of(results, dimensions)
     bands = bands_of(results, len(values), style)
     maps = {b.name: band_mean(values[b.rows], numbers[b.rows], min_count) for b in bands}
@@ -68,7 +68,7 @@ def phone_dimension_heatmap(
         raise NothingToDrawError(f"no phone was measured with {min_count} words or more")
     norm = even_norm(list(maps.values()))
     ends = [aggregate_or_none(results, f"{permutation}_{e}", PhoneMap) for e in ("low", "high")]
-    foot = _foot(numbers.max(axis=0), min_count)
+    foot = _foot(numbers.max(axis=0), min_count, counted.about or "words")
     foot += " Dots: beyond 95 % of shuffles of the phones between words." * all(
         end is not None for end in ends
     )
@@ -91,16 +91,17 @@ def phone_dimension_heatmap(
     return figure
 
 
-def _foot(counts: np.ndarray, min_count: int) -> str:
-    """Return how to read the cells, whose words are counts (phone, dimension)."""
+def _foot(counts: np.ndarray, min_count: int, what: str) -> str:
+    """Return how to read the cells, each the mean of so many `what`: counts (phone, dimension)."""
     counted = counts[counts >= max(1, min_count)]
     few, most = int(counted.min()), int(counted.max())
     foot = (
         "Above 0.5 a phone is attended to more from the first side of the pair, below 0.5 from "
-        f"the second. Words that a cell is the mean of: {few}{f' to {most}' * (few < most)}."
+        f"the second. {what.capitalize()} that a cell is the mean of: {few}"
+        f"{f' to {most}' * (few < most)}."
     )
     if counted.size < counts.size:
-        foot += f" Hatched: {f'fewer than {min_count} words' if min_count > 1 else 'no word'}."
+        foot += f" Hatched: {f'fewer than {min_count} {what}' if min_count > 1 else f'no {what}'}."
     return foot
 
 

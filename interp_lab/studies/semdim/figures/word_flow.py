@@ -33,7 +33,7 @@ from interp_lab.visualization.base import NothingToDrawError
 from interp_lab.visualization.reading import read_field, shown
 from interp_lab.visualization.sheets import sheet
 
-OPTIONS = ("option1", "option2")
+OPTIONS = ("option1", "option2", "option3")
 # Places of the three kinds of tokens from left to right.
 WORD_X, OPTION_X, ANSWER_X = 0.0, 1.0, 1.75
 # Of the widest link, in points at letters of 10 points, and of the strongest and faintest colour.
@@ -76,7 +76,7 @@ def attention_flow(
         style: how; a chosen layer has the only panel. Heads are averaged in the result already.
         sample: its id.
         matrix: name of the Pattern (layer, 1, query, key).
-        tokens: Document that names its tokens: word, option1, option2, answer.
+        tokens: Document that names its tokens: word, option1, option2, perhaps option3, answer.
         title: with names of fields in braces.
 
     Raises:
@@ -101,6 +101,8 @@ def attention_flow(
     head = word_heading(results, sample, title, [field], ["mean over heads"], foot)
     facts, units = facts_of(results, sample), read_units(results, sample)
     names = [facts.get("dimension1", "option 1"), facts.get("dimension2", "option 2")]
+    # The third option's own text follows its number.
+    names += ["".join(t.text for t in named if t.group == OPTIONS[2]).strip()[1:].strip(" :.)")]
     said = side_of(facts, "predicted")
     answer = shown(said) if said else ""
     n_word = sum(token.group == "word" for token in named)
@@ -136,8 +138,9 @@ def node_places(tokens: Sequence[Token]) -> np.ndarray:
     places[word, 1] = (np.arange(len(word)) + 0.5) / len(word)
     places[options, 0] = OPTION_X
     # The gap is two tokens wide.
-    slots = np.arange(len(options)) + 2 * (groups[options] == OPTIONS[1])
-    places[options, 1] = (slots + 1.5) / (len(options) + 4)
+    there = [name for name in OPTIONS if name in groups]
+    gaps = 2 * np.array([there.index(group) for group in groups[options]])
+    places[options, 1] = (np.arange(len(options)) + gaps + 1.5) / (len(options) + 2 * len(there))
     places[groups == "answer", 0] = ANSWER_X
     return places
 
@@ -303,7 +306,7 @@ def _headings(
     """Name the options above and below their tokens, and the answer position (the last name)."""
     points = matplotlib.rcParams["font.size"]
     groups = [token.group for token in tokens]
-    for group, name, side in zip(OPTIONS, names[:2], (-1, 1), strict=True):
+    for group, name, side in zip(OPTIONS, names[:3], (-1, 1, 1), strict=True):
         rows = [y for (_, y), own in zip(places, groups, strict=True) if own == group]
         if rows:
             color = tokens[groups.index(group)].color
@@ -318,7 +321,7 @@ def _headings(
                 color=color,
             )
     axes.annotate(
-        names[2],
+        names[3],
         (ANSWER_X, 0.5),
         ha="center",
         va="bottom",
@@ -328,6 +331,6 @@ def _headings(
         color="0.3",
         zorder=5,
         bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
-        if names[2]
+        if names[3]
         else None,
     )

@@ -13,7 +13,7 @@ import numpy as np
 
 from interp_lab.errors import ConfigError
 from interp_lab.fields import Category, Document, Field, Scalar
-from interp_lab.statistics.bands import NAMES, layer_bands
+from interp_lab.statistics.bands import NAMES, BandRule, layer_bands
 from interp_lab.store.results import Results
 from interp_lab.visualization.base import NothingToDrawError, Style
 from interp_lab.visualization.reading import read_ragged, shown
@@ -33,11 +33,13 @@ class WordStyle(Style):
         layer: the one layer that figures show, by its number in the model; null = bands of layers.
         head: the one head that they show; null = the mean over heads.
         bands: into how many bands of equal size the layers are divided; 1 = the mean over all.
+        band_rule: where a band begins if they cannot be equal; see `statistics.bands.layer_bands`.
     """
 
     layer: int | None = None
     head: int | None = None
     bands: int = 3
+    band_rule: BandRule = "nearest"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -157,12 +159,12 @@ def bands_of(
 ) -> list[Band]:
     """Return which layers each panel averages: the chosen one, or bands of equal size.
 
-    The borders are those of the bands of a knock-out (`interp_lab.statistics.bands`).
+    With `band_rule: nearest` the borders are those of a knock-out's bands.
 
     Args:
         results: an open result.
         n_layers: length of the layer axis.
-        style: gives `layer` and `bands`.
+        style: gives `layer`, `bands` and `band_rule`.
         bands: another number of bands.
 
     Raises:
@@ -172,7 +174,7 @@ def bands_of(
     if style.layer is not None:
         return [Band(f"layer {style.layer}", np.array([_place("layer", style.layer, numbers)]))]
     n_bands = min(bands or style.bands, n_layers)
-    parts = [np.array(band) for band in layer_bands(n_layers, n_bands)]
+    parts = [np.array(band) for band in layer_bands(n_layers, n_bands, style.band_rule)]
     names = NAMES.get(len(parts), ("mean of" if len(parts) == 1 else "",) * len(parts))
     named = zip(names, parts, strict=True)
     return [Band(_band_name(name, part, numbers), part) for name, part in named]
@@ -191,7 +193,10 @@ def heads_of(results: Results, n_heads: int, style: WordStyle) -> tuple[np.ndarr
         ConfigError: if the chosen head is not stored.
     """
     if n_heads == 1 and style.head is not None:
-        raise ConfigError(f"select.head={style.head}: the result holds one mean over the heads")
+        raise ConfigError(
+            f"select.head={style.head}: the result holds one mean over the heads; "
+            "analysis.matrix_heads=all, added to the command of the run, measures each"
+        )
     numbers = numbers_of(results, "head", n_heads)
     if style.head is not None:
         return np.array([_place("head", style.head, numbers)]), f"head {style.head}"
@@ -245,6 +250,8 @@ def word_heading(
 
 def side_of(facts: Mapping[str, str], key: str) -> str:
     """Return the dimension that an answer names by its number as shown: 1 is dimension1."""
+    if facts.get(f"{key}_word"):
+        return facts[f"{key}_word"]
     said = facts.get(key, "")
     return facts.get(f"dimension{said}", said) if said in ("1", "2") else said
 

@@ -260,7 +260,10 @@ def _heads(results: Results, style: TrajectoryStyle, sample: str) -> tuple[tuple
     kept = str(results.read("heads", sample)).strip('"') if is_told else "all"
     if kept == "mean":
         if style.head is not None:
-            raise ConfigError(f"select.head={style.head}: the result holds one mean over the heads")
+            raise ConfigError(
+                f"select.head={style.head}: the result holds one mean over the heads; "
+                f"analysis.heads=[{style.head}], added to the command of the run, measures it"
+            )
         return (0,), "mean over heads"
     n = results.read("rows", sample, at=(0, slice(None), 0, 0)).shape[0]
     numbers = list(range(n)) if kept == "all" else [int(number) for number in json.loads(kept)]
