@@ -7,7 +7,7 @@ from interp_lab.config.former import instead
 from interp_lab.config.nodes import conf_dir
 from interp_lab.config.typed import understood
 from interp_lab.config.yaml_text import check_folder
-from interp_lab.errors import ConfigError, StoreError
+from interp_lab.errors import OldOptionError, StoreError
 from interp_lab.libraries.hydra_inside import composed, search_in
 from interp_lab.run.study import run_study
 from interp_lab.store.results import Results, open_results
@@ -27,9 +27,9 @@ def run(overrides: list[str] | None = None, config_dir: str | None = None) -> Re
     for folder in folders:
         check_folder(folder)
     search_in(folders)
-    former = instead(overrides or [])
+    former = instead(overrides or [], folders)
     if former:
-        raise ConfigError(former)
+        raise OldOptionError(former)
     overrides = understood(overrides or [])
     cfg = composed(conf_dir(), overrides)
     path = run_study(cfg, overrides).results

@@ -60,7 +60,7 @@ def test_a_run_with_own_files_is_the_run_of_the_same_settings(
 
 def test_workers_of_a_sweep_find_them(command: Callable[..., Any], here: Path) -> None:
     put(here / "conf" / "model" / "mine.yaml", SMALL)
-    said = command("--multirun", "model=mine,tiny_clip", "hydra.launcher.n_jobs=2", *QUICK)
+    said = command("--multirun", "model=mine,tiny_clip", *QUICK)
     assert said.code == 0, said.err
     names = {Path(x.split()[-1]).parent.name.split("-")[0] for x in said.out.splitlines()}
     assert {"mine", "tiny_clip"} <= names

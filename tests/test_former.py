@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 import interp_lab
 from interp_lab.config.former import instead
 from interp_lab.config.nodes import PACKAGE, conf_dir
-from interp_lab.errors import ConfigError
+from interp_lab.errors import OldOptionError
 from interp_lab.identity.signatures import defaults_of
 from interp_lab.libraries.hydra_inside import composed
 
@@ -175,6 +175,45 @@ def test_an_old_option_says_what_to_type(
     assert [x for x in said.err.splitlines() if x.startswith("error: ")] == [f"error: {says}"]
 
 
+def test_a_result_that_is_drawn_again_has_its_task(tmp_path: Path) -> None:
+    given = ["mode=render", "results=a/results.h5", "--word-tokens", "apple"]
+    assert instead(given) == "--word-tokens is select.word here: type select.word=apple"
+
+
+def test_an_experiment_or_a_file_may_have_chosen_the_task(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = "defaults:\n  - override /task: scienceqa\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    (tmp_path / "my_config.yaml").write_text("defaults: [config, override task: trajectory]\n")
+    says = "num-samples is dataset.max_samples here: type dataset.max_samples=3"
+    assert instead(["experiment=mine", "num-samples=3"], [tmp_path]) == says
+    says = "sample_idx is dataset.sample_idx here: type dataset.sample_idx=3"
+    for name in (["--config-name=my_config"], ["--config-name", "my_config"]):
+        assert instead([*name, "sample_idx=3"], [tmp_path]) == says
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("model=openai/clip-vit-base-patch32", "is a checkpoint; type model=clip_vit_base_patch32"),
+        (
+            "model=me/mine",
+            "no such option; for a checkpoint give an option of its family and "
+            "model.checkpoint=me/mine",
+        ),
+    ],
+)
+def test_a_checkpoint_in_the_place_of_an_option(
+    command: Callable[..., Any], typed: str, says: str
+) -> None:
+    assert command(typed).err.strip() == f"error: {typed}: {says}"
+
+
+def test_a_checkpoint_that_an_option_has_is_that_option() -> None:
+    line = instead(["--model", "Qwen/Qwen2.5-VL-3B-Instruct"])
+    assert line == "--model is model here, with task=semdim: type task=semdim model=qwen2_5_vl_3b"
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -274,5 +313,5 @@ def test_an_old_key_in_a_file_that_composition_refuses_is_answered(
 
 def test_python_says_the_same_and_can_be_asked_twice() -> None:
     for _ in range(2):
-        with pytest.raises(ConfigError, match="image.path is dataset.path here"):
+        with pytest.raises(OldOptionError, match="image.path is dataset.path here"):
             interp_lab.run(["image.path=cat.jpg"])

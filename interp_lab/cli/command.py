@@ -25,6 +25,7 @@ from interp_lab.errors import (
     STOPPED,
     ConfigError,
     FinishedWithFailuresError,
+    OldOptionError,
     StoppedByUserError,
 )
 from interp_lab.libraries.hydra_inside import (
@@ -107,22 +108,23 @@ def check_own(arguments: list[str], folders: list[Path]) -> None:
     """Check what was typed, and the file of `--config-name`, before Hydra composes anything.
 
     Raises:
-        ConfigError: for options of the original tools, or a name that two files have.
+        OldOptionError: for options of the original tools.
+        ConfigError: for a name that two files have.
     """
-    from interp_lab.config.folders import MAIN, check_names, primary_configs
+    from interp_lab.config.folders import MAIN, SCHEMA, check_names, primary_configs
     from interp_lab.config.former import default_task, instead, instead_in, task_of
 
-    line = instead(arguments)
+    line = instead(arguments, folders)
     name = name_of_config(arguments)
     primary = primary_configs(folders).get(name or "")
     if line is None and primary is not None:
-        line = instead_in(primary, task_of(arguments) or default_task())
+        line = instead_in(primary, task_of(arguments, folders) or default_task())
     if line is not None:
-        raise ConfigError(line)
+        raise OldOptionError(line)
     chosen = [a.lstrip("+").replace("=", "/") for a in arguments if OPTION.fullmatch(a)]
     given = config_folders(arguments)
     main = [MAIN] if name == MAIN or any((f / f"{MAIN}.yaml").is_file() for f in given) else []
-    check_names([*main, *([name] if name else []), *chosen], folders)
+    check_names([SCHEMA, *main, *([name] if name else []), *chosen], folders)
 
 
 def name_of_config(arguments: list[str]) -> str | None:

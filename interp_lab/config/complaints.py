@@ -10,7 +10,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from interp_lab.config.folders import primary_configs
-from interp_lab.config.former import default_task, instead, instead_in, task_of, typed_options
+from interp_lab.config.former import (
+    default_task,
+    instead,
+    instead_in,
+    option_with,
+    task_of,
+    typed_options,
+)
 from interp_lab.config.nodes import conf_dir, quoted
 from interp_lab.config.schema import keys_of_schema
 from interp_lab.config.typed import how_to_quote
@@ -49,10 +56,11 @@ def _with_former(line: str, arguments: list[str], folders: list[Path]) -> str:
         return line
     typed = [one.shown for one in typed_options(arguments)]
     if any(key == unknown[1] or key.startswith(f"{unknown[1]}.") for key in typed):
-        return instead(arguments, certain=False) or line
+        return instead(arguments, folders, certain=False) or line
     for path in primary_configs(folders).values():
         if f"({path}, line " in line:
-            return instead_in(path, task_of(arguments) or default_task(), certain=False) or line
+            task = task_of(arguments, folders) or default_task()
+            return instead_in(path, task, certain=False) or line
     return line
 
 
@@ -177,6 +185,14 @@ def _missing_config(error: MissingConfigException) -> str:
         return (
             f"{name}: no such configuration; your own are looked for in ./conf, ./studies and the "
             "folder of --config-dir"
+        )
+    known = option_with(name.partition("/")[2]) if name.startswith("model/") else None
+    if known:
+        return f"{name.replace('/', '=', 1)}: is a checkpoint; type model={known}"
+    if name.startswith("model/") and name.count("/") > 1:
+        return (
+            f"{name.replace('/', '=', 1)}: no such option; for a checkpoint give an option of its "
+            f"family and model.checkpoint={name.partition('/')[2]}"
         )
     group, _, option = name.rpartition("/")
     if group == "hydra/launcher" and option in EXTRA_OF_LAUNCHER:

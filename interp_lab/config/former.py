@@ -5,6 +5,7 @@ another, so an answer follows the task: the one that was chosen, else the one th
 old names that were typed.
 """
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,15 +72,18 @@ class Answer:
         return f"{first}; {told}" if told else first
 
 
-def instead(arguments: Sequence[str], certain: bool = True) -> str | None:
+def instead(
+    arguments: Sequence[str], folders: Sequence[Path] = (), certain: bool = True
+) -> str | None:
     """Return one line with what to type for the old options of a command line, or None.
 
     Args:
         arguments: as they were typed.
+        folders: the user's own configs, of which one may choose the task.
         certain: whether to leave alone a key that the chosen task does not call old: it may be of
             a task or file of the user's own. Flags of another tool are never right.
     """
-    chosen = task_of(arguments)
+    chosen = task_of(arguments, folders)
     given = [g for g in typed_options(arguments) if _new_of_flag(g) or _tasks(g.name)]
     if certain:
         task = chosen or default_task()
@@ -121,9 +125,23 @@ def instead_in(path: Path, task: str, certain: bool = True) -> str | None:
     return f"{path}: {', '.join(pairs)} here: {told}" if pairs else f"{path}: {told}"
 
 
-def task_of(arguments: Sequence[str]) -> str | None:
-    """Return the task that was typed, if one was."""
-    return next((a.partition("=")[2] for a in arguments if a.startswith("task=")), None)
+def task_of(arguments: Sequence[str], folders: Sequence[Path] = ()) -> str | None:
+    """Return the task that was chosen: typed, or by an experiment or the file of --config-name.
+
+    Args:
+        arguments: as they were typed.
+        folders: the user's own configs.
+    """
+    named = {a.partition("=")[0]: a.partition("=")[2] for a in arguments if "=" in a}
+    flag = next((b for a, b in itertools.pairwise(arguments) if a in ("--config-name", "-cn")), "")
+    files = [f"experiment/{named.get('experiment')}", named.get("--config-name", flag)]
+    for file in files if "task" not in named else ():
+        for folder in (conf_dir(), *folders):
+            for one in _read(folder / f"{file.removesuffix('.yaml')}.yaml").get("defaults") or ():
+                for group, option in one.items() if isinstance(one, dict) else ():
+                    if str(group).split()[-1].lstrip("/") == "task":
+                        return str(option)
+    return named.get("task")
 
 
 @lru_cache(maxsize=1)
@@ -232,7 +250,10 @@ def _is_option(group: str, values: Sequence[str]) -> bool:
 
 
 def _answer(given: Sequence[Given], task: str, arguments: Sequence[str], chosen: bool) -> Answer:
-    tokens = [] if chosen or task == default_task() else [f"task={task}"]
+    typed = {a.partition("=")[0] for a in arguments}
+    # A result that is drawn again has its task with it.
+    known = chosen or task == default_task() or "results" in typed
+    tokens = [] if known else [f"task={task}"]
     notes: list[str] = []
     new = ""
     for one in given:
@@ -242,9 +263,12 @@ def _answer(given: Sequence[Given], task: str, arguments: Sequence[str], chosen:
             continue
         tokens += found
         new = new or _key_of_value(found)
-    picked = {a.partition("=")[0] for a in arguments if a.partition("=")[0] in groups()}
+    # What was chosen stays; a placeholder is not for what was given.
+    settled = {t for t in typed if t in groups() or t in ("results", "mode")}
     kept = [
-        t for t in dict.fromkeys(tokens) if t not in arguments and t.partition("=")[0] not in picked
+        t
+        for t in dict.fromkeys(tokens)
+        if t not in arguments and t.partition("=")[0] not in settled
     ]
     kept.sort(key=lambda t: t.partition("=")[0] not in (*groups(), "mode"))
     told = [one.shown for one in given if not isinstance(_tokens(one, task, given), str)]
@@ -284,7 +308,28 @@ def _tokens(given: Given, task: str, others: Sequence[Given]) -> list[str] | str
     fields = {"value": value or switch, "list": value or "...", "plain": value.replace("-", "_")}
     wanted = re.findall(r"{(\w+)}", entry)
     filled = {name: fields.get(name, known.get(name, "...")) for name in wanted}
-    return [readable(part.format(**filled)) for part in entry.split(" ")]
+    return _of_checkpoint([readable(part.format(**filled)) for part in entry.split(" ")])
+
+
+def _of_checkpoint(tokens: list[str]) -> list[str]:
+    """Return what is typed for a model, by the option that has its checkpoint, if one has."""
+    own = [t for t in tokens if t.startswith("model.checkpoint=")]
+    option = option_with(own[0].partition("=")[2]) if own else None
+    if option is None:
+        return tokens
+    rest = [t for t in tokens if t.partition("=")[0] not in ("model", "model.checkpoint")]
+    return [f"model={option}", *rest]
+
+
+def option_with(checkpoint: str) -> str | None:
+    """Return the option of the group `model` that has a checkpoint, such as openai/clip-..."""
+    return next((name for name, held in _checkpoints().items() if held == checkpoint), None)
+
+
+@lru_cache(maxsize=1)
+def _checkpoints() -> Mapping[str, str]:
+    files = sorted((conf_dir() / "model").glob("*.yaml"))
+    return {path.stem: str(_read(path).get("checkpoint")) for path in files}
 
 
 def _listed(values: Sequence[str]) -> str:
