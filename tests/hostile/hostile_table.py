@@ -334,7 +334,9 @@ CASES = [
     typed("output.part_seconds=-1", says="output.part_seconds=-1: give a number from 0 to 86400"),
     typed("output.part_seconds=inf", says="output.part_seconds=inf: give a number from 0 to 86400"),
     typed("output.root=''", says="output.root='': is empty; leave the key out, or give a value"),
-    typed("++output.dir=' '", says="output.dir=' ': is empty; leave the key out, or give a value"),
+    typed(
+        "++output.dir=' '", says="++output.dir=' ': is empty; leave the key out, or give a value"
+    ),
     typed("task_name=''", says="task_name='': is empty; leave the key out, or give a value"),
     typed("results=''", says="results='': is empty; leave the key out, or give a value"),
     typed("resume=2", says="resume=2: give true or false"),
