@@ -62,13 +62,14 @@ class Answer:
         told = "; ".join(self.notes)
         if not self.tokens:
             return told
-        if len(self.olds) > 1:
+        old, *more = self.olds
+        if more:
             first = f"{', '.join(self.olds)}: options of the original tool; type {typed}"
         else:
             groups_ = [t for t in self.tokens if t.partition("=")[0] in (*groups(), "mode")]
             beside = [t for t in groups_ if t.partition("=")[0] != self.new]
             with_ = f", with {' and '.join(beside)}" if beside else ""
-            first = f"{self.olds[0]} is {self.new} here{with_}: type {typed}"
+            first = f"{old} is {self.new} here{with_}: type {typed}"
         return f"{first}; {told}" if told else first
 
 

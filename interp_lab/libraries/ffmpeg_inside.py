@@ -70,6 +70,7 @@ ANIMATIONS = {
 def animator(path: Path, fps: float, kind: str) -> Iterator[Callable[[np.ndarray], None]]:
     """Open an animation and give a function that adds a picture (y, x, 3) uint8 to it.
 
+    The first picture starts ffmpeg, which has the standard error of that moment for its words.
     imageio's ffmpeg plugin takes files by their suffix; with another's it writes what `-f` says.
 
     Args:
@@ -78,7 +79,7 @@ def animator(path: Path, fps: float, kind: str) -> Iterator[Callable[[np.ndarray
         kind: gif or webp.
 
     Raises:
-        OSError: if ffmpeg stops; what it said is in standard error.
+        OSError: if ffmpeg stops.
     """
     import imageio.v3 as imageio
 

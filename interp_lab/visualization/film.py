@@ -162,8 +162,8 @@ def write_animation(film: Film, path: Path, kind: str) -> None:
     find_ffmpeg()
     with tempfile.TemporaryFile() as complaints:
         try:
-            with said_by(complaints), animator(path, film.fps, kind) as append:
-                is_still = _append_all(append, film.frames())
+            with animator(path, film.fps, kind) as append:
+                is_still = _append_all(append, film.frames(), complaints)
             missing = shown_seconds(path) - film.n_frames / film.fps
         except OSError as error:
             raise OSError(_last_line(complaints) or "ffmpeg stopped before the end") from error
@@ -173,10 +173,13 @@ def write_animation(film: Film, path: Path, kind: str) -> None:
             raise OSError(_last_line(complaints) or "ffmpeg left pictures out, without a word")
 
 
-def _append_all(append: Callable[[np.ndarray], None], frames: Iterator[np.ndarray]) -> bool:
-    """Add pictures one by one; return whether all are equal."""
+def _append_all(
+    append: Callable[[np.ndarray], None], frames: Iterator[np.ndarray], complaints: IO[bytes]
+) -> bool:
+    """Add pictures one by one, the first of which starts ffmpeg; return whether all are equal."""
     first = next(frames)
-    append(np.ascontiguousarray(first))
+    with said_by(complaints):
+        append(np.ascontiguousarray(first))
     is_still = True
     for frame in frames:
         append(np.ascontiguousarray(frame))

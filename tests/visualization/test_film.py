@@ -239,13 +239,14 @@ def test_an_encoder_that_ends_without_a_word_leaves_no_video(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ffmpeg", "film.mp4"]
 
 
-def test_a_picture_that_cannot_be_drawn_ends_the_encoder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["mp4", "gif", "webp"])
+def test_a_picture_that_cannot_be_drawn_ends_the_encoder(tmp_path: Path, kind: str) -> None:
     def frames() -> Iterator[np.ndarray]:
         yield from noise_film(3).frames()
         raise ValueError("no ink")
 
     with pytest.raises(ValueError, match="no ink"):
-        save_film(Film(frames, 5), tmp_path / "film.mp4", "mp4")
+        save_film(Film(frames, 5), tmp_path / f"film.{kind}", kind)
     assert not list(tmp_path.iterdir()) and not encoders_at_work()
 
 
