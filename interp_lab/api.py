@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from interp_lab.config.folders import all_folders
+from interp_lab.config.former import instead
 from interp_lab.config.nodes import conf_dir
 from interp_lab.config.typed import understood
 from interp_lab.config.yaml_text import check_folder
-from interp_lab.errors import StoreError
-from interp_lab.libraries.hydra_inside import composed
+from interp_lab.errors import OldOptionError, StoreError
+from interp_lab.libraries.hydra_inside import composed, search_in
 from interp_lab.run.study import run_study
 from interp_lab.store.results import Results, open_results
 
@@ -16,16 +18,20 @@ def run(overrides: list[str] | None = None, config_dir: str | None = None) -> Re
 
     Args:
         overrides: what would be typed, such as `["model=clip_vit_base_patch32", "device=cuda"]`.
-        config_dir: a folder of your own configs.
+        config_dir: a folder of your own configs; ./conf and ./studies are looked in anyway.
 
     Raises:
         InterpLabError: what the command line prints as one line.
     """
-    if config_dir:
-        check_folder(Path(config_dir))
+    folders = all_folders([Path(config_dir)] if config_dir else [])
+    for folder in folders:
+        check_folder(folder)
+    search_in(folders)
+    former = instead(overrides or [], folders)
+    if former:
+        raise OldOptionError(former)
     overrides = understood(overrides or [])
-    search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
-    cfg = composed(conf_dir(), overrides + search)
+    cfg = composed(conf_dir(), overrides)
     path = run_study(cfg, overrides).results
     if path is None:
         raise StoreError(

@@ -23,6 +23,10 @@ class ConfigError(InterpLabError):
     """A key, a value or a combination in the configuration is wrong."""
 
 
+class OldOptionError(InterpLabError):
+    """An option of a tool that this package replaces was given; the text says what to type."""
+
+
 class MissingInputError(InterpLabError):
     """A file or folder that the configuration names is not there or cannot be read."""
 

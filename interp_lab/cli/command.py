@@ -17,6 +17,7 @@ from typing import NoReturn
 import hydra
 from omegaconf import DictConfig
 
+from interp_lab.config.folders import check_chosen
 from interp_lab.config.nodes import conf_dir
 from interp_lab.config.typed import understood
 from interp_lab.errors import (
@@ -24,6 +25,7 @@ from interp_lab.errors import (
     STOPPED,
     ConfigError,
     FinishedWithFailuresError,
+    OldOptionError,
     StoppedByUserError,
 )
 from interp_lab.libraries.hydra_inside import (
@@ -33,10 +35,13 @@ from interp_lab.libraries.hydra_inside import (
     in_sweep,
     own_settings,
     parsed,
+    search_in,
     typed_overrides,
 )
 from interp_lab.run.sweep.record import interruptible, started
 
+# An option of a group, as it is typed.
+OPTION = re.compile(r"\+?[a-z_/]+=[\w.\-]+")
 # Hydra's flags that take a value in the next argument.
 FLAGS_WITH_VALUE = frozenset(
     ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn")
@@ -84,6 +89,52 @@ def config_folders(arguments: list[str]) -> list[Path]:
     return [Path(folder).expanduser() for folder in folders]
 
 
+def own_folders(arguments: list[str]) -> list[Path]:
+    """Return the folders of the user's own configs, with ./conf and ./studies.
+
+    With `--config-path` there is one folder of configurations and no other.
+    """
+    from interp_lab.config.folders import all_folders
+
+    given = config_folders(arguments)
+    return given if _has_path(arguments) else all_folders(given)
+
+
+def _has_path(arguments: list[str]) -> bool:
+    return any(a.partition("=")[0] in ("--config-path", "-cp") for a in arguments)
+
+
+def check_own(arguments: list[str], folders: list[Path]) -> None:
+    """Check what was typed, and the file of `--config-name`, before Hydra composes anything.
+
+    Raises:
+        OldOptionError: for options of the original tools.
+        ConfigError: for a name that two files have.
+    """
+    from interp_lab.config.folders import MAIN, SCHEMA, check_names, primary_configs
+    from interp_lab.config.former import default_task, instead, instead_in, task_of
+
+    line = instead(arguments, folders)
+    name = name_of_config(arguments)
+    primary = primary_configs(folders).get(name or "")
+    if line is None and primary is not None:
+        line = instead_in(primary, task_of(arguments, folders) or default_task())
+    if line is not None:
+        raise OldOptionError(line)
+    chosen = [a.lstrip("+").replace("=", "/") for a in arguments if OPTION.fullmatch(a)]
+    given = config_folders(arguments)
+    main = [MAIN] if name == MAIN or any((f / f"{MAIN}.yaml").is_file() for f in given) else []
+    check_names([SCHEMA, *main, *([name] if name else []), *chosen], folders)
+
+
+def name_of_config(arguments: list[str]) -> str | None:
+    """Return what `--config-name` was given, without its suffix."""
+    flags = ("--config-name", "-cn")
+    named = [b for a, b in itertools.pairwise(arguments) if a in flags]
+    named += [a.partition("=")[2] for a in arguments if a.startswith("--config-name=")]
+    return named[-1].removesuffix(".yaml") if named else None
+
+
 def check_given(arguments: list[str]) -> None:
     """Check what Hydra would follow before we see it: YAML files of the user's, packages.
 
@@ -97,7 +148,7 @@ def check_given(arguments: list[str]) -> None:
         # A name that the terminal cannot show must not end a run that has its numbers.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    for folder in [*config_folders(arguments), *_other_folders(arguments)]:
+    for folder in [*own_folders(arguments), *_other_folders(arguments)]:
         check_folder(folder)
     for argument in arguments:
         if any(0xD800 <= ord(c) < 0xE000 for c in argument):
@@ -159,6 +210,7 @@ def job(cfg: DictConfig) -> None:
         run_in_sweep(cfg, settings)
         return
     try:
+        check_chosen(settings)
         do(cfg, typed_overrides(settings))
     except Exception as error:
         _problems.append(error)
@@ -240,15 +292,18 @@ def run(arguments: list[str]) -> int:
         guard_targets()
         flags, overrides = flags_and_overrides(with_json(arguments))
         check_given([*flags, *overrides])
+        folders = own_folders(flags)
+        search_in(folders)
         if "--help" in flags or "-h" in flags:
             from interp_lab.cli.help import help_text
 
             overrides = understood([a for a in overrides if "=" in a])
-            print(help_text(config_folders(flags), overrides))
+            print(help_text(folders, overrides, name_of_config(flags)))
             return 0
+        check_own(given, folders)
         check_flags(flags)
         arguments = [*flags, *with_task_of_result(understood(overrides))]
-        if not any(a in ("--config-path", "-cp") for a in arguments):
+        if not _has_path(arguments):
             arguments = [f"--config-path={conf_dir()}", *arguments]
         sys.argv = [sys.argv[0], *arguments]
         _problems.clear()
@@ -268,7 +323,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         from interp_lab.config.complaints import explain
 
-        line = explain(error, given, config_folders(given))
+        line = explain(error, given, own_folders(given))
         if verbose or line is None:
             raise
         print(f"error: {line}", file=sys.stderr)

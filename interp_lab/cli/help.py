@@ -8,6 +8,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from interp_lab.config.folders import MAIN, primary_configs
 from interp_lab.config.nodes import conf_dir
 from interp_lab.libraries.hydra_inside import composed
 
@@ -33,19 +34,20 @@ INSTALLED_LAUNCHERS = ("joblib", "ray")
 FOOTER = """\
 Flags (they may stand anywhere)
   --multirun         run every combination of comma-separated values
-  --config-dir DIR   add a folder of your own configs
+  --config-dir DIR   add a folder of your own configs (./conf and ./studies are looked in anyway)
   --config-name NAME start from one of them
   --cfg job          print the configuration and do nothing
   --json             with mode=doctor: print JSON, for a bug report
   --hydra-help       Hydra's own flags"""
 
 
-def help_text(folders: list[Path], overrides: list[str]) -> str:
+def help_text(folders: list[Path], overrides: list[str], name: str | None = None) -> str:
     """Return the help.
 
     Args:
         folders: the user's config folders; their options are listed with ours.
         overrides: what was typed beside `--help`, so that `task=x --help` shows that task's keys.
+        name: what `--config-name` was given; None = the package's.
     """
     lines = [HEADER]
     for group in sorted(p.name for p in conf_dir().iterdir() if p.is_dir()):
@@ -55,6 +57,10 @@ def help_text(folders: list[Path], overrides: list[str]) -> str:
     presets = {path.stem for path in (conf_dir() / "hydra" / "launcher").glob("*.yaml")}
     launchers = ", ".join(sorted({*INSTALLED_LAUNCHERS, *presets}))
     lines.append(f"  hydra/launcher {launchers}")
-    cfg = composed(conf_dir(), overrides)
+    own = primary_configs(folders)
+    if own:
+        lines += ["", "Your own configurations, for --config-name=NAME"]
+        lines += [f"  {own_name:<14} {path}" for own_name, path in own.items()]
+    cfg = composed(conf_dir(), overrides, name or MAIN)
     lines += ["", "Every key and its value now; change it with key=value", ""]
     return "\n".join([*lines, OmegaConf.to_yaml(cfg), FOOTER])

@@ -9,6 +9,15 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from interp_lab.config.folders import primary_configs
+from interp_lab.config.former import (
+    default_task,
+    instead,
+    instead_in,
+    option_with,
+    task_of,
+    typed_options,
+)
 from interp_lab.config.nodes import conf_dir, quoted
 from interp_lab.config.schema import keys_of_schema
 from interp_lab.config.typed import how_to_quote
@@ -24,6 +33,9 @@ EXTRA_OF_LAUNCHER = {
     "ray": "ray",
 }
 
+# A complaint about a key that is not there, which one of an original tool may be.
+NO_SUCH_KEY = re.compile(r"([\w.\-]+)(?: \(.*\))?: (?:no such key|\w+ takes no such option)")
+
 
 def explain(error: Exception, arguments: list[str], folders: list[Path]) -> str | None:
     """Return one line for an error that the user can mend, or None for a fault of ours.
@@ -33,7 +45,26 @@ def explain(error: Exception, arguments: list[str], folders: list[Path]) -> str 
         arguments: the command line, to know the groups that were chosen.
         folders: the user's own configs, to find the file that a key stands in.
     """
-    error = _own(error)
+    line = _explained(_own(error), arguments, folders)
+    return _with_former(line, arguments, folders) if line else line
+
+
+def _with_former(line: str, arguments: list[str], folders: list[Path]) -> str:
+    """Return a complaint about an unknown key; of an original tool's, what to type for it."""
+    unknown = NO_SUCH_KEY.match(line)
+    if not unknown:
+        return line
+    typed = [one.shown for one in typed_options(arguments)]
+    if any(key == unknown[1] or key.startswith(f"{unknown[1]}.") for key in typed):
+        return instead(arguments, folders, certain=False) or line
+    for path in primary_configs(folders).values():
+        if f"({path}, line " in line:
+            task = task_of(arguments, folders) or default_task()
+            return instead_in(path, task, certain=False) or line
+    return line
+
+
+def _explained(error: Exception, arguments: list[str], folders: list[Path]) -> str | None:
     if isinstance(error, ConfigError):
         key = re.match(r"[\w.]+", str(error))
         return f"{_as_typed(error, arguments)}{_file_with(key.group(), folders) if key else ''}"
@@ -151,7 +182,18 @@ def _damaged_file(folders: list[Path]) -> str | None:
 def _missing_config(error: MissingConfigException) -> str:
     name = str(error.missing_cfg_file)
     if not error.options:
-        return f"{name}: no such configuration; --config-dir names the folder of your own"
+        return (
+            f"{name}: no such configuration; your own are looked for in ./conf, ./studies and the "
+            "folder of --config-dir"
+        )
+    known = option_with(name.partition("/")[2]) if name.startswith("model/") else None
+    if known:
+        return f"{name.replace('/', '=', 1)}: is a checkpoint; type model={known}"
+    if name.startswith("model/") and name.count("/") > 1:
+        return (
+            f"{name.replace('/', '=', 1)}: no such option; for a checkpoint give an option of its "
+            f"family and model.checkpoint={name.partition('/')[2]}"
+        )
     group, _, option = name.rpartition("/")
     if group == "hydra/launcher" and option in EXTRA_OF_LAUNCHER:
         return _missing_plugin(option)

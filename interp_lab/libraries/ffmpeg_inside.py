@@ -1,19 +1,23 @@
-"""What is assumed of imageio_ffmpeg's inside: where its writer keeps the process of the encoder.
+"""What is assumed of imageio's inside: where its writer of videos keeps the encoder's process.
 
 `write_frames` neither says whether ffmpeg succeeded nor what it complained of: it lets ffmpeg write
 to this process's standard error and drops its exit code. Without both, a video that a full disk cut
 short would pass for a whole one.
+
+GIF and WebP go through imageio's own writer, which hands them to the same program. Its Pillow
+writer holds every picture of an animation in memory.
 """
 
 import inspect
 import os
 import subprocess
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from imageio_ffmpeg import write_frames
 
 STANDARD_ERROR = 2
@@ -46,13 +50,59 @@ def encoder(
         input_params=["-r", str(Fraction(fps).limit_denominator(1001))],
         output_params=options,
     )
-    with _standard_error(complaints):
+    with said_by(complaints):
         writer.send(None)  # it starts ffmpeg, which keeps what it is given here
     return writer
 
 
+# Every picture has its own 256 colours, so none is held for another's palette; an animation begins
+# again at its end. Lossy WebP has colours at half resolution, as the video has.
+ANIMATIONS = {
+    "gif": (
+        {"codec": "gif", "pixelformat": "pal8"},
+        "-vf split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1:dither=none",
+    ),
+    "webp": ({"codec": "libwebp_anim", "pixelformat": "yuv420p"}, "-quality 90"),
+}
+
+
 @contextmanager
-def _standard_error(file: IO[bytes]) -> Iterator[None]:
+def animator(path: Path, fps: float, kind: str) -> Iterator[Callable[[np.ndarray], None]]:
+    """Open an animation and give a function that adds a picture (y, x, 3) uint8 to it.
+
+    The first picture starts ffmpeg, which has the standard error of that moment for its words.
+    imageio's ffmpeg plugin takes files by their suffix; with another's it writes what `-f` says.
+
+    Args:
+        path: of the file.
+        fps: pictures a second.
+        kind: gif or webp.
+
+    Raises:
+        OSError: if ffmpeg stops.
+    """
+    import imageio.v3 as imageio
+
+    options, parameters = ANIMATIONS[kind]
+    rate = str(Fraction(fps).limit_denominator(1001))
+    with imageio.imopen(path, "wI", legacy_mode=True, plugin="FFMPEG", extension=".mkv") as file:  # type: ignore[call-overload]
+        writer = file.legacy_get_writer(
+            fps=fps,
+            quality=None,
+            macro_block_size=1,
+            ffmpeg_log_level="error",
+            input_params=["-r", rate],
+            output_params=[*parameters.split(" ", 1), "-loop", "0", "-f", kind],
+            **options,
+        )
+        try:
+            yield writer.append_data
+        finally:
+            writer.close()
+
+
+@contextmanager
+def said_by(file: IO[bytes]) -> Iterator[None]:
     """Let a process that is started here have a file for its standard error."""
     kept = os.dup(STANDARD_ERROR)
     os.dup2(file.fileno(), STANDARD_ERROR)

@@ -11,10 +11,14 @@ from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -50,6 +54,64 @@ def guard_targets() -> None:
 
     located.guarded = True  # type: ignore[attr-defined]
     _instantiate2._locate = located
+
+
+class OwnFolders(SearchPathPlugin):
+    """Lets Hydra find the user's YAML files, after the package's and before registered ones.
+
+    A plugin's folders also count for tab completion and go along to worker processes; those of
+    `hydra.searchpath` do not count for the first, and a file may set that key for itself.
+    """
+
+    folders: tuple[Path, ...] = ()
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Add the folders; Hydra calls it whenever it composes."""
+        for folder in self.folders:
+            search_path.append(provider="own", path=f"file://{folder}")
+
+
+def search_in(folders: Sequence[Path]) -> None:
+    """Let Hydra look for YAML files in these folders too, from now on in this process."""
+    if OwnFolders not in Plugins.instance().discover(SearchPathPlugin):
+        Plugins.instance().register(OwnFolders)
+    OwnFolders.folders = tuple(folder.absolute() for folder in folders)
+
+
+def packaged_folder() -> Path:
+    """Return the folder of Hydra's own YAML files, which it looks in before all others."""
+    import hydra.conf
+
+    return Path(str(hydra.conf.__file__)).parent
+
+
+def registered_options() -> frozenset[str]:
+    """Return what is registered without a file: plugins' nodes and the schema (`group/option`).
+
+    Hydra looks there last, so a file of the same name would take its place.
+    """
+    repo: dict[str, Any] = ConfigStore.instance().repo
+    found: list[str] = []
+
+    def look(node: dict[str, Any], above: str) -> None:
+        for name, held in node.items():
+            if isinstance(held, dict):
+                look(held, f"{above}{name}/")
+            else:
+                found.append(f"{above}{name}".removesuffix(".yaml"))
+
+    look(repo, "")
+    return frozenset(found)
+
+
+def chosen_options(settings: Any) -> dict[str, Any]:
+    """Return group -> option of a job, also those that defaults chose: `runtime.choices`."""
+    return dict(settings.runtime.choices)
+
+
+def config_name(settings: Any) -> str:
+    """Return the name of the configuration that a job began with: `job.config_name`."""
+    return str(settings.job.config_name)
 
 
 @dataclass(frozen=True)

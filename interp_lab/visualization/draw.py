@@ -36,6 +36,7 @@ from interp_lab.visualization.figure_nodes import (
     MIN_SAMPLES,
     OWN_KEYS,
     check_figures,
+    formats_of,
     plain,
     resolve,
 )
@@ -148,16 +149,17 @@ def _jobs(
         for n, f in of["run"].items()
         if 0 < n_samples >= f.get("min_samples", MIN_SAMPLES)
     ]
-    samples = [_sample_of(subject) for _, subject in subjects]
-    kinds = [figures[name].get("format", style.format) for name, _ in subjects]
+    wanted = [(n, s, kind) for n, s in subjects for kind in formats_of(figures[n], style.format)]
+    samples = [_sample_of(subject) for _, subject, _ in wanted]
+    kinds = [kind for _, _, kind in wanted]
     bare = [
         figure_path(folder, results, figures[name]["file"], sample, getattr(one, "layer", None))
-        for (name, one), sample in zip(subjects, samples, strict=True)
+        for (name, one, _), sample in zip(wanted, samples, strict=True)
     ]
     paths = apart([with_format(*pair) for pair in zip(bare, kinds, strict=True)], samples)
     return [
         Job(name, str(figures[name]["_target_"]), _options(figures[name]), path, kind, subject)
-        for (name, subject), path, kind in zip(subjects, paths, kinds, strict=True)
+        for (name, subject, kind), path in zip(wanted, paths, strict=True)
     ]
 
 

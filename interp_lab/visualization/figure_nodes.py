@@ -150,9 +150,18 @@ def _check_format(key: str, node: Mapping[str, Any], function: Callable[..., Any
     value = node.get("format")
     if value is None and not is_film:
         return
-    if value not in known:
-        near = did_you_mean(str(value), known, 1)
-        raise ConfigError(f"{key}.format={value!r}: give one of {', '.join(known)}.{near}")
+    # A film may be wanted in several formats; each is drawn by itself.
+    several = plain(value) if is_film and isinstance(value, Sequence) else value
+    for one in several if isinstance(several, list) else [several]:
+        if one not in known:
+            near = did_you_mean(str(one), known, 1)
+            raise ConfigError(f"{key}.format={one!r}: give one of {', '.join(known)}.{near}")
+
+
+def formats_of(node: Mapping[str, Any], otherwise: str) -> list[str]:
+    """Return the formats that a figure is saved in: several of a film, if its node lists them."""
+    value = plain(node.get("format", otherwise))
+    return list(value) if isinstance(value, list) else [value]
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A film: pictures made one by one, saved as a video, as numbered PNG files, or as one PNG.
+"""A film: pictures made one by one, saved as a video or animation, as numbered PNGs, or as one PNG.
 
 Only the picture in hand is in memory. A file appears whole under its name or not at all, so a full
 disk or a stop leaves what was there before.
@@ -12,18 +12,20 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
 from interp_lab import __version__
 from interp_lab.errors import InterpLabError, MissingInputError
-from interp_lab.libraries.ffmpeg_inside import encoder, finished, process_of
+from interp_lab.libraries.ffmpeg_inside import animator, encoder, finished, process_of, said_by
 
 VIDEO, FOLDER, PICTURE = "mp4", "frames", "png"
-FILM_FORMATS = (VIDEO, FOLDER, PICTURE)
+# What slides and web pages show by themselves, again and again.
+GIF, WEBP = "gif", "webp"
+FILM_FORMATS = (VIDEO, GIF, WEBP, FOLDER, PICTURE)
 # What every browser plays: H.264 with colours at half resolution, in the colours of HD television.
 ENCODER = (
     "-preset",
@@ -90,7 +92,10 @@ def save_film(film: Film, path: Path, kind: str, about: Mapping[str, str] | None
     writers = {VIDEO: _write_video, FOLDER: _write_folder, PICTURE: _write_picture}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        writers[kind](film, temporary, about or {})
+        if kind in (GIF, WEBP):
+            write_animation(film, temporary, kind)
+        else:
+            writers[kind](film, temporary, about or {})
         _put(temporary, path)
     except OSError as error:
         raise FilmError(_reason(path, error.strerror or str(error))) from error
@@ -142,9 +147,75 @@ def _write_video(film: Film, temporary: Path, about: Mapping[str, str]) -> None:
         finally:
             code = finished(writer, process)
         if code or n_written != film.n_frames:
-            complaints.seek(0)
-            lines = complaints.read().decode(errors="replace").strip().splitlines()
-            raise OSError(lines[-1] if lines else "ffmpeg stopped before the end, without a word")
+            line = _last_line(complaints)
+            raise OSError(line or "ffmpeg stopped before the end, without a word")
+
+
+def write_animation(film: Film, path: Path, kind: str) -> None:
+    """Write an animation that begins again at its end, picture by picture.
+
+    What the file shows is read back: neither ffmpeg's exit code nor its words come through.
+
+    Raises:
+        OSError: if it could not be written whole.
+    """
+    find_ffmpeg()
+    with tempfile.TemporaryFile() as complaints:
+        try:
+            with animator(path, film.fps, kind) as append:
+                is_still = _append_all(append, film.frames(), complaints)
+            missing = shown_seconds(path) - film.n_frames / film.fps
+        except OSError as error:
+            raise OSError(_last_line(complaints) or "ffmpeg stopped before the end") from error
+        # Both formats round times: a GIF to hundredths of a second, WebP to thousandths.
+        # Of equal pictures WebP makes one, and of a film of these a picture without a duration.
+        if abs(missing) > 0.01 and not is_still:
+            raise OSError(_last_line(complaints) or "ffmpeg left pictures out, without a word")
+
+
+def _append_all(
+    append: Callable[[np.ndarray], None], frames: Iterator[np.ndarray], complaints: IO[bytes]
+) -> bool:
+    """Add pictures one by one, the first of which starts ffmpeg; return whether all are equal."""
+    first = next(frames)
+    with said_by(complaints):
+        append(np.ascontiguousarray(first))
+    is_still = True
+    for frame in frames:
+        append(np.ascontiguousarray(frame))
+        is_still = is_still and np.array_equal(frame, first)
+    return is_still
+
+
+def shown_seconds(path: Path) -> float:
+    """Return how long an animation takes: the sum of its pictures' durations; 0 of a still."""
+    with path.open("rb") as file:
+        if file.read(4) == b"RIFF":
+            return sum(_webp_durations(file)) / 1000
+    with Image.open(path) as animation:
+        frames = ImageSequence.Iterator(animation)
+        return sum(frame.info.get("duration", 0) for frame in frames) / 1000
+
+
+def _webp_durations(file: IO[bytes]) -> Iterator[int]:
+    """Yield the milliseconds of each picture; Pillow would hold the whole file for them.
+
+    A WebP is a list of chunks: a name of four letters, a length, and so many bytes, made even. A
+    picture's chunk begins with its place and size in 12 bytes, then its duration in 3.
+    """
+    file.seek(12)
+    while len(head := file.read(8)) == 8:
+        size = int.from_bytes(head[4:], "little")
+        end = file.tell() + size + size % 2
+        if head[:4] == b"ANMF":
+            yield int.from_bytes(file.read(15)[12:], "little")
+        file.seek(end)
+
+
+def _last_line(complaints: IO[bytes]) -> str:
+    complaints.seek(0)
+    lines = complaints.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def _feed(writer: Generator[None, Any, None], first: np.ndarray, rest: Iterator[np.ndarray]) -> int:

@@ -24,6 +24,10 @@ def of(way: str, given: Any, says: str, **options: Any) -> Case:
     return Case(way, (given,), says, options)
 
 
+NOWHERE = (
+    "no such configuration; your own are looked for in ./conf, ./studies and the folder of "
+    "--config-dir"
+)
 CASES = [
     # The command line: what is no override, no flag, no option.
     typed("model", says="model: not of the form key=value; give a key, an equals sign and a value"),
@@ -44,7 +48,7 @@ CASES = [
     ),
     typed(
         "--config-name=nowhere",
-        says="nowhere: no such configuration; --config-dir names the folder of your own",
+        says=f"nowhere: {NOWHERE}",
     ),
     typed(
         "model=null",
@@ -330,7 +334,9 @@ CASES = [
     typed("output.part_seconds=-1", says="output.part_seconds=-1: give a number from 0 to 86400"),
     typed("output.part_seconds=inf", says="output.part_seconds=inf: give a number from 0 to 86400"),
     typed("output.root=''", says="output.root='': is empty; leave the key out, or give a value"),
-    typed("output.dir=' '", says="output.dir=' ': is empty; leave the key out, or give a value"),
+    typed(
+        "++output.dir=' '", says="++output.dir=' ': is empty; leave the key out, or give a value"
+    ),
     typed("task_name=''", says="task_name='': is empty; leave the key out, or give a value"),
     typed("results=''", says="results='': is empty; leave the key out, or give a value"),
     typed("resume=2", says="resume=2: give true or false"),
@@ -1005,7 +1011,7 @@ CASES = [
     ),
     own(
         "defaults: [nowhere]\n",
-        says="nowhere: no such configuration; --config-dir names the folder of your own",
+        says=f"nowhere: {NOWHERE}",
     ),
     own("3\n", says="{tmp}/mine.yaml: holds 3, not keys with values"),
     own(
@@ -1034,8 +1040,8 @@ CASES = [
         b"defaults: [config, _self_]\n# caf\xe9\n",
         says="{tmp}/mine.yaml: not UTF-8 text (invalid continuation byte); save it in UTF-8",
     ),
-    own(FOLDER, says="mine: no such configuration; --config-dir names the folder of your own"),
-    own(ABSENT, says="mine: no such configuration; --config-dir names the folder of your own"),
+    own(FOLDER, says=f"mine: {NOWHERE}"),
+    own(ABSENT, says=f"mine: {NOWHERE}"),
     own(
         "",
         says=("output.root: no such key here; the defaults of --config-name begin with `- config`"),

@@ -58,7 +58,7 @@ def anew(command: Command, tmp_path: Path, *arguments: str) -> dict[str, float]:
     """The numbers of a run in a directory of its own."""
     place = tmp_path / "anew"
     shutil.rmtree(place, ignore_errors=True)
-    return numbers(command(*arguments, f"output.dir={place}"))
+    return numbers(command(*arguments, f"++output.dir={place}"))
 
 
 def same(found: dict[str, float], wanted: dict[str, float]) -> bool:

@@ -10,7 +10,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from interp_lab.libraries.ffmpeg_inside import encoder, finished, process_of
+from interp_lab.libraries.ffmpeg_inside import animator, encoder, finished, process_of, said_by
 
 FRAME = np.zeros((32, 48, 3), np.uint8)
 
@@ -58,6 +58,30 @@ def test_a_video_has_its_size_and_rate(tmp_path: Path, fps: float, wanted: float
         assert finished(writer, process_of(writer)) == 0
     about = next(imageio_ffmpeg.read_frames(str(tmp_path / "f.mp4")))
     assert about["size"] == (48, 34) and about["fps"] == wanted
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("gif", b"GIF89a"), ("webp", b"RIFF")])
+def test_imageio_writes_an_animation_under_any_name(
+    tmp_path: Path, kind: str, begins: bytes
+) -> None:
+    """Its plugin goes by a suffix that it is told, and ffmpeg by the kind."""
+    with animator(tmp_path / "film.tmp", 2.0, kind) as append:
+        for i in range(3):
+            append(FRAME + 40 * i)
+    assert (tmp_path / "film.tmp").read_bytes().startswith(begins)
+
+
+def test_the_first_picture_starts_the_program_of_an_animation(
+    program: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with tempfile.TemporaryFile() as complaints:
+        with animator(tmp_path / "film.gif", 2.0, "gif") as append:
+            with said_by(complaints):
+                append(FRAME)
+            append(FRAME)
+        complaints.seek(0)
+        assert complaints.read() == b"out of ideas\n"
+    assert "out of ideas" not in capfd.readouterr().err
 
 
 def test_importing_it_loads_no_torch() -> None:

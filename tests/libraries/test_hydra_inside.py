@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.config_store import ConfigStore
-from hydra.errors import ConfigCompositionException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import OmegaConf
 
 import interp_lab.run.sweep.record  # noqa: F401  as the command does
@@ -18,8 +18,11 @@ from interp_lab.libraries.hydra_inside import (
     composed,
     guard_targets,
     open_node,
+    packaged_folder,
     parsed,
     recorded_settings,
+    registered_options,
+    search_in,
     sweep_record,
     swept_overrides,
 )
@@ -163,3 +166,26 @@ def test_hydra_makes_no_class_of_anybody_else() -> None:
     assert isinstance(caught.value.__cause__, ForeignTargetError)
     made = instantiate({"_target_": "interp_lab.run.sweep.record.Record"})
     assert type(made).__name__ == "Record"
+
+
+def test_folders_that_are_searched_too_come_after_the_main_one(folder: Path) -> None:
+    """And are forgotten when others are named; a name in both is the main one's."""
+    (folder / "own" / "size").mkdir(parents=True)
+    (folder / "own" / "size" / "small.yaml").write_text("n: 99\n")
+    (folder / "own" / "size" / "mine.yaml").write_text("n: 7\n")
+    try:
+        search_in([folder / "own"])
+        assert composed(folder / "conf", ["size=mine"]).size.n == 7
+        assert composed(folder / "conf", ["size=small"]).size.n == 5
+        search_in([])
+        with pytest.raises(HydraException):
+            composed(folder / "conf", ["size=mine"])
+    finally:
+        search_in([])
+
+
+def test_what_is_registered_or_packaged_without_a_file_of_ours() -> None:
+    """A file of such a name would be found before a registered node, and after a packaged one."""
+    search_in([])  # Hydra looks for its plugins then
+    assert "hydra/launcher/joblib" in registered_options()
+    assert (packaged_folder() / "hydra" / "job_logging" / "default.yaml").is_file()

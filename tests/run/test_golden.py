@@ -144,7 +144,7 @@ def test_a_run_of_before_goes_on_if_its_files_are_older(command: Command, tmp_pa
         assert all(file["samples/fingerprint"].asstr()[...])
         assert "2 samples measured by a version without fingerprints" in file.attrs["notes"]
     # The old numbers are kept, and are those that this version measures: rounding only.
-    anew = command(*SCENES, *QUICK, f"output.dir={tmp_path}/anew")
+    anew = command(*SCENES, *QUICK, f"++output.dir={tmp_path}/anew")
     assert anew.code == 0 and found == pytest.approx(numbers(tmp_path / "anew"), abs=1e-5)
     # From now on it is a run like others: the second command finds it again and measures nothing.
     again = command(*SCENES, *QUICK)

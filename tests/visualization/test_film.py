@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from interp_lab.studies.trajectory.figures.film_images import (
     arranged,
     cell_edges,
 )
-from interp_lab.visualization.film import Film, FilmError, find_ffmpeg, save_film
+from interp_lab.visualization.film import Film, FilmError, find_ffmpeg, save_film, shown_seconds
 
 SIDES = (64, 96)
 
@@ -77,6 +78,96 @@ def test_a_video_has_every_frame_in_a_format_that_browsers_play(tmp_path: Path) 
     content = path.read_bytes()
     assert content.index(b"moov") < content.index(b"mdat"), "plays before it is loaded whole"
     assert [p.name for p in path.parent.iterdir()] == ["film.mp4"]
+
+
+def turning_film(n: int, fps: float = 4.0) -> Film:
+    """A red square that goes from left to right over a gray that grows brighter."""
+
+    def frames() -> Iterator[np.ndarray]:
+        for i in range(n):
+            frame = np.full((64, 96, 3), 20 * i + 20, dtype=np.uint8)
+            frame[16:48, 8 * i : 8 * i + 16] = (230, 30, 30)
+            yield frame
+
+    return Film(frames, n, fps)
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp"])
+@pytest.mark.parametrize("fps", [2.0, 3.0])
+def test_an_animation_has_the_frames_times_and_pixels_of_the_video(
+    tmp_path: Path, kind: str, fps: float
+) -> None:
+    film = turning_film(7, fps)
+    _, frames = decoded(save_film(film, tmp_path / "film.mp4", "mp4"))
+    path = save_film(film, tmp_path / f"film.{kind}", kind)
+    with Image.open(path) as animation:
+        assert animation.format == kind.upper()
+        assert (animation.n_frames, animation.size) == (7, (96, 64))
+        assert animation.info["loop"] == 0, "for ever"
+        lengths = []
+        for i, (true, video) in enumerate(zip(film.frames(), frames, strict=True)):
+            animation.seek(i)
+            shown = np.asarray(animation.convert("RGB")).astype(int)
+            lengths.append(animation.info["duration"])
+            # Within the squares: at borders colours are coarser in lossy formats.
+            for here in (np.s_[20:44, 8 * i + 4 : 8 * i + 12], np.s_[:8, :]):
+                assert np.abs(shown[here] - true[here]).max() <= 10, (kind, i)
+                assert np.abs(shown[here] - video[here]).max() <= 12, (kind, i)
+    # Hundredths of a second in a GIF, thousandths in WebP, and none lost over the whole.
+    assert all(abs(one - 1000 / fps) <= 10 for one in lengths), lengths
+    assert abs(sum(lengths) - 7000 / fps) <= 10
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["film.mp4", path.name])
+
+
+def test_equal_pictures_of_an_animation_take_their_time(tmp_path: Path) -> None:
+    """WebP keeps one of them and shows it as long."""
+    frame = np.full((64, 96, 3), 90, dtype=np.uint8)
+    for kind in ("gif", "webp"):
+        film = Film(lambda: iter([frame] * 3 + [frame + 9] * 3), 6)
+        path = save_film(film, tmp_path / f"film.{kind}", kind)
+        assert shown_seconds(path) == pytest.approx(3.0, abs=0.01)
+        still = save_film(Film(lambda: iter([frame]), 1), tmp_path / f"still.{kind}", kind)
+        assert np.abs(np.asarray(Image.open(still).convert("RGB")).astype(int) - frame).max() <= 2
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp"])
+def test_an_animation_that_is_cut_short_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = save_film(turning_film(2), tmp_path / f"film.{kind}", kind)
+    before = path.read_bytes()
+    fewer = Film(turning_film(3).frames, 5, 4.0)
+    with pytest.raises(FilmError, match="left pictures out"):
+        save_film(fewer, path, kind)
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\ncat > /dev/null\necho no room here >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
+    with pytest.raises(FilmError, match="no room here.*untouched"):
+        save_film(turning_film(3), path, kind)
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ffmpeg", path.name]
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp"])
+def test_memory_of_an_animation_does_not_grow_with_its_pictures(tmp_path: Path, kind: str) -> None:
+    """Python's own; thirty more pictures of 0.7 MB each would be 20 MB."""
+
+    def bands(n: int) -> Iterator[np.ndarray]:
+        for i in range(n):
+            frame = np.full((360, 640, 3), 40, dtype=np.uint8)
+            frame[10 * i : 10 * i + 10] = 200
+            yield frame
+
+    def peak(n: int) -> int:
+        tracemalloc.start()
+        save_film(Film(lambda: bands(n), n), tmp_path / f"film.{kind}", kind)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(2)
+    assert peak(34) - peak(4) < 3e6
 
 
 def test_frames_become_numbered_pngs_and_replace_an_earlier_folder(tmp_path: Path) -> None:
@@ -148,13 +239,14 @@ def test_an_encoder_that_ends_without_a_word_leaves_no_video(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ffmpeg", "film.mp4"]
 
 
-def test_a_picture_that_cannot_be_drawn_ends_the_encoder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["mp4", "gif", "webp"])
+def test_a_picture_that_cannot_be_drawn_ends_the_encoder(tmp_path: Path, kind: str) -> None:
     def frames() -> Iterator[np.ndarray]:
         yield from noise_film(3).frames()
         raise ValueError("no ink")
 
     with pytest.raises(ValueError, match="no ink"):
-        save_film(Film(frames, 5), tmp_path / "film.mp4", "mp4")
+        save_film(Film(frames, 5), tmp_path / f"film.{kind}", kind)
     assert not list(tmp_path.iterdir()) and not encoders_at_work()
 
 
@@ -164,7 +256,7 @@ def encoders_at_work() -> list[str]:
     return [name for name in names if "ffmpeg" in name]
 
 
-@pytest.mark.parametrize("kind", ["mp4", "png", "frames"])
+@pytest.mark.parametrize("kind", ["mp4", "gif", "webp", "png", "frames"])
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, kind: str) -> None:
     """A file in the folder's place stops root as well, whom permissions do not stop."""
     (tmp_path / "figures").write_text("a file")

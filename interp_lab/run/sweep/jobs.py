@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from interp_lab.config.complaints import explain
+from interp_lab.config.folders import check_chosen
 from interp_lab.config.nodes import conf_dir
 from interp_lab.errors import (
     FAILED_SAMPLES,
@@ -52,6 +53,7 @@ def _run(cfg: DictConfig, config: Any, job: SweepJob) -> None:
     outcome = Outcome(job.number, list(job.overrides))
     outcome.write(job.folder)
     try:
+        check_chosen(config)
         _do(cfg, job, outcome)
     except FinishedWithFailuresError as error:
         outcome.state, outcome.line = "failures", str(error)

@@ -92,8 +92,8 @@ def test_the_shipped_network_gives_every_file(command) -> None:
 
 def test_gates_do_not_depend_on_the_batch(command) -> None:
     few = (*SMALL, *QUIET, "dataset.max_samples=4")
-    one = result_path(command(*few, "batch_size=1", "output.dir=${output.root}/one"))
-    four = result_path(command(*few, "batch_size=4", "output.dir=${output.root}/four"))
+    one = result_path(command(*few, "batch_size=1", "++output.dir=${output.root}/one"))
+    four = result_path(command(*few, "batch_size=4", "++output.dir=${output.root}/four"))
     with open_results(one) as a, open_results(four) as b:
         for name in a.sample_ids:
             for field in ("gate_attention", "gate_ffn", "predicted_windows", "loss_difference"):

@@ -309,7 +309,8 @@ def figures_of_yaml() -> tuple[dict[str, Any], TrajectoryStyle]:
     node = yaml.safe_load((conf_dir() / "visualization" / "trajectory.yaml").read_text())
     figures = node.pop("figures")
     node.pop("needs", None)  # of the study's fields
-    figures["frames"]["enabled"] = False
+    figures["frames"]["enabled"] = False  # an interpolation, as the next
+    figures["video"]["format"] = "mp4"
     node |= {"workers": 0, "width": 480, "dpi": 40, "start_phrase": PHRASE}
     return figures, TrajectoryStyle(**check_arguments(TrajectoryStyle, node, "visualization"))
 
@@ -358,7 +359,8 @@ def test_several_samples_and_layers_have_folders(tmp_path: Path) -> None:
     [
         ({"file": "video"}, "{layer} and per: layer go together"),
         ({"per": "sample"}, "{layer} and per: layer go together"),
-        ({"format": "pdf"}, "format='pdf': give one of mp4, frames, png"),
+        ({"format": "pdf"}, "format='pdf': give one of mp4, gif, webp, frames, png"),
+        ({"format": ["mp4", "wepb"]}, "format='wepb': .*Did you mean 'webp'"),
         ({"format": None}, "format=None: give one of mp4"),
         ({"step": 1}, "attention_video takes no such option"),
     ],

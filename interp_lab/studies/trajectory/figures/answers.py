@@ -10,9 +10,11 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
+from interp_lab.config.signature import Distinct
 from interp_lab.config.targets import Importable
 from interp_lab.errors import ConfigError, StoreError
 from interp_lab.fields import Document, Picture, Point, StepPattern
@@ -32,6 +34,9 @@ log = logging.getLogger(__name__)
 
 PHRASE = "Based on the following requirements"
 POINTS = ("predicted", "reference")
+VideoFormat = Literal["mp4", "gif", "webp"]
+# Players show the pictures of a GIF for two hundredths of a second or more.
+GIF_FPS = 50
 # Rows that are read from the file at a time.
 BLOCK = 32
 
@@ -51,6 +56,7 @@ class TrajectoryStyle(Style):
         overlay_alpha: how much of a picture its cells cover, above 0 to 1.
         overlay_gray: draw the picture under the cells without its colours, so that every hue is
             a weight's.
+        video: the formats of the video, one or several of mp4, gif and webp.
         frames: whether the configuration asks for every frame as PNG.
         layer: the one layer that is shown, by its number in the model, or a list of them;
             null = every layer whose rows are stored.
@@ -64,6 +70,7 @@ class TrajectoryStyle(Style):
     start_phrase: str | None = PHRASE
     overlay_alpha: float = 0.5
     overlay_gray: bool = True
+    video: VideoFormat | Distinct[VideoFormat] = "mp4"
     frames: bool = False
     layer: int | list[int] | None = None
     head: int | None = None
@@ -81,6 +88,8 @@ class TrajectoryStyle(Style):
                 self.refuse(key, "give true or false")
         if self.head is not None:
             self._check_number("head", 0, 10_000, whole=True)
+        if "gif" in self.video and self.fps > GIF_FPS:
+            self.refuse("fps", f"a GIF shows at most {GIF_FPS} pictures a second")
         self._check_layers()
         self._check_colors()
 
