@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from interp_lab.datasets.ondisk import spelling
-from interp_lab.errors import MissingInputError, SampleError, did_you_mean
+from interp_lab.errors import ConfigError, MissingInputError, SampleError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Dataset(Protocol):
 
     It may state, as attributes, what its samples are (`run.fit` holds the other parts to it):
     `gives`, the kinds of input (text, image, audio, video), and `knows`, the facts of every sample.
+    It may also state its `prompts`: name -> full text, its placeholders and the system part that
+    goes before it included. They are stored with the result; see `stated_prompts`.
 
     The constructor reads the index only and raises `MissingInputError` or `ConfigError` for what
     the configuration got wrong, so that nothing of that kind is found after a model is loaded.
@@ -79,6 +81,22 @@ class Dataset(Protocol):
             SampleError: if this record cannot be used; the run goes on without it.
         """
         ...
+
+
+def stated_prompts(dataset: Any) -> dict[str, str]:
+    """Return the prompts that a data set states; none if it states none.
+
+    Raises:
+        ConfigError: if `prompts` is not name -> text.
+    """
+    stated = getattr(dataset, "prompts", {})
+    texts = isinstance(stated, Mapping) and [t for item in stated.items() for t in item]
+    if texts is False or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(
+            f"dataset: prompts of {type(dataset).__name__} should be name -> full text, is "
+            f"{stated!r:.60}"
+        )
+    return dict(stated)
 
 
 def existing_path(key: str, path: str | Path) -> Path:

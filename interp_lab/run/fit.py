@@ -15,6 +15,7 @@ import yaml
 from omegaconf import DictConfig
 
 from interp_lab.config.nodes import build, check_arguments, conf_dir, node_name, plain, target_of
+from interp_lab.datasets.base import stated_prompts
 from interp_lab.errors import ConfigError
 
 
@@ -26,6 +27,7 @@ def check_fit(cfg: DictConfig, dataset: Any) -> None:
             fields that the analysis does not measure; says what to choose instead.
         UnsupportedModelError: from the analysis, for a model that can give nothing of it.
     """
+    stated_prompts(dataset)
     analysis = build(cfg, "analysis", seed=cfg.seed, batch_size=cfg.batch_size)
     values = plain(cfg.model)
     model = target_of(values, "model")

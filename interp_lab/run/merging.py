@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from interp_lab.config.nodes import build, identity_nodes, node_name, plain
+from interp_lab.datasets.base import stated_prompts
 from interp_lab.datasets.prints import SamplePrints
 from interp_lab.errors import StoreError, TooManyFailuresError
 from interp_lab.identity.run import identity_of_run, kept_identity, run_id_of
@@ -76,6 +77,7 @@ def conclude(
         "run_id": run_id_of(kept_identity(place.path) or identity_of_run(identity_nodes(cfg))),
         "config": stored_text(cfg),
         "definitions": json.dumps({**analysis.definitions, **numbers.definitions}),
+        "prompts": json.dumps(stated_prompts(dataset)),
         "counts": json.dumps(dict(dataset.counts())),
         "notes": json.dumps(notes),
         "finished": now(),

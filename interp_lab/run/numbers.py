@@ -95,12 +95,15 @@ def compute_again(cfg: DictConfig, path: Path) -> None:
 
 
 def write_exports(cfg: DictConfig, numbers: Any, path: Path) -> None:
-    """Write the files that earlier scripts read, and the configuration, beside a result."""
+    """Write the files that earlier scripts read, configuration and prompts, beside a result."""
     folder = path.parent / EXPORTS
     folder.mkdir(exist_ok=True)
     config = OmegaConf.to_yaml(cfg, resolve=True)
     (folder / "config.yaml").write_text(config, encoding="utf-8")
     with open_results(path) as results:
+        if results.prompts:
+            text = json.dumps(results.prompts, ensure_ascii=False, indent=1)
+            (folder / "prompts.json").write_text(text + "\n", encoding="utf-8")
         numbers.export(results, folder)
 
 

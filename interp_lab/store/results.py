@@ -91,6 +91,14 @@ class Results:
         return self._stored_json("definitions", dict)
 
     @property
+    def prompts(self) -> dict[str, str]:
+        """Name -> full text with its placeholders; none where none was stated or kept."""
+        found = self._stored_json("prompts", dict)
+        if not all(isinstance(text, str) for text in found.values()):
+            raise StoreError(f"{self.path}: damaged, or not written by interp_lab (prompts)")
+        return found
+
+    @property
     def failures(self) -> list[Failure]:
         """The samples that could not be measured, with their reasons."""
         with reading(self.path):

@@ -21,6 +21,7 @@ def summary(results: Results) -> str:
     lines += [f"  note       {note}" for note in results.notes]
     if not results.has_checksum:
         lines.append(f"  note       {WITHOUT}")
+    lines += [f"  {line}" for line in prompt_lines(results)]
     lines.append(f"{len(results)} samples measured, {len(results.failures)} failed")
     lines += [f"  {name.replace('_', ' ')}: {count}" for name, count in results.counts.items()]
     lines += _categories(results)
@@ -37,6 +38,14 @@ def summary(results: Results) -> str:
         lines.append("failures")
         lines += _listed([f"  {f.sample_id} ({f.stage}): {f.reason}" for f in results.failures])
     return "\n".join(lines)
+
+
+def prompt_lines(results: Results) -> list[str]:
+    """Return the name of each prompt, and its text as it stands, each line of it indented."""
+    lines = []
+    for name, text in results.prompts.items():
+        lines += [f"prompt     {name}", *(f"    {line}" for line in text.split("\n"))]
+    return lines
 
 
 def _categories(results: Results) -> list[str]:

@@ -46,6 +46,7 @@ def test_a_result_of_before_is_listed(command: Command, tmp_path: Path, study: s
     with open_results(path) as results:
         assert results.attributes["schema_version"] == 1 and len(results) == SAMPLES[study]
         assert "interp_lab.visualization." in results.attributes["config"]
+        assert results.prompts == {}
 
 
 @pytest.mark.parametrize("study", SAMPLES)

@@ -3,12 +3,15 @@
 Everything here is written into a folder of the user's own, as a newcomer would.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from interp_lab.datasets.base import stated_prompts
+from interp_lab.errors import ConfigError
 from interp_lab.store.results import open_results
 
 STUDY = '''
@@ -22,6 +25,7 @@ import torch
 from matplotlib.figure import Figure
 
 from interp_lab.capture.plans import HiddenPlan
+from interp_lab.datasets.images import ImageFiles
 from interp_lab.fields import Histogram, Scalar
 
 
@@ -84,6 +88,15 @@ class NormNumbers:
         (folder / "norms.txt").write_text(f"{len(results)} images")
 
 
+PROMPT = "System: see.\\n\\n What is {thing}?  {{ \\n"
+
+
+class Asked(ImageFiles):
+    """Pictures with a prompt."""
+
+    prompts = {"mine": PROMPT}
+
+
 def bars(results, style, *, color: str = "0.4") -> Figure:
     figure = Figure(figsize=(3, 2))
     counts = results.aggregate("norms")
@@ -107,6 +120,7 @@ _target_: interp_lab.visualization.base.Style
 figures:
   bars: {_target_: my_norms.bars, file: bars, per: run}
 """,
+    "dataset/asked.yaml": "_target_: my_norms.Asked\npath: ???\n",
     "model/mine.yaml": """
 _target_: interp_lab.models.clip.ClipVision
 family: clip
@@ -143,6 +157,32 @@ def test_a_study_with_a_figure(
     with open_results(path) as results:
         assert len(results.aggregate("norms")) == 7
         assert results.definitions["mean_norm"] == "norms.mean_norm/1"
+
+
+def test_prompts_that_a_data_set_states_are_kept_with_the_result(
+    folder: Path, pictures: Callable[..., Path], command: Callable[..., Any], tmp_path: Path
+) -> None:
+    prompt = "System: see.\n\n What is {thing}?  {{ \n"
+    typed = (f"--config-dir={folder}/conf", "task=norms", "dataset=asked")
+    typed += (f"dataset.path={pictures(1)}", "visualization.figures=null")
+    said = command(*typed)
+    assert said.code == 0, said.err
+    [path] = tmp_path.glob("outputs/norms/*/results.h5")
+    with open_results(path) as results:
+        assert results.prompts == {"mine": prompt}
+    assert json.loads((path.parent / "exports" / "prompts.json").read_text()) == {"mine": prompt}
+    listed = command("mode=summary", f"results={path}").out
+    assert "  prompt     mine\n      System: see.\n      \n       What is {thing}?  {{ \n" in listed
+    again = command(*typed, "numbers.bins=7")  # numbers made again keep them
+    assert again.code == 0, again.err
+    with open_results(path) as results:
+        assert results.prompts == {"mine": prompt} and len(results.aggregate("norms")) == 7
+
+
+@pytest.mark.parametrize("stated", [["text"], {"name": 1}, {1: "text"}, "text", None])
+def test_prompts_that_are_no_texts_are_refused(stated: Any) -> None:
+    with pytest.raises(ConfigError, match="prompts of Own should be name -> full text"):
+        stated_prompts(type("Own", (), {"prompts": stated})())
 
 
 def test_a_yaml_of_four_keys_takes_every_key_of_the_signature(

@@ -82,6 +82,7 @@ def overall_statistics(results: Results) -> dict[str, Any]:
         "n_failed": len(results.failures),
         "near_zero": float(results.aggregate("near_zero")),
         "notes": results.notes,
+        "prompts": results.prompts,
         "gates": gates,
         "measures": others,
     }

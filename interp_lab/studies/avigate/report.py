@@ -8,6 +8,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from interp_lab.store.results import Results
+from interp_lab.store.summary import prompt_lines
 from interp_lab.studies.avigate.aggregates import (
     ALL,
     HELPS,
@@ -90,6 +91,9 @@ def report(results: Results, figures: str) -> str:
     lines += _measures(results)
     lines += _extremes(results)
     lines += _pictures(results, figures)
+    if results.prompts:
+        lines += ["## Prompts", ""]
+        lines += [*(f"    {line}" for line in prompt_lines(results)), ""]
     if results.failures:
         lines += ["## Samples that could not be measured", ""]
         lines += [f"- `{f.sample_id}` ({f.stage}): {f.reason}" for f in results.failures]

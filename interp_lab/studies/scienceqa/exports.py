@@ -17,7 +17,8 @@ def export(results: Results, folder: Path, top_k: int) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(records(results), folder / "attention_head_records.pt")
-    text = json.dumps(statistics(results), indent=2)
+    prompts = {"prompts": results.prompts} if results.prompts else {}
+    text = json.dumps(statistics(results) | prompts, indent=2)
     (folder / "statistics.json").write_text(text, encoding="utf-8")
     (folder / "analysis_report.txt").write_text(report(results, top_k), encoding="utf-8")
 

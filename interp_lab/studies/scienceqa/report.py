@@ -3,6 +3,7 @@
 import numpy as np
 
 from interp_lab.store.results import Results
+from interp_lab.store.summary import prompt_lines
 from interp_lab.studies.scienceqa.knockout import CONDITIONS
 
 CAUTION = (
@@ -26,6 +27,7 @@ def report(results: Results, top_k: int) -> str:
     ]
     lines.append(f"definition  {results.fields['scores'].definition}")
     lines += [f"note        {note}" for note in results.notes]
+    lines += prompt_lines(results)
     lines.append(
         f"samples     {len(results)} measured, {len(results.failures)} failed, "
         f"{results.aggregate('n_with_image')} with an image"

@@ -6,6 +6,7 @@ from collections import defaultdict
 import numpy as np
 
 from interp_lab.store.results import Results
+from interp_lab.store.summary import prompt_lines
 from interp_lab.studies.semdim.knockout import CONDITIONS
 
 CAUTION = (
@@ -23,6 +24,7 @@ def report(results: Results) -> str:
     lines += [f"data set    {attributes.get('dataset', '')}"]
     lines += [f"{name:<18} {text}" for name, text in definitions.items()]
     lines += [f"note        {note}" for note in results.notes]
+    lines += prompt_lines(results)
     dropped = int(results.aggregate("n_dropped"))
     lines.append(
         f"samples     {len(results)} measured, {len(results.failures)} failed; "
