@@ -93,7 +93,7 @@ class AttentionVisualizer:
         self,
         sample: Mapping[str, Any],
         images: Sequence[Image.Image],
-        layer_idx: int = 20,
+        layer_idx: int | None = None,
         start_phrase: str | None = "Based on the following requirements",
         color: ColorFunction | str | None = None,
         **style: Any,
@@ -105,7 +105,8 @@ class AttentionVisualizer:
         Args:
             sample: a record with `id`, `problem` and, if known, `answer` or `solution`.
             images: its pictures, in the order in which the problem speaks of them.
-            layer_idx: the layer that is shown.
+            layer_idx: the layer that is shown; None = layer 20 of a model of 28, such as
+                Qwen2-VL-2B, and the same depth in another.
             start_phrase: text is shown from its last occurrence on; null = from the beginning.
             color: weights (n,) from 0 to 1 -> (n, 3) uint8, or the name of a colormap.
             style: further options of `TrajectoryStyle`, such as `gamma=0.8`.
@@ -117,7 +118,7 @@ class AttentionVisualizer:
         cfg = self._composed(
             f"dataset.data_file='{data_file}'",
             f"dataset.max_images={self.max_image_num}",
-            f"analysis.layers=[{layer_idx}]",
+            f"analysis.layers={'null' if layer_idx is None else [layer_idx]}",
             # The one video is drawn below, in this process, where a function can be a colour.
             "visualization.max_samples=0",
             # The next call finds the model where this one leaves it.
