@@ -1,4 +1,4 @@
-"""Every experiment composes to what its study published, and runs on the models that are shipped."""
+"""Every experiment composes to what its study published, and runs on the shipped models."""
 
 import json
 from collections.abc import Callable

@@ -172,7 +172,7 @@ class ScienceQA:
         return f"{question}\n{self._instruction}"
 
     def _stated_prompt(self) -> str:
-        """Return the whole prompt; of a chat template, which is the model's, what is put into it."""
+        """Return the whole prompt; of a chat template, the model's, what is put into it."""
         text = self._with_instruction(QUESTION)
         if self.conversation == CHAT_TEMPLATE:
             return f"{IMAGE}{text}"

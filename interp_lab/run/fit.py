@@ -2,9 +2,10 @@
 
 A data set states what goes into a model (`gives`: text, image, audio, video) and which facts every
 sample has (`knows`), and may name the format that it asks in (`conversation`); a model class what
-it reads and needs, and the formats that it knows (`conversations`); an analysis, numbers and the figures of
-a visualization what they need. Whatever states nothing, such as a class of the user's own, is not
-held to it, and one that does is held to the same rule as ours. No part knows another's name.
+it reads and needs, and the formats that it knows (`conversations`); an analysis, numbers and the
+figures of a visualization what they need. Whatever states nothing, such as a class of the user's
+own, is not held to it, and one that does is held to the same rule as ours. No part knows another's
+name.
 """
 
 from collections.abc import Iterable, Sequence

@@ -162,7 +162,9 @@ class Style:
         try:
             fonts.family_of_file(value)
         except OSError as error:
-            self.refuse(key, f"{error.strerror or error}; give the path of a .ttf, .otf or .ttc file")
+            self.refuse(
+                key, f"{error.strerror or error}; give the path of a .ttf, .otf or .ttc file"
+            )
 
     def _check_number(self, key: str, low: float, high: float, *, whole: bool = False) -> None:
         value: Any = getattr(self, key)

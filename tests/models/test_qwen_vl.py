@@ -1,5 +1,7 @@
 """Qwen2-VL and Qwen2.5-VL: pictures of any shape, prompts, answers, refusals."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from tiny_qwen import CPU, architecture, model, sample, save_processor
@@ -110,7 +112,9 @@ def test_a_word_that_the_model_does_not_read_as_text_is_refused(tmp_path, word) 
 
 def test_a_published_prompt_reaches_the_model_character_by_character(tmp_path: Path) -> None:
     """Blanks, line breaks and the blanks between problem and sentence are all in the input."""
-    problem = "\n\n  Based on the following requirements, <|object_ref_start|>it<|object_ref_end|> \n"
+    problem = (
+        "\n\n  Based on the following requirements, <|object_ref_start|>it<|object_ref_end|> \n"
+    )
     text = problem + "  Output the thinking process in <think> </think> and final answer in "
     text += "<answer> </answer> tags."
     image = "<|vision_start|><|image_pad|><|vision_end|>"

@@ -26,8 +26,8 @@ from interp_lab.studies.trajectory.figures.film_colors import (
 from interp_lab.studies.trajectory.figures.film_images import Marker
 from interp_lab.studies.trajectory.figures.film_text import first_shown
 from interp_lab.tokens import TokenMap
-from interp_lab.visualization.base import NothingToDrawError, Style
 from interp_lab.visualization import fonts
+from interp_lab.visualization.base import NothingToDrawError, Style
 from interp_lab.visualization.reading import read_field, read_ragged
 
 log = logging.getLogger(__name__)
