@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from interp_lab.config.nodes import conf_dir
+from interp_lab.config.composing import composed_here
 from interp_lab.config.typed import understood
 from interp_lab.config.yaml_text import check_folder
 from interp_lab.errors import StoreError
-from interp_lab.libraries.hydra_inside import composed
 from interp_lab.run.study import run_study
 from interp_lab.store.results import Results, open_results
 
@@ -21,11 +20,11 @@ def run(overrides: list[str] | None = None, config_dir: str | None = None) -> Re
     Raises:
         InterpLabError: what the command line prints as one line.
     """
-    if config_dir:
-        check_folder(Path(config_dir))
+    folders = [Path(config_dir)] if config_dir else []
+    for folder in folders:
+        check_folder(folder)
     overrides = understood(overrides or [])
-    search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
-    cfg = composed(conf_dir(), overrides + search)
+    cfg = composed_here(overrides, folders)
     path = run_study(cfg, overrides).results
     if path is None:
         raise StoreError(

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from interp_lab.config.composing import composed_here
 from interp_lab.config.nodes import conf_dir, quoted
 from interp_lab.datasets.images import read_image
 from interp_lab.datasets.records import read_records
 from interp_lab.errors import ConfigError, SampleError
-from interp_lab.libraries.hydra_inside import composed
 from interp_lab.run.study import run_study, style_of
 from interp_lab.store.places import safe_name
 from interp_lab.store.results import open_results
@@ -143,7 +143,7 @@ class AttentionVisualizer:
 
     def _composed(self, *overrides: str) -> Any:
         own = ["task=trajectory", "dataset=trajectory", f"output.root='{self._output}'"]
-        return composed(conf_dir(), [*own, *self._overrides, *overrides])
+        return composed_here([*own, *self._overrides, *overrides])
 
     def _written(self, sample: Mapping[str, Any], images: Sequence[Image.Image]) -> Path:
         """Write a sample as a data file of its own; equal samples have one place."""
