@@ -211,8 +211,8 @@ class FilmSheet:
             x += self._draw_sign(kind, x, top) + gap
             x += self.write(self.blank, words, x, top) + 3 * gap
         power = f"raised to the power {self.style.gamma:g}"
-        over = "itself, all of it" if self.style.stretch == "row" else "the shown tokens"
-        told = f"Colours: each row min–max scaled over {over}, over all cells, {power}. "
+        over = "the whole row" if self.style.stretch == "row" else "the shown tokens"
+        told = f"Colours: each row min–max scaled, text over {over}, cells over all cells, {power}. "
         told += "Attention alone does not show that the model uses what it looks at."
         self.write(
             self.blank,
