@@ -212,7 +212,7 @@ class FilmSheet:
             x += self.write(self.blank, words, x, top) + 3 * gap
         power = f"raised to the power {self.style.gamma:g}"
         over = "the whole row" if self.style.stretch == "row" else "the shown tokens"
-        told = f"Colours: each row min–max scaled, text over {over}, cells over all cells, {power}. "
+        told = f"Colours: min–max scaled in each row, text over {over}, cells over cells, {power}. "
         told += "Attention alone does not show that the model uses what it looks at."
         self.write(
             self.blank,
