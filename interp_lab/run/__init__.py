@@ -3,9 +3,6 @@
 `work` claims samples, `measure` is the loop over them, `merging` makes the result of what is
 finished, `plan` says what a command would do, `selfcheck` what a run makes sure of, `sweep` how
 jobs share samples.
-
-Python puts this package where `interp_lab.run` is looked for, so it is also the function of that
-name: calling it is calling `interp_lab.api.run`.
 """
 
 import sys
@@ -14,11 +11,15 @@ from types import ModuleType
 from typing import Any
 
 
-class _Run(ModuleType):
+class _CallablePackage(ModuleType):
+    """This package, which has the name of the notebook's function and can be called like it.
+
+    Importing anything of it puts it in the place of `interp_lab.run`.
+    """
+
     def __call__(self, overrides: list[str] | None = None, config_dir: str | None = None) -> Any:
-        """Run a study and return its result, opened; see `interp_lab.api.run`."""
-        # It stands above this package, so it is not imported with it.
+        """Run a study; see `interp_lab.api.run`."""
         return import_module("interp_lab.api").run(overrides, config_dir)
 
 
-sys.modules[__name__].__class__ = _Run
+sys.modules[__name__].__class__ = _CallablePackage

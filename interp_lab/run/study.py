@@ -134,20 +134,6 @@ def run_study(
     return draw_study(wanted, path)
 
 
-def examine(cfg: DictConfig, overrides: list[str]) -> None:
-    """Check this machine, or the checkpoint that the command names, if its class can do that."""
-    from interp_lab.doctor.checkup import report, report_on_model
-
-    if any(o.key.partition(".")[0] == "model" for o in parsed(overrides)):
-        values = plain(cfg.model)
-        kind = allowed_target(values, "model", allowed_for(cfg, "model"))
-        if hasattr(kind, "examine"):
-            check_arguments(kind, values, "model", allowed_for(cfg, "model"))
-            report_on_model(kind, values, as_json=cfg.doctor.json)
-            return
-    report(Path(cfg.output.root), as_json=cfg.doctor.json)
-
-
 def measure_study(cfg: DictConfig, job: SweepJob | None) -> Outcome:
     """Measure what is left of this job's share; draw the result, if this job made it."""
     style_of(cfg)
@@ -258,3 +244,17 @@ def restyled(stored: DictConfig, composed: DictConfig, overrides: list[str]) -> 
             raise ConfigError(f"{override.text}: set {key}=null instead of deleting it")
         OmegaConf.update(stored, key, override.value, force_add=True)
     return stored
+
+
+def examine(cfg: DictConfig, overrides: list[str]) -> None:
+    """Check this machine, or the checkpoint that the command names, if its class can do that."""
+    from interp_lab.doctor.checkup import report, report_on_model
+
+    if any(o.key.partition(".")[0] == "model" for o in parsed(overrides)):
+        values = plain(cfg.model)
+        kind = allowed_target(values, "model", allowed_for(cfg, "model"))
+        if hasattr(kind, "examine"):
+            check_arguments(kind, values, "model", allowed_for(cfg, "model"))
+            report_on_model(kind, values, as_json=cfg.doctor.json)
+            return
+    report(Path(cfg.output.root), as_json=cfg.doctor.json)

@@ -6,7 +6,7 @@ tracker. Nothing is added to the module itself: its state dict and its forward a
 and a copy or a pickle of it is one of the class that it had, without tracker and hooks.
 """
 
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -69,7 +69,8 @@ def install(module: nn.Module, tracker: Any) -> None:
         "__doc__": own.__doc__,
     }
     try:
-        module.__class__ = type(own)(own.__name__, (own,), names)
+        # Of the same metaclass, whichever it is.
+        module.__class__ = cast(Any, type(own))(own.__name__, (own,), names)
     except (TypeError, RuntimeError) as error:
         raise ConfigError(
             f"install: {own.__name__} takes no further methods ({error}); leave out install=True "

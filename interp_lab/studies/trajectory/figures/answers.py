@@ -82,6 +82,9 @@ class TrajectoryStyle(Style):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for key, words in (("stretch", ("shown", "row")), ("mark", ("predicted", "query"))):
+            self._check_word(key, words, f"give {' or '.join(words)}.")
+        self._check_font("text_font")
         self._check_number("gamma", 0.01, 100)
         self._check_number("fps", 0.1, 120)
         self._check_number("width", 480, 3840, whole=True)
@@ -93,9 +96,6 @@ class TrajectoryStyle(Style):
                 self.refuse(key, "give true or false")
         if self.head is not None:
             self._check_number("head", 0, 10_000, whole=True)
-        for key, words in (("stretch", ("shown", "row")), ("mark", ("predicted", "query"))):
-            self._check_word(key, words, f"give {' or '.join(words)}.")
-        self._check_font("text_font")
         self._check_layers()
         self._check_colors()
 
