@@ -17,6 +17,7 @@ from interp_lab import (
     track_gates,
 )
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
+from interp_lab.models.qd_detr.network import Architecture
 from interp_lab.studies.avigate.gate_statistics import describe
 from interp_lab.studies.avigate.tracking import GateTracker
 
@@ -279,6 +280,16 @@ def test_a_name_that_the_module_has_is_refused(network: Fusion) -> None:
         GateAnalyzer(Fusion())
 
 
+def random_batch(architecture: Architecture) -> dict[str, torch.Tensor]:
+    """Features of one video of 6 clips with a query of 4 words, and their masks."""
+    sizes = {"txt": (4, "t"), "vid": (6, "v"), "aud": (6, "a")}
+    batch = {}
+    for name, (length, letter) in sizes.items():
+        batch[name] = torch.randn(1, length, getattr(architecture, f"{letter}_feat_dim"))
+        batch[f"{name}_mask"] = torch.ones(1, length)
+    return batch
+
+
 @pytest.mark.parametrize("gating_type", ["global", "clipwise", "elementwise"])
 def test_a_trained_model_is_adapted_and_loaded_as_the_original_tool_did(gating_type: str) -> None:
     model = load_legacy_model_with_gate_tracking(f"zoo:tiny_avigate_{gating_type}", gating_type)
@@ -286,6 +297,9 @@ def test_a_trained_model_is_adapted_and_loaded_as_the_original_tool_did(gating_t
     own = torch.nn.Module()
     own.avigate_fusion = model.fusion
     model.avigate_fusion.enable_gate_tracking()
+    model.avigate_fusion.set_current_sample_id("sample_000")
+    model(**{f"src_{name}": value for name, value in random_batch(model.architecture).items()})
+    assert len(model.avigate_fusion.gate_history["sample_000"]["attention_gates"]) == 2
     assert model.avigate_fusion.track_gates and state_of(model) == before
     own.avigate_fusion = copy.deepcopy(model.fusion)
     assert not hasattr(own.avigate_fusion, "track_gates")

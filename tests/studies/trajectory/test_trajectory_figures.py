@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import shutil
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ from known_trajectories import (
     values_of,
     written,
 )
+from matplotlib import font_manager
 from PIL import Image
 
 from interp_lab.config.nodes import check_arguments, conf_dir
@@ -32,6 +34,7 @@ from interp_lab.studies.trajectory.figures.curves import distance_curves, share_
 from interp_lab.studies.trajectory.figures.film import Shot, attention_poster, attention_video
 from interp_lab.studies.trajectory.figures.film_colors import red_green, scaled
 from interp_lab.studies.trajectory.figures.film_images import cell_edges, grayed
+from interp_lab.studies.trajectory.figures.film_letters import Letters
 from interp_lab.studies.trajectory.figures.film_text import (
     CURRENT,
     IMAGE_GROUND,
@@ -509,3 +512,11 @@ def test_text_has_letters_of_one_width_unless_a_font_is_chosen(results: Results)
     assert other.width("i" * 40) < other.width("w" * 40)
     both = shot_of(results, PATH, font="DejaVu Serif", text_font="DejaVu Sans Mono").text.letters
     assert both.width("i" * 40) == both.width("w" * 40)
+
+
+def test_letters_of_a_font_file_are_that_file_s(results: Results, tmp_path: Path) -> None:
+    own = tmp_path / "mine.ttf"
+    shutil.copy(font_manager.findfont("DejaVu Serif"), own)
+    letters = shot_of(results, PATH, text_font=str(own)).text.letters
+    assert letters.width("wide") == Letters("DejaVu Serif", letters.size).width("wide")
+    assert letters.width("wide") != Letters(None, letters.size).width("wide")
