@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ class AttentionVisualizer:
         sample: Mapping[str, Any],
         images: Sequence[Image.Image],
         layer_idx: int | None = None,
-        start_phrase: str | None = "Based on the following requirements",
+        start_phrase: str | EllipsisType | None = ...,
         color: ColorFunction | str | None = None,
         **style: Any,
     ) -> str:
@@ -107,7 +108,8 @@ class AttentionVisualizer:
             images: its pictures, in the order in which the problem speaks of them.
             layer_idx: the layer that is shown; None = layer 20 of a model of 28, such as
                 Qwen2-VL-2B, and the same depth in another.
-            start_phrase: text is shown from its last occurrence on; null = from the beginning.
+            start_phrase: text is shown from its last occurrence on; None = from the beginning. Left
+                out it is the configuration's, "Based on the following requirements" by default.
             color: weights (n,) from 0 to 1 -> (n, 3) uint8, or the name of a colormap.
             style: further options of `TrajectoryStyle`, such as `gamma=0.8`.
 
@@ -131,7 +133,8 @@ class AttentionVisualizer:
             if results.failures:
                 raise SampleError(f"sample {sample.get('id')}: {results.failures[0].reason}")
             layer = int(results.read("layers", 0)[0])
-        options = {**style, "start_phrase": start_phrase, "max_samples": 1, "workers": 0}
+        options = {**style, "max_samples": 1, "workers": 0}
+        options |= {} if start_phrase is ... else {"start_phrase": start_phrase}
         look, figures = style_of(cfg)
         look = dataclasses.replace(look, **options, **({"colors": color} if color else {}))
         node = {"video": figures["video"]}

@@ -60,6 +60,12 @@ def test_defaults_work_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     sample, images = visualizer.load_sample_data(DATA / "maps.json", DATA)
     path = visualizer.create_attention_visualization_for_sample(sample=sample, images=images)
     assert Path(path).name == "combined_attention_visualization_layer3.mp4" and Path(path).is_file()
+    assert len(iio.imread(path)) == 3
+    # The published look, of the same measurement: a frame less, and its own start of the text.
+    published = ["model.max_new_tokens=3", "visualization=reason_rft"]
+    look = AttentionVisualizer(overrides=published)
+    path = look.create_attention_visualization_for_sample(sample, images)
+    assert len(iio.imread(path)) == 2
     # Further layers in a loop, by place, as the original's README has it.
     path = visualizer.create_attention_visualization_for_sample(sample, images, 0, "Predict")
     assert Path(path).name == "combined_attention_visualization_layer0.mp4" and Path(path).is_file()
