@@ -2,13 +2,9 @@
 
 from pathlib import Path
 
-from interp_lab.config.folders import all_folders
-from interp_lab.config.former import instead
-from interp_lab.config.nodes import conf_dir
+from interp_lab.config.composing import composed_here
 from interp_lab.config.typed import understood
-from interp_lab.config.yaml_text import check_folder
-from interp_lab.errors import OldOptionError, StoreError
-from interp_lab.libraries.hydra_inside import composed, search_in
+from interp_lab.errors import StoreError
 from interp_lab.run.study import run_study
 from interp_lab.store.results import Results, open_results
 
@@ -23,16 +19,9 @@ def run(overrides: list[str] | None = None, config_dir: str | None = None) -> Re
     Raises:
         InterpLabError: what the command line prints as one line.
     """
-    folders = all_folders([Path(config_dir)] if config_dir else [])
-    for folder in folders:
-        check_folder(folder)
-    search_in(folders)
-    former = instead(overrides or [], folders)
-    if former:
-        raise OldOptionError(former)
-    overrides = understood(overrides or [])
-    cfg = composed(conf_dir(), overrides)
-    path = run_study(cfg, overrides).results
+    given = list(overrides or [])
+    cfg = composed_here(given, [Path(config_dir)] if config_dir else [])
+    path = run_study(cfg, understood(given)).results
     if path is None:
         raise StoreError(
             f"shard.index={cfg.shard.index}: this share is finished, others of the "

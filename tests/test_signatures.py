@@ -31,6 +31,10 @@ CHOSEN = {
     # The formats that these were trained on.
     ("dataset", "scienceqa_tiny"): {"conv_mode"},
     ("dataset", "trajectory_tiny"): {"instruction"},
+    # A look that another tool published.
+    ("visualization", "reason_rft"): {
+        *("stretch", "mark", "start_phrase", "overlay_alpha", "overlay_gray"),
+    },
 }
 MODEL = """\
 _target_: interp_lab.models.clip.ClipVision

@@ -26,6 +26,8 @@ ALSO = {"zoo": {"datasets", "models"}}
 # In a study torch is for what measures; these need it too, by their nature.
 WITH_TORCH = {
     "avigate/gates.py",  # gates as modules put them out
+    "avigate/legacy.py",  # a network of the original tool
+    "avigate/tracking_methods.py",  # names on a network of the user's own
     "avigate/tracking.py",  # hooks on a network of the user's own
     "avigate/tracking_files.py",  # what it tracked, as files
     "clip_similarity/analyzer.py",  # a model in a notebook

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from interp_lab.config.signature import Distinct
 from interp_lab.datasets.answers import declared_letter, inline_options, line_options
 from interp_lab.datasets.base import MadeOf, Sample, existing_path
+from interp_lab.datasets.conversations import CHAT_TEMPLATE, CONVERSATIONS, IMAGE
 from interp_lab.datasets.images import read_image
 from interp_lab.datasets.jsonfile import read_json
 from interp_lab.datasets.ondisk import spelling
@@ -24,6 +25,18 @@ from interp_lab.errors import ConfigError, MissingInputError, SampleError, did_y
 
 IMAGE_MARK = "<image>"
 INSTRUCTION = "Answer with the option's letter from the given choices directly."
+QUESTION = "{question}"
+ConvMode = Literal[
+    "vicuna_v1",
+    "v1",
+    "llava_v1",
+    "llava_v0",
+    "llava_llama_2",
+    "mpt",
+    "plain",
+    "v0_plain",
+    "chat_template",
+]
 
 
 class ScienceQA:
@@ -32,7 +45,8 @@ class ScienceQA:
     A sample's parts are the picture, if there is one, then the question and the instruction. Its
     answer is a letter. Its facts: `image_file` (as in the record; empty without a picture),
     `options` (letter -> text; empty if they cannot be read), `layout` (mcq or qcm_lea),
-    `conv_mode`, `question` (without instruction and without the `<image>` at its beginning or end;
+    `conv_mode`, `stop` (where an answer ends in that format, if not with the model's own mark),
+    `question` (without instruction and without the `<image>` at its beginning or end;
     within it the word is text), `note` (what was chosen while
     reading an unusual picture, if anything was).
 
@@ -46,11 +60,15 @@ class ScienceQA:
         text_only: `skip` leaves out records without a picture, `include` measures them.
         ids: only these records; null = all.
         order: `file`, or `id` (numbers by value, before words).
-        conv_mode: the prompt's format, for the model: LLaVA v1.5's own, or its chat template.
-        instruction: follows the question on a line of its own, unless it ends with it already.
+        conv_mode: the prompt's format, for the model: LLaVA v1.5's own (`vicuna_v1`), that of an
+            earlier release of LLaVA (see `datasets.conversations`), or its chat template.
+        instruction: follows the question on a line of its own, as it stands, unless it ends with
+            it already; empty for none.
         split: of `problems.json`, as `pid_splits.json` beside it says, such as test; null = all.
 
     Attributes:
+        conversation: the format that the model must know.
+        prompts: the format's name -> its text with `{image}` and `{question}`.
         skipped_text_only: records that `text_only=skip` left out, among those of `ids`.
 
     Raises:
@@ -69,14 +87,15 @@ class ScienceQA:
         text_only: Literal["skip", "include"] = "skip",
         ids: Distinct[str | int] | None = None,
         order: Literal["file", "id"] = "file",
-        conv_mode: Literal["vicuna_v1", "chat_template"] = "vicuna_v1",
+        conv_mode: ConvMode = "vicuna_v1",
         instruction: str = INSTRUCTION,
         split: str | None = None,
     ) -> None:
         if max_samples != -1 and max_samples < 1:
             raise ConfigError(f"dataset.max_samples={max_samples}: give -1 (all) or at least 1")
-        self._conv_mode = conv_mode
-        self._instruction = instruction.strip()
+        self.conversation = conv_mode
+        self._instruction = instruction
+        self.prompts = {conv_mode: self._stated_prompt()}
         self._records = _records_of(question_file, split)
         self._names = distinct_names(self._records)
         chosen = self._with_ids(ids)
@@ -133,9 +152,11 @@ class ScienceQA:
             "image_file": "",
             "options": options,
             "layout": "qcm_lea" if inline else "mcq",
-            "conv_mode": self._conv_mode,
+            "conv_mode": self.conversation,
             "question": question,
         }
+        if self.conversation in CONVERSATIONS and CONVERSATIONS[self.conversation].stop:
+            facts["stop"] = CONVERSATIONS[self.conversation].stop
         answer = _answer(answer_text, options)
         text = ("text", self._with_instruction(question))
         if _is_text_only(record):
@@ -149,6 +170,13 @@ class ScienceQA:
         if not self._instruction or question.endswith(self._instruction):
             return question
         return f"{question}\n{self._instruction}"
+
+    def _stated_prompt(self) -> str:
+        """Return the whole prompt; of a chat template, the model's, what is put into it."""
+        text = self._with_instruction(QUESTION)
+        if self.conversation == CHAT_TEMPLATE:
+            return f"{IMAGE}{text}"
+        return CONVERSATIONS[self.conversation].prompt(text, IMAGE)[0]
 
     def _with_ids(self, ids: Sequence[str | int] | None) -> list[int]:
         if ids is None:

@@ -16,18 +16,14 @@ from interp_lab.datasets.images import read_image
 from interp_lab.datasets.ondisk import spelling
 from interp_lab.datasets.points import Coordinates, parse_point
 from interp_lab.datasets.records import check_id, distinct_names, is_storable, read_records
+from interp_lab.datasets.trajectory_prompts import INSTRUCTION, PRODUCT, asked, prompt_of
 from interp_lab.errors import ConfigError, MissingInputError, SampleError, did_you_mean
-
-INSTRUCTION = (
-    "First write your reasoning between <think> and </think>, then the final answer between "
-    "<answer> and </answer>."
-)
 
 
 class TrajectoryFile:
     """Records with `id`, `image` (a path or a list), `problem`, `solution` and `answer`.
 
-    A sample's parts are the pictures in order, then the problem and the instruction. Its answer is
+    A sample's parts are the pictures in order, then the prompt with the problem. Its answer is
     the record's `answer` as text, else its `solution`. Its facts: `image_files`, and
     `reference_points` (for each picture x, y as shares of it; None if the answer holds no
     coordinates) and `reference_point`, that of the first.
@@ -41,9 +37,16 @@ class TrajectoryFile:
         ids: only these records; null = all.
         max_images: a record with more pictures fails, since leaving one out changes the question.
         max_samples: use the first so many; -1 = all.
-        instruction: follows the problem on a line of its own; empty for none.
+        instruction: in our prompt it follows the problem on a line of its own, as it stands;
+            empty for none, null for ours.
         coordinates: the unit of the records' answers: thousandths of a picture, pixels of the
             picture as it is in its file, upright, or shares of it.
+        prompt: `product` (the problem without blanks around it, then the instruction),
+            `reason_rft` or `vlmlocpredictor` (what their checkpoints were trained with, character
+            by character), or a text of your own that holds `{problem}`.
+
+    Attributes:
+        prompts: the prompt's name -> its text with `{problem}`.
 
     Raises:
         MissingInputError: if file or folder is not there, or the file cannot be read as JSON.
@@ -60,8 +63,9 @@ class TrajectoryFile:
         ids: Distinct[str | int] | None = None,
         max_images: int = 2,
         max_samples: int = -1,
-        instruction: str = INSTRUCTION,
+        instruction: str | None = INSTRUCTION,
         coordinates: Coordinates = "thousandths",
+        prompt: str = PRODUCT,
     ) -> None:
         if max_samples != -1 and max_samples < 1:
             raise ConfigError(f"dataset.max_samples={max_samples}: give -1 (all) or at least 1")
@@ -69,7 +73,8 @@ class TrajectoryFile:
             raise ConfigError(f"dataset.max_images={max_images}: give at least 1")
         self._max_images = max_images
         self._coordinates: Coordinates = coordinates
-        self._instruction = instruction.strip()
+        self._prompt = prompt_of(prompt, instruction)
+        self.prompts = dict([self._prompt])
         self._records = read_records(data_file, "dataset.data_file")
         self._names = distinct_names(self._records)
         kept = self._at(sample_idx, self._with_ids(ids))
@@ -108,7 +113,7 @@ class TrajectoryFile:
         problem = record.get("problem")
         if not isinstance(problem, str) or not problem.strip() or not is_storable(problem):
             raise SampleError(f"problem={problem!r:.60}: should be a text")
-        text = f"{problem.strip()}\n{self._instruction}" if self._instruction else problem.strip()
+        text = asked(*self._prompt, problem)
         answer = record.get("answer", record.get("solution"))
         files = self._image_files(record.get("image"))
         images = tuple(self._picture(file) for file in files)

@@ -1,14 +1,15 @@
 """Every check of `mode=doctor`, in order, and what it prints."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from interp_lab.doctor import findings as shown
 from interp_lab.doctor.devices import devices
 from interp_lab.doctor.file_locks import lock_finding
-from interp_lab.doctor.findings import Finding, failures, verdict
+from interp_lab.doctor.findings import WELL, Finding, failures, verdict
 from interp_lab.doctor.kernel_report import kernel_findings
 from interp_lab.doctor.kernels import DTYPES
 from interp_lab.doctor.launchers import launcher_findings
@@ -28,8 +29,32 @@ def report(root: Path, *, as_json: bool = False) -> None:
     Raises:
         MachineError: if a promise of the package does not hold here.
     """
-    findings = list(checkup(root))
-    print(shown.as_json(findings) if as_json else shown.as_text(findings), flush=True)
+    say(list(checkup(root)), as_json)
+
+
+def report_on_model(kind: Any, values: Mapping[str, Any], *, as_json: bool = False) -> None:
+    """Print what a model's checkpoint is and whether it can be used, without a run.
+
+    Args:
+        kind: the model's class, which can `examine` its node's values.
+        values: of the node.
+        as_json: print JSON instead of a table.
+
+    Raises:
+        MachineError: if it cannot be used.
+    """
+    group = str(values.get("checkpoint"))
+    findings = [Finding(group, *line) for line in kind.examine(values)]
+    say(findings, as_json, "it can be measured: the same command without mode=doctor")
+
+
+def say(findings: list[Finding], as_json: bool, well: str = WELL) -> None:
+    """Print findings; raise if one is a failure.
+
+    Raises:
+        MachineError: in one line.
+    """
+    print(shown.as_json(findings, well) if as_json else shown.as_text(findings, well), flush=True)
     broken = failures(findings)
     if broken:
         raise MachineError(f"{verdict(findings)}; the first: {broken[0].text}")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 State = Literal["ok", "note", "warning", "failure"]
+WELL = "every promise holds on this machine"
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,13 @@ def failures(findings: Sequence[Finding]) -> list[Finding]:
     return [f for f in findings if f.state == "failure"]
 
 
-def verdict(findings: Sequence[Finding]) -> str:
-    """Return one line: whether the promises hold here."""
+def verdict(findings: Sequence[Finding], well: str = WELL) -> str:
+    """Return one line: whether the promises hold here, which is said as `well`."""
     broken = failures(findings)
     warned = sum(f.state == "warning" for f in findings)
     beside = f" ({_count(warned, 'warning')})" if warned else ""
     if not broken:
-        return f"every promise holds on this machine{beside}"
+        return f"{well}{beside}"
     named = ", ".join(dict.fromkeys(f"{f.group}: {f.name}" for f in broken))
     return f"{_count(len(broken), 'failure')}{beside}: {named}"
 
@@ -49,7 +50,7 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
-def as_text(findings: Sequence[Finding]) -> str:
+def as_text(findings: Sequence[Finding], well: str = WELL) -> str:
     """Return an aligned table by group; the last line says the verdict."""
     width = max((len(f.name) for f in findings), default=0)
     lines: list[str] = []
@@ -57,13 +58,13 @@ def as_text(findings: Sequence[Finding]) -> str:
         lines.append(group)
         lines += [f"  {f.state:<8} {f.name:<{width}}  {f.text}".rstrip() for f in members]
         lines.append("")
-    return "\n".join([*lines, f"verdict: {verdict(findings)}"])
+    return "\n".join([*lines, f"verdict: {verdict(findings, well)}"])
 
 
-def as_json(findings: Sequence[Finding]) -> str:
+def as_json(findings: Sequence[Finding], well: str = WELL) -> str:
     """Return the findings and the verdict as JSON."""
     values = {
-        "verdict": verdict(findings),
+        "verdict": verdict(findings, well),
         "holds": not failures(findings),
         "findings": [asdict(f) for f in findings],
     }

@@ -36,6 +36,7 @@ SINCE = (
     ("model", "coordinates", "thousandths"),
     ("dataset", "coordinates", "thousandths"),
     ("dataset", "split", None),
+    ("dataset", "prompt", "product"),
 )
 # A run directory keeps its identity here, to say later in what another run differs.
 KEPT_IN = "identity.json"

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoProcessor
 from typing_extensions import dataclass_transform  # typing has it from Python 3.11 on
 
 from interp_lab.datasets.base import Sample
+from interp_lab.datasets.conversations import CHAT_TEMPLATE
 from interp_lab.datasets.points import Coordinates
 from interp_lab.errors import SampleError, UnsupportedModelError
 from interp_lab.models.base import as_picture
@@ -107,6 +108,7 @@ class LanguageFamily(Family, LanguageModel):
         other_parts: prefixes of weights that a checkpoint may hold for parts that are not used.
         reads: kinds of parts that a prompt may have.
         lacks: see `LoadedModel`.
+        conversations: names of the formats in which it can be asked.
         writes: model_type -> the unit in which its released checkpoints write places.
     """
 
@@ -115,6 +117,7 @@ class LanguageFamily(Family, LanguageModel):
     other_parts: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[tuple[str, ...]] = ("text", "image")
     lacks: ClassVar[tuple[str, ...]] = ("gates", "hidden states")
+    conversations: ClassVar[tuple[str, ...]] = (CHAT_TEMPLATE,)
     writes: ClassVar[Mapping[str, Coordinates]] = {}
 
     processor: Any = field(default=None, metadata={TYPE: str | None})

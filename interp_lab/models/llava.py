@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 from transformers import LlavaForConditionalGeneration
 
 from interp_lab.datasets.base import Sample
+from interp_lab.datasets.conversations import CHAT_TEMPLATE, CONVERSATIONS
 from interp_lab.datasets.points import Coordinates
-from interp_lab.errors import SampleError
+from interp_lab.errors import SampleError, UnsupportedModelError
 from interp_lab.models.family import LanguageFamily
 from interp_lab.models.llava_original import (
     load_original,
@@ -22,12 +23,6 @@ from interp_lab.models.tokenmaps import Span, llava_map, locate
 from interp_lab.models.weights import Weights
 from interp_lab.tokens import TokenMap
 
-# The input format that LLaVA v1.5 was trained on (its conversation template vicuna_v1).
-VICUNA_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
-
 
 class Llava(LanguageFamily):
     """A LLaVA 1.5 model on a device.
@@ -38,6 +33,7 @@ class Llava(LanguageFamily):
     networks = (LlavaForConditionalGeneration,)
     dtype = "float16"
     max_new_tokens = 16
+    conversations = (CHAT_TEMPLATE, *CONVERSATIONS)
     # Its training data gives boxes as 0 to 1 of the picture.
     writes: ClassVar[Mapping[str, Coordinates]] = {"llava": "shares"}
 
@@ -63,10 +59,11 @@ class Llava(LanguageFamily):
     def render(self, sample: Sample) -> tuple[str, list[Span]]:
         """Return the prompt in the format that the sample's `conv_mode` names.
 
-        `vicuna_v1` is LLaVA v1.5's own training format; `chat_template` is the checkpoint's.
+        It is one of `datasets.conversations`, or `chat_template`, the checkpoint's own.
 
         Raises:
             SampleError: if the sample holds anything but text and at most one image.
+            UnsupportedModelError: if the tokenizer lacks a token that the format is made of.
         """
         kinds = [kind for kind, _ in sample.parts]
         if set(kinds) - {"text", "image"} or kinds.count("image") > 1:
@@ -77,18 +74,31 @@ class Llava(LanguageFamily):
             )
         text = "\n".join(value for kind, value in sample.parts if kind == "text")
         image = "image" in kinds
-        if sample.facts.get("conv_mode", "chat_template") == "vicuna_v1":
-            placeholder = f"{self.processor.image_token}\n" if image else ""
-            prompt = f"{VICUNA_SYSTEM} USER: {placeholder}{text} ASSISTANT:"
-        else:
+        mode = sample.facts.get("conv_mode", CHAT_TEMPLATE)
+        if mode == CHAT_TEMPLATE:
             content = [{"type": "image"}] * image + [{"type": "text", "text": text}]
             turns = [{"role": "user", "content": content}]
             prompt = self.processor.apply_chat_template(turns, add_generation_prompt=True)
-        spans = locate(prompt, [(text, "user", None)])
-        options = _option_spans(prompt, spans[0], sample.facts.get("options", {}))
-        after = Span(spans[0].end, len(prompt), "assistant")
-        before = Span(0, spans[0].start, "system")
-        return prompt, [*options, *spans, before, after]
+            said = locate(prompt, [(text, "user", None)])[0]
+        else:
+            self._check_tokens(mode)
+            placeholder = self.processor.image_token if image else ""
+            prompt, start = CONVERSATIONS[mode].prompt(text, placeholder)
+            said = Span(start, start + len(text), "user")
+        options = _option_spans(prompt, said, sample.facts.get("options", {}))
+        after = Span(said.end, len(prompt), "assistant")
+        before = Span(0, said.start, "system")
+        return prompt, [*options, said, before, after]
+
+    def _check_tokens(self, mode: str) -> None:
+        known = self.tokenizer.get_vocab()
+        lacking = [word for word in CONVERSATIONS[mode].tokens if word not in known]
+        if lacking:
+            raise UnsupportedModelError(
+                f"dataset.conv_mode={mode}: is written with the tokens {', '.join(lacking)}, which "
+                "this checkpoint's tokenizer does not have; give the format that it was trained "
+                "with, such as dataset.conv_mode=vicuna_v1 or chat_template"
+            )
 
     def token_map(
         self,

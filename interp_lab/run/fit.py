@@ -1,9 +1,11 @@
 """What fits together, told before a model is loaded, by what the parts state of themselves.
 
 A data set states what goes into a model (`gives`: text, image, audio, video) and which facts every
-sample has (`knows`); a model class what it reads and needs; an analysis, numbers and the figures of
-a visualization what they need. Whatever states nothing, such as a class of the user's own, is not
-held to it, and one that does is held to the same rule as ours. No part knows another's name.
+sample has (`knows`), and may name the format that it asks in (`conversation`); a model class what
+it reads and needs, and the formats that it knows (`conversations`); an analysis, numbers and the
+figures of a visualization what they need. Whatever states nothing, such as a class of the user's
+own, is not held to it, and one that does is held to the same rule as ours. No part knows another's
+name.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,6 +38,7 @@ def check_fit(cfg: DictConfig, dataset: Any) -> None:
         analysis.check_model(model)
     _check_facts(cfg, dataset, analysis, model)
     _check_inputs(cfg, dataset, analysis, model)
+    _check_conversation(cfg, dataset, model)
     measured = [f.name for f in analysis.fields] + list(getattr(analysis, "measures", ()))
     if not measured:  # the model decides, and it is not there yet
         return
@@ -108,6 +111,16 @@ def _check_inputs(cfg: DictConfig, dataset: Any, analysis: Any, model: Any) -> N
         raise ConfigError(
             f"dataset={name}: its samples have no {', '.join(missing)}, which {own} needs"
             f"{_such_as(needs, read)}"
+        )
+
+
+def _check_conversation(cfg: DictConfig, dataset: Any, model: Any) -> None:
+    """Refuse a format that the model would not be asked in: its numbers would be another's."""
+    asked, known = getattr(dataset, "conversation", None), _stated(model, "conversations")
+    if isinstance(asked, str) and known is not None and asked not in known:
+        raise ConfigError(
+            f"dataset.conv_mode={asked}: model={node_name(cfg, 'model')} ({model.__name__}) is not "
+            f"asked in this format; give dataset.conv_mode={' or '.join(known)}"
         )
 
 

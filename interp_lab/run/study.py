@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from interp_lab.capture.roles import check_interventions
 from interp_lab.config.nodes import (
     allowed_for,
+    allowed_target,
     build,
     check_arguments,
     check_root,
@@ -109,9 +110,7 @@ def run_study(
         print(text) if text else None
         return Outcome(None, 0, 0)
     if cfg.mode == Mode.doctor:
-        from interp_lab.doctor.checkup import report
-
-        report(Path(cfg.output.root), as_json=cfg.doctor.json)
+        examine(cfg, overrides or [])
         return Outcome(None, 0, 0)
     if cfg.mode == Mode.merge:
         return merge_study(cfg, job, overrides or [])
@@ -252,3 +251,17 @@ def restyled(stored: DictConfig, composed: DictConfig, overrides: list[str]) -> 
             raise ConfigError(f"{override.text}: set {key}=null instead of deleting it")
         OmegaConf.update(stored, key, override.value, force_add=True)
     return stored
+
+
+def examine(cfg: DictConfig, overrides: list[str]) -> None:
+    """Check this machine, or the checkpoint that the command names, if its class can do that."""
+    from interp_lab.doctor.checkup import report, report_on_model
+
+    if any(o.key.partition(".")[0] == "model" for o in parsed(overrides)):
+        values = plain(cfg.model)
+        kind = allowed_target(values, "model", allowed_for(cfg, "model"))
+        if hasattr(kind, "examine"):
+            check_arguments(kind, values, "model", allowed_for(cfg, "model"))
+            report_on_model(kind, values, as_json=cfg.doctor.json)
+            return
+    report(Path(cfg.output.root), as_json=cfg.doctor.json)

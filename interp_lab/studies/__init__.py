@@ -13,6 +13,8 @@ PUBLIC = {
     "GateAnalyzer": "avigate.tracking",
     "SimilarityVisualizer": "clip_similarity.figures.maps",
     "TokenSimilarityAnalyzer": "clip_similarity.analyzer",
+    "adapt_legacy_model": "avigate.legacy",
+    "load_legacy_model_with_gate_tracking": "avigate.legacy",
     "load_traced": "avigate.tracking",
     "track_gates": "avigate.tracking",
 }

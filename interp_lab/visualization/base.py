@@ -119,7 +119,7 @@ class Style:
         format: file format: png, pdf, svg and what else matplotlib writes.
         max_samples: how many samples get figures of their own, in data-set order; -1 = all.
         workers: processes that draw; 0 = this one.
-        font: a font family to prefer; null = DejaVu Sans.
+        font: a font family to prefer, or the path of a font file; null = DejaVu Sans.
         font_size: in points; null = grows with the figure, so that a large one stays legible
             when it is printed small.
 
@@ -149,9 +149,7 @@ class Style:
         self._check_number("dpi", 10, 4800, whole=True)
         self._check_number("max_samples", -1, math.inf, whole=True)
         self._check_number("workers", 0, 1024, whole=True)
-        if self.font is not None:
-            fonts.default_chain()  # finds the fonts that lie in packages
-            self._check_word("font", fonts.known_families(), "no such font family here.")
+        self._check_font("font")
         if self.font_size is not None:
             self._check_number("font_size", 2, 100)
         if self.figsize is not None:
@@ -200,6 +198,21 @@ class Style:
         if not isinstance(value, str) or value not in known:
             near = did_you_mean(str(value), known, 1) or did_you_mean(str(value).lower(), known, 1)
             self.refuse(key, why + near)
+
+    def _check_font(self, key: str) -> None:
+        value = getattr(self, key)
+        if value is None:
+            return
+        if not isinstance(value, str) or not fonts.is_file(value):
+            fonts.default_chain()  # finds the fonts that lie in packages
+            self._check_word(key, fonts.known_families(), "no such font family or file here.")
+            return
+        try:
+            fonts.family_of_file(value)
+        except OSError as error:
+            self.refuse(
+                key, f"{error.strerror or error}; give the path of a .ttf, .otf or .ttc file"
+            )
 
     def _check_number(self, key: str, low: float, high: float, *, whole: bool = False) -> None:
         value: Any = getattr(self, key)

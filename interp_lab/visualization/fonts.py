@@ -4,8 +4,11 @@ System fonts come first. Where there is none, the font files inside two packages
 path: importing those packages would change rcParams for the whole process.
 """
 
+import dataclasses
+import hashlib
 import importlib.util
 import logging
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +23,9 @@ logging.getLogger("fontTools.subset").setLevel(logging.ERROR)
 
 # Part of every matplotlib; it has the letters of the International Phonetic Alphabet.
 BASE_FAMILY = "DejaVu Sans"
+# Part of every matplotlib too; all its letters have one width.
+MONOSPACED = "DejaVu Sans Mono"
+FONT_FILES = (".ttf", ".otf", ".ttc")
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,36 @@ def default_chain() -> tuple[str, ...]:
     return (BASE_FAMILY, *(family for family in found if family))
 
 
+def is_file(font: str) -> bool:
+    """Return whether a choice of font is the path of a file, not the name of a family."""
+    return font.lower().endswith(FONT_FILES) or os.sep in font
+
+
+@cache
+def family_of_file(path: str) -> str:
+    """Return a family that this font file alone has; matplotlib knows it from then on.
+
+    A font may be called as one of the system is, so the file goes by a name of its own.
+
+    Raises:
+        OSError: if there is no such file, or it is no font.
+    """
+    file = str(Path(path).expanduser().absolute())
+    try:
+        font_manager.fontManager.addfont(file)
+    except RuntimeError as error:  # of the font library, which reads anything else
+        raise OSError(f"is no font ({error})") from error
+    entry = font_manager.fontManager.ttflist[-1]
+    # matplotlib reads a name as a pattern in which dashes and colons have a meaning.
+    name = re.sub(r"\W", " ", entry.name)
+    own = dataclasses.replace(entry, name=f"{name} {hashlib.sha256(file.encode()).hexdigest()[:8]}")
+    font_manager.fontManager.ttflist.append(own)
+    return own.name
+
+
 def chain(preferred: str | None) -> list[str]:
-    """Return the default chain with the reader's own choice before it."""
+    """Return the default chain with the reader's own choice, a family or a file, before it."""
+    preferred = family_of_file(preferred) if preferred and is_file(preferred) else preferred
     rest = [family for family in default_chain() if family != preferred]
     return [preferred, *rest] if preferred else rest
 

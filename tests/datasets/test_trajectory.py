@@ -143,3 +143,48 @@ def test_a_data_sets_pixels_are_those_of_each_picture(tmp_path: Path) -> None:
     file = written(tmp_path, [record(image=["0.png", "1.png"], answer=[10, 15])])
     sample = TrajectoryFile(file, coordinates="pixels").load(0)
     assert sample.facts["reference_points"] == ((0.25, 0.5), (0.5, 0.3))
+
+
+PUBLISHED = {
+    "reason_rft": " Output the thinking process in <think> </think> and final answer in <answer> "
+    "</answer> tags.",
+    "vlmlocpredictor": "  Output the thinking process in <think> </think> and final answer in "
+    "<answer> </answer> tags.",
+}
+# As in the published files: line breaks around it, special tokens in it.
+PROBLEM = "\n\n  Based on <|object_ref_start|>the 13th point<|object_ref_end|> {x} \n"
+
+
+@pytest.mark.parametrize("prompt", PUBLISHED)
+def test_a_published_prompt_is_asked_character_by_character(tmp_path: Path, prompt: str) -> None:
+    file = written(tmp_path, [record(problem=PROBLEM)])
+    data = TrajectoryFile(file, prompt=prompt)
+    sample = data.load(0)
+    assert sample.parts == (("image", 0), ("text", PROBLEM + PUBLISHED[prompt]))
+    assert data.prompts == {prompt: "{problem}" + PUBLISHED[prompt]}
+    with pytest.raises(ConfigError, match=r"dataset.instruction='Think.': dataset.prompt=.*null"):
+        TrajectoryFile(file, prompt=prompt, instruction="Think.")
+
+
+def test_own_prompts_keep_every_blank(tmp_path: Path) -> None:
+    file = written(tmp_path, [record(problem=PROBLEM)])
+    own = TrajectoryFile(file, prompt=" Q: {problem}\n ", instruction=None)
+    assert own.load(0).parts[1] == ("text", f" Q: {PROBLEM}\n ")
+    assert own.prompts == {"own": " Q: {problem}\n "}
+    ours = TrajectoryFile(file, instruction=" Think. \n")
+    assert ours.load(0).parts[1] == ("text", f"{PROBLEM.strip()}\n Think. \n")
+    assert TrajectoryFile(file, instruction="").prompts == {"product": "{problem}"}
+    assert TrajectoryFile(file, instruction=None).load(0) == TrajectoryFile(file).load(0)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        ("reason-rft", "product, reason_rft, vlmlocpredictor, or a text .* Did you mean 'reason"),
+        ("", "or a text that holds {problem} once"),
+        ("{problem} and {problem}", "or a text that holds {problem} once"),
+    ],
+)
+def test_a_prompt_that_is_none(tmp_path: Path, prompt: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=f"dataset.prompt={prompt!r}: give .*{says}"):
+        TrajectoryFile(written(tmp_path, [record()]), prompt=prompt)

@@ -127,7 +127,7 @@ CASES = [
         "modle=tiny_clip",
         says="modle: no such key. Did you mean 'mode' or 'model' or 'model.name'?",
     ),
-    typed("experiment=3", says="experiment=3: give one of the options: ..."),
+    typed("experiment=3", says="experiment=3: give one of the options: avigate, ..."),
     typed(
         "hydra/launcher=null",
         says="hydra/launcher=null: give one of the options: ray_cluster, slurm, slurm_local",
@@ -1394,8 +1394,9 @@ CASES = [
         "scienceqa",
         {},
         says=(
-            "dataset.conv_mode='vicuna': should be 'vicuna_v1' or 'chat_template'. Did you "
-            "mean 'vicuna_v1'?"
+            "dataset.conv_mode='vicuna': should be 'vicuna_v1', 'v1', 'llava_v1', 'llava_v0', "
+            "'llava_llama_2', 'mpt', 'plain', 'v0_plain' or 'chat_template'. Did you mean "
+            "'vicuna_v1'?"
         ),
         conv_mode="vicuna",
     ),

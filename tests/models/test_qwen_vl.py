@@ -1,5 +1,7 @@
 """Qwen2-VL and Qwen2.5-VL: pictures of any shape, prompts, answers, refusals."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from tiny_qwen import CPU, architecture, model, sample, save_processor
@@ -106,3 +108,23 @@ def test_the_unit_of_places_is_the_familys_or_the_yamls(tmp_path, kind, given, u
 def test_a_word_that_the_model_does_not_read_as_text_is_refused(tmp_path, word) -> None:
     with pytest.raises(SampleError, match="does not read as text"):
         model(tmp_path).prepare([sample("s", (16, 16), text=f"what is {word} for?")])
+
+
+def test_a_published_prompt_reaches_the_model_character_by_character(tmp_path: Path) -> None:
+    """Blanks, line breaks and the blanks between problem and sentence are all in the input."""
+    problem = (
+        "\n\n  Based on the following requirements, <|object_ref_start|>it<|object_ref_end|> \n"
+    )
+    text = problem + "  Output the thinking process in <think> </think> and final answer in "
+    text += "<answer> </answer> tags."
+    image = "<|vision_start|><|image_pad|><|vision_end|>"
+    expected = f"<|im_start|>user\n{image}{text}<|im_end|>\n<|im_start|>assistant\n"
+    made = model(tmp_path)
+    prepared = made.prepare([sample("a", (32, 16), text=text)])
+    tokens = prepared.seen[0].tokens
+    assert tokens.prompt == expected
+    ids = prepared.inputs["input_ids"][0].tolist()
+    patches = len(tokens.where(image=0))
+    assert made.tokenizer.decode(ids) == expected.replace(
+        "<|image_pad|>", "<|image_pad|>" * patches
+    )

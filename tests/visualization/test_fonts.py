@@ -1,13 +1,16 @@
 """Labels in every script: drawn, or a log line that says what to install."""
 
 import logging
+import shutil
 import warnings
 from pathlib import Path
 
 import matplotlib
 import pytest
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 
+from interp_lab.errors import ConfigError
 from interp_lab.visualization import fonts
 from interp_lab.visualization.base import Style, save
 from interp_lab.visualization.sheets import Heading, sheet, wrap
@@ -40,6 +43,32 @@ def test_fonts_of_packages_do_not_change_matplotlib() -> None:
     assert len(fonts.default_chain()) == 3
     assert fonts.chain("DejaVu Serif")[:2] == ["DejaVu Serif", "DejaVu Sans"]
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_font_by_its_file_is_that_file(tmp_path: Path) -> None:
+    """Also where its name is that of a family that matplotlib has in another file."""
+    own = tmp_path / "mine.ttf"
+    shutil.copy(font_manager.findfont("DejaVu Serif"), own)
+    first = Style(font=str(own))
+    assert font_manager.findfont(fonts.chain(first.font)[0]) == str(own)
+    assert fonts.chain(None)[0] == "DejaVu Sans"
+    draw("a title", tmp_path / "plain.png")
+    with first.context():
+        assert font_manager.findfont(font_manager.FontProperties()) == str(own)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("gone.ttf", "gone.ttf': No such file or directory; give the path of a .ttf"),
+        ("text.otf", "text.otf': is no font .*; give the path of a .ttf, .otf or .ttc file"),
+        ("DejaVu Sanz", "no such font family or file here"),
+    ],
+)
+def test_a_font_that_is_none(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / "text.otf").write_text("no font")
+    with pytest.raises(ConfigError, match=rf"visualization.font='.*{says}"):
+        Style(font=name if "." not in name else str(tmp_path / name))
 
 
 def test_a_letter_that_no_font_has_is_a_log_line(

@@ -31,7 +31,7 @@ from interp_lab.visualization.base import FORMATS, NATURAL_POINTS, Page, Style
         ),
         (
             {"font": "DejaVu Sanz"},
-            "visualization.font='DejaVu Sanz': no such font family here. "
+            "visualization.font='DejaVu Sanz': no such font family or file here. "
             "Did you mean 'DejaVu Sans'?",
         ),
         (

@@ -43,11 +43,13 @@ class Checkpoint:
         weights: key -> tensor, without the prefix of parallel training.
         options: what it says of how it was trained; empty if it says nothing.
         where: how messages name it.
+        epoch: of the training, if it is a training checkpoint that says so.
     """
 
     weights: dict[str, Tensor]
     options: dict[str, Any]
     where: str
+    epoch: int | None = None
 
 
 def read_checkpoint(checkpoint: str) -> Checkpoint:
@@ -74,7 +76,8 @@ def read_checkpoint(checkpoint: str) -> Checkpoint:
         options = loaded["opt"]
     weights = weights_of(loaded, where)
     options = vars(options) if isinstance(options, argparse.Namespace) else dict(options)
-    return Checkpoint(weights, options, where)
+    epoch = loaded.get("epoch") if weights is not loaded and isinstance(loaded, Mapping) else None
+    return Checkpoint(weights, options, where, epoch if isinstance(epoch, int) else None)
 
 
 def load_plain(path: Path, where: str) -> Any:
@@ -165,7 +168,7 @@ def architecture_of(
     """
     where = checkpoint.where
     names = Architecture.names()
-    shapes = _sizes(checkpoint.weights)
+    shapes = sizes_of(checkpoint.weights)
     known = shapes | {k: v for k, v in checkpoint.options.items() if k in names and v is not None}
     for name in ("v_feat_dim", "a_feat_dim"):
         # Options are written before the two columns of time are counted.
@@ -185,23 +188,31 @@ def architecture_of(
             f"{where}: {'; '.join(differing)}; set it to null or leave it out of the YAML"
         )
     merged = asked | known
-    if "gating_type" not in merged:
+    missing = missing_of(checkpoint, gating_type, wanted)
+    if "gating_type" in missing:
         raise UnsupportedModelError(
             f"{where}: does not say its gating type, and global and clipwise have the same shapes; "
             "give model.gating_type=global or model.gating_type=clipwise"
         )
     _check_gating(checkpoint, merged["gating_type"])
-    asked_for = [name for name in ASKED if name not in merged]
-    if "activation" not in merged and not _has_prelu(checkpoint.weights):
-        asked_for.append("activation")
-    if asked_for:
+    if missing:
         given = {"nheads": "8", "fusion_n_heads": "8", "activation": "relu"}
-        example = ", ".join(f"{name}: {given[name]}" for name in asked_for)
+        example = ", ".join(f"{name}: {given[name]}" for name in missing)
         raise UnsupportedModelError(
-            f"{where}: does not say {', '.join(asked_for)}, and its shapes do not tell; give what "
+            f"{where}: does not say {', '.join(missing)}, and its shapes do not tell; give what "
             f"it was trained with, such as 'model.architecture={{{example}}}'"
         )
     return Architecture.of(merged, where)
+
+
+def missing_of(
+    checkpoint: Checkpoint, gating_type: str | None, wanted: Mapping[str, Any]
+) -> list[str]:
+    """Return what is known from nowhere and must be given; arguments as in `architecture_of`."""
+    said = {k for k, v in {**checkpoint.options, **wanted}.items() if v is not None}
+    said |= set(sizes_of(checkpoint.weights)) | ({"gating_type"} if gating_type else set())
+    said |= {"activation"} if _has_prelu(checkpoint.weights) else set()
+    return [name for name in ("gating_type", *ASKED, "activation") if name not in said]
 
 
 def assumptions(checkpoint: Checkpoint, wanted: Mapping[str, Any]) -> list[str]:
@@ -257,7 +268,7 @@ def _has_prelu(weights: Mapping[str, Tensor]) -> bool:
     return any(name.endswith("activation.weight") for name in weights)
 
 
-def _sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+def sizes_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the sizes that shapes tell."""
     places = {
         "hidden_dim": ("saliency_proj1.weight", 0),

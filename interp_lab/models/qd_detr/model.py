@@ -1,6 +1,6 @@
 """QD-DETR with gated audio, loaded: a checkpoint of the origin's layout, or one of the zoo."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from interp_lab.models.qd_detr.checkpoint import (
     untrained_encoder,
 )
 from interp_lab.models.qd_detr.criterion import Target, moment_loss, to_centres, to_edges
+from interp_lab.models.qd_detr.examine import Line, examine
 from interp_lab.models.qd_detr.network import FOREGROUND, Architecture, QdDetrNetwork
 from interp_lab.models.weights import DTYPES, Weights
 
@@ -122,6 +123,11 @@ class QdDetr:
         self.module: QdDetrNetwork = network.to(device, DTYPES[dtype])
         self.module.eval().requires_grad_(False)
         self.hookpoints: dict[str, str] = _hookpoints(self.module)
+
+    @staticmethod
+    def examine(values: Mapping[str, Any]) -> Iterator[Line]:
+        """Yield what a checkpoint is and whether it can be traced, without a run: `mode=doctor`."""
+        return examine(values)
 
     def prepare(self, samples: Sequence[Sample]) -> PreparedMoments:
         """Return padded features and masks, 1 = valid, with one token a word and one a clip.

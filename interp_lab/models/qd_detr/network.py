@@ -153,6 +153,11 @@ class QdDetrNetwork(nn.Module):
             self.contrastive_align_projection_txt = nn.Linear(d, a.contrastive_hdim)
             self.contrastive_align_projection_vid = nn.Linear(d, a.contrastive_hdim)
 
+    @property
+    def avigate_fusion(self) -> Fusion:
+        """The fusion, by the name that scripts of the original tool have for it."""
+        return self.fusion
+
     def forward(
         self,
         src_txt: Tensor,

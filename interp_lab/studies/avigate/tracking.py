@@ -30,6 +30,8 @@ from interp_lab.studies.avigate.tracking_files import (
     save_sample,
     write_results,
 )
+from interp_lab.studies.avigate.tracking_methods import install as install_on
+from interp_lab.studies.avigate.tracking_methods import tracker_on, uninstall
 
 NEAR_ZERO = 0.05
 
@@ -50,6 +52,7 @@ class GateTracker:
         gate_history: sample id -> `<kind>_gates` -> one (clip, channel) array a layer.
         track_gates: whether tracking is enabled.
         current_sample_id: the ids of the next forward's rows.
+        handles: of the hooks that are on the module now.
 
     Raises:
         UnsupportedModelError: if a pattern matches no module.
@@ -74,7 +77,8 @@ class GateTracker:
         hooks = {k: GateHooks(_patterns(p), _of(nonlinearity, k)) for k, p in gates.items()}
         self.paths = layer_paths(module, hooks)
         self._plans = {k: GatePlan(self.paths[k], h.nonlinearity) for k, h in hooks.items()}
-        self._handles: list[Any] = []
+        self.handles: list[Any] = []
+        self._installed_on: list[nn.Module] = []
         self._watching: ExitStack | None = None
         self._rows: list[dict[str, dict[str, torch.Tensor]]] = []
 
@@ -90,20 +94,38 @@ class GateTracker:
     ) -> None:
         self.disable_gate_tracking()
 
+    def install(self, on: nn.Module | None = None) -> None:
+        """Put the tracker's methods on a module, by default the one that it tracks.
+
+        Then `module.enable_gate_tracking()` and the others work, and `GateAnalyzer(module)`. State
+        dict, forward, copies and pickles of the module are as they were.
+
+        Raises:
+            ConfigError: if the module has something of such a name.
+        """
+        place = self.module if on is None else on
+        install_on(place, self)
+        self._installed_on.append(place)
+
+    def uninstall(self) -> None:
+        """Take the methods off again."""
+        while self._installed_on:
+            uninstall(self._installed_on.pop())
+
     def enable_gate_tracking(self) -> None:
         """Keep the gates of every forward of the module from now on."""
         if not self.track_gates:
             before = self.module.register_forward_pre_hook(self._before, prepend=True)
             after = self.module.register_forward_hook(self._after, always_call=True)
-            self._handles = [before, after]
+            self.handles = [before, after]
             self.track_gates = True
 
     def disable_gate_tracking(self) -> None:
         """Leave the network as it was; what was kept stays."""
         self._stop_watching()
-        for handle in self._handles:
+        for handle in self.handles:
             handle.remove()
-        self._handles = []
+        self.handles = []
         self.track_gates = False
 
     def set_current_sample_id(self, sample_id: str | int | Sequence[str | int]) -> None:
@@ -228,10 +250,19 @@ class GateTracker:
 
 
 class GateAnalyzer:
-    """Writes everything that `task=avigate` writes of gates, for the samples of a tracker."""
+    """Writes everything that `task=avigate` writes of gates, for the samples of a tracker.
 
-    def __init__(self, tracker: GateTracker) -> None:
-        self.tracker = tracker
+    Args:
+        tracker: it, or a module that its methods were installed on.
+
+    Raises:
+        ConfigError: for a module without a tracker's methods.
+    """
+
+    def __init__(self, tracker: GateTracker | nn.Module) -> None:
+        self.tracker: GateTracker = (
+            tracker if isinstance(tracker, GateTracker) else tracker_on(tracker)
+        )
 
     def analyze_all_samples(
         self, folder: str | Path, *, save_raw: bool = False, max_samples: int = -1
@@ -257,26 +288,41 @@ def track_gates(
     gates: Mapping[str, Sequence[str] | str],
     nonlinearity: str | Mapping[str, str | None] | None = None,
     near_zero: float = NEAR_ZERO,
+    install: bool = False,
 ) -> GateTracker:
-    """Return a tracker of any network's gates; see `GateTracker`. It is off until enabled."""
-    return GateTracker(module, gates, nonlinearity, near_zero)
+    """Return a tracker of any network's gates; it is off until enabled.
+
+    Args:
+        module, gates, nonlinearity, near_zero: see `GateTracker`.
+        install: put its methods on the module too; see `GateTracker.install`.
+
+    Raises:
+        InterpLabError: if a pattern matches no module, or the module has such a method already.
+    """
+    tracker = GateTracker(module, gates, nonlinearity, near_zero)
+    if install:
+        tracker.install()
+    return tracker
 
 
 def load_traced(
     checkpoint: str | Path,
     model: str = "qd_detr_avigate",
     device: int | str | None = None,
+    install: bool = False,
     **options: Any,
 ) -> GateTracker:
     """Load a trained checkpoint and return a tracker of its gates; the network is its `module`.
 
-    Nothing is added to the network and no weight is changed or left out.
+    No weight is changed or left out.
 
     Args:
         checkpoint: the file.
         model: an option of the `model` group, or the path of a YAML of one's own; it names the
             class and the gates.
         device: null = best available.
+        install: put the tracker's methods on the network's fusion, `tracker.module.avigate_fusion`
+            (of a network without one, on the network); see `GateTracker.install`.
         options: other keys of that YAML, such as gating_type.
 
     Raises:
@@ -291,11 +337,14 @@ def load_traced(
     loaded = build(cfg, "model", device=resolve_device(device), seed=0)
     if not isinstance(loaded, GatedModel):
         raise ConfigError(f"model={model}: {type(loaded).__name__} names no gates")
-    return GateTracker(
+    tracker = GateTracker(
         loaded.module,
         {kind: hooks.hookpoints for kind, hooks in loaded.gates.items()},
         {kind: hooks.nonlinearity for kind, hooks in loaded.gates.items()},
     )
+    if install:
+        tracker.install(getattr(loaded.module, "avigate_fusion", None))
+    return tracker
 
 
 def _patterns(patterns: Sequence[str] | str) -> tuple[str, ...]:

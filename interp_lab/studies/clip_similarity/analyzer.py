@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from interp_lab.config.nodes import build, conf_dir
-from interp_lab.libraries.hydra_inside import composed
+from interp_lab.config.composing import composed_here
+from interp_lab.config.nodes import build
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TokenSimilarityAnalyzer:
         from interp_lab.models.loading import load_on
 
         chosen = [f"model={model_type.replace('-', '_')}", f"analysis.metric={similarity_metric}"]
-        cfg = composed(conf_dir(), ["task=clip_similarity", *chosen, *(overrides or [])])
+        cfg = composed_here(["task=clip_similarity", *chosen, *(overrides or [])])
         place = resolve_device(device)
         self.model = load_on(
             place, model_type, lambda: build(cfg, "model", device=place, seed=cfg.seed)

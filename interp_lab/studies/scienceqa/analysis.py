@@ -68,6 +68,15 @@ def scores_of(definition: Definition, plan: AttentionPlan, reduced: np.ndarray) 
     return reduced
 
 
+def answer_of(text: str, sample: Sample) -> str:
+    """Return what belongs to the answer of what a model wrote.
+
+    In an old format a model that has answered goes on with the next turn, as its `stop` fact says.
+    """
+    stop = sample.facts.get("stop")
+    return text.partition(stop)[0] if stop else text
+
+
 class ScienceQAHeads:
     """What is measured of a vision-language model on multiple-choice questions.
 
@@ -179,7 +188,10 @@ class HeadsOfModel:
         A sample without an image has scores 0 (no attention falls on an empty span) and no winner.
         """
         letters = list(sample.facts.get("options", {})) or list("ABCDE")
-        predicted = {name: parse_letter(out.text, letters) for name, out in outputs.items()}
+        predicted = {
+            name: parse_letter(answer_of(out.text, sample), letters)
+            for name, out in outputs.items()
+        }
         image = seen.tokens.where(modality="image")
         scores = self._scores(seen.tokens, captured) if image else np.zeros(self.shape)
         values: dict[str, Any] = {

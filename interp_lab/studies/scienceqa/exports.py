@@ -9,6 +9,9 @@ import numpy as np
 from interp_lab.store.results import Results
 from interp_lab.studies.scienceqa.report import report
 
+# What the original tool measures, and what it calls that.
+ORIGINAL, ORIGINAL_TYPE = "max_text_to_image", "text_to_image_attention"
+
 
 def export(results: Results, folder: Path, top_k: int) -> None:
     """Write attention_head_records.pt, statistics.json and analysis_report.txt."""
@@ -42,9 +45,16 @@ def records(results: Results) -> list[dict[str, Any]]:
 
 
 def statistics(results: Results) -> dict[str, Any]:
-    """Return the counts: num_samples, num_layers, num_heads, layer_head_counts (non-zero only)."""
+    """Return the counts, and where the image stands, as the original tool wrote them.
+
+    They are num_samples, num_layers, num_heads, layer_head_counts (non-zero only), sys_length
+    (tokens before the image), img_length (tokens of the image) and analysis_type. The original
+    took both lengths as fixed; where they differ between samples no one number is true, and it is
+    null. Each sample's own stand in attention_head_records.pt.
+    """
     if "layer_head_counts" not in results.aggregates:
-        return {"num_samples": 0, "num_layers": 0, "num_heads": 0, "layer_head_counts": {}}
+        none = {"num_samples": 0, "num_layers": 0, "num_heads": 0, "layer_head_counts": {}}
+        return none | _original(results)
     counts: np.ndarray = results.aggregate("layer_head_counts")
     return {
         "num_samples": int(counts[0].sum()),
@@ -54,4 +64,21 @@ def statistics(results: Results) -> dict[str, Any]:
             str(layer): {str(head): int(row[head]) for head in np.flatnonzero(row)}
             for layer, row in enumerate(counts)
         },
+        **_original(results),
+    }
+
+
+def _original(results: Results) -> dict[str, Any]:
+    """Return the lengths that all samples with an image have in common, and what was measured."""
+    names = ["image_token_start", "image_token_end"]
+    found: set[tuple[int, int]] = set()
+    for block in results.stream(names) if set(names) <= set(results.fields) else ():
+        start, end = (block[name] for name in names)
+        found |= set(zip(start.tolist(), (end - start).tolist(), strict=True))
+    starts, lengths = {s for s, _ in found if s >= 0}, {n for s, n in found if s >= 0}
+    definition = results.definitions.get("scores", "").partition("/")[0].rpartition(".")[2]
+    return {
+        "sys_length": starts.pop() if len(starts) == 1 else None,
+        "img_length": lengths.pop() if len(lengths) == 1 else None,
+        "analysis_type": ORIGINAL_TYPE if definition in ("", ORIGINAL) else definition,
     }

@@ -9,16 +9,17 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from interp_lab.config.composing import composed_here
 from interp_lab.config.nodes import conf_dir, quoted
 from interp_lab.datasets.images import read_image
 from interp_lab.datasets.records import read_records
 from interp_lab.errors import ConfigError, SampleError
-from interp_lab.libraries.hydra_inside import composed
 from interp_lab.run.study import run_study, style_of
 from interp_lab.store.places import safe_name
 from interp_lab.store.results import open_results
@@ -93,8 +94,8 @@ class AttentionVisualizer:
         self,
         sample: Mapping[str, Any],
         images: Sequence[Image.Image],
-        layer_idx: int = 20,
-        start_phrase: str | None = "Based on the following requirements",
+        layer_idx: int | None = None,
+        start_phrase: str | EllipsisType | None = ...,
         color: ColorFunction | str | None = None,
         **style: Any,
     ) -> str:
@@ -105,8 +106,10 @@ class AttentionVisualizer:
         Args:
             sample: a record with `id`, `problem` and, if known, `answer` or `solution`.
             images: its pictures, in the order in which the problem speaks of them.
-            layer_idx: the layer that is shown.
-            start_phrase: text is shown from its last occurrence on; null = from the beginning.
+            layer_idx: the layer that is shown; None = layer 20 of a model of 28, such as
+                Qwen2-VL-2B, and the same depth in another.
+            start_phrase: text is shown from its last occurrence on; None = from the beginning. Left
+                out it is the configuration's, "Based on the following requirements" by default.
             color: weights (n,) from 0 to 1 -> (n, 3) uint8, or the name of a colormap.
             style: further options of `TrajectoryStyle`, such as `gamma=0.8`.
 
@@ -117,7 +120,7 @@ class AttentionVisualizer:
         cfg = self._composed(
             f"dataset.data_file='{data_file}'",
             f"dataset.max_images={self.max_image_num}",
-            f"analysis.layers=[{layer_idx}]",
+            f"analysis.layers={'null' if layer_idx is None else [layer_idx]}",
             # The one video is drawn below, in this process, where a function can be a colour.
             "visualization.max_samples=0",
             # The next call finds the model where this one leaves it.
@@ -130,7 +133,8 @@ class AttentionVisualizer:
             if results.failures:
                 raise SampleError(f"sample {sample.get('id')}: {results.failures[0].reason}")
             layer = int(results.read("layers", 0)[0])
-        options = {**style, "start_phrase": start_phrase, "max_samples": 1, "workers": 0}
+        options = {**style, "max_samples": 1, "workers": 0}
+        options |= {} if start_phrase is ... else {"start_phrase": start_phrase}
         look, figures = style_of(cfg)
         look = dataclasses.replace(look, **options, **({"colors": color} if color else {}))
         node = {"video": figures["video"]}
@@ -142,7 +146,7 @@ class AttentionVisualizer:
 
     def _composed(self, *overrides: str) -> Any:
         own = ["task=trajectory", "dataset=trajectory", f"output.root='{self._output}'"]
-        return composed(conf_dir(), [*own, *self._overrides, *overrides])
+        return composed_here([*own, *self._overrides, *overrides])
 
     def _written(self, sample: Mapping[str, Any], images: Sequence[Image.Image]) -> Path:
         """Write a sample as a data file of its own; equal samples have one place."""

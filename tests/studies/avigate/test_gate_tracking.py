@@ -1,6 +1,8 @@
 """The gates of a network of one's own from Python: same numbers and files as the study's."""
 
+import copy
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,14 @@ import pytest
 import torch
 from gated_toy import Clips, Fusion
 
-from interp_lab import GateAnalyzer, track_gates
+from interp_lab import (
+    GateAnalyzer,
+    adapt_legacy_model,
+    load_legacy_model_with_gate_tracking,
+    track_gates,
+)
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
+from interp_lab.models.qd_detr.network import Architecture
 from interp_lab.studies.avigate.gate_statistics import describe
 from interp_lab.studies.avigate.tracking import GateTracker
 
@@ -191,3 +199,123 @@ def test_single_samples_and_comparisons_are_saved(tracked: GateTracker, tmp_path
     assert path == tmp_path / "two/gate_comparison.png" and path.is_file()
     with pytest.raises(ConfigError, match="at least 2"):
         tracked.compare_samples_gates(["s2"], tmp_path)
+
+
+class Detector(torch.nn.Module):
+    """A user's model, its fusion where scripts of the original tool look for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.avigate_fusion = Fusion().eval()
+
+    def forward(self, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return self.avigate_fusion(*batch)
+
+
+def state_of(module: torch.nn.Module) -> dict[str, bytes]:
+    return {name: value.numpy().tobytes() for name, value in module.state_dict().items()}
+
+
+def test_scripts_of_the_original_tool_run_on_the_module(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Detector()
+    before, outputs = state_of(model), [model(inputs_of(i)) for i in range(3)]
+    tracker = track_gates(model.avigate_fusion, PATTERNS, "tanh", install=True)
+    fusion = model.avigate_fusion
+    fusion.enable_gate_tracking()
+    for i in range(3):
+        fusion.set_current_sample_id(f"sample_{i}")
+        assert fusion.current_sample_id == f"sample_{i}"
+        assert torch.equal(model(inputs_of(i)), outputs[i])
+    assert fusion.track_gates is True and len(fusion.gate_history) == 3
+    for data in fusion.gate_history.values():
+        for layer in range(len(data["attention_gates"])):
+            assert data["attention_gates"][layer].shape == data["ffn_gates"][layer].shape
+    every, one = fusion.get_gate_statistics(), fusion.get_gate_statistics("sample_1")
+    assert every["n_samples"] == 3 and one["n_samples"] == 1
+    fusion.print_gate_summary()
+    assert capsys.readouterr().out.startswith("3 samples")
+    fusion.save_gate_analysis(tmp_path / "one", "sample_1")
+    assert (tmp_path / "one" / "gate_analysis_sample_1.png").is_file()
+    fusion.compare_samples_gates(["sample_0", "sample_2"], tmp_path / "two")
+    assert (tmp_path / "two" / "gate_comparison.png").is_file()
+    assert GateAnalyzer(fusion).tracker is tracker
+    fusion.disable_gate_tracking()
+    assert not fusion.track_gates and hooks_on(model) == 0
+    assert state_of(model) == before and isinstance(fusion, Fusion)
+
+
+def test_a_module_with_methods_is_copied_and_pickled_as_it_was(tmp_path: Path) -> None:
+    model = Detector()
+    plain = pickle.dumps(model)
+    tracker = track_gates(model.avigate_fusion, PATTERNS, "tanh", install=True)
+    tracker.enable_gate_tracking()
+    tracker.set_current_sample_id("a")
+    outputs = model(inputs_of(0))
+    torch.save(model, tmp_path / "model.pt")
+    others = [pickle.loads(pickle.dumps(model)), copy.deepcopy(model)]
+    others.append(torch.load(tmp_path / "model.pt", weights_only=False))
+    for other in others:
+        assert type(other.avigate_fusion) is Fusion and hooks_on(other) == 0
+        assert state_of(other) == state_of(pickle.loads(plain))
+        assert torch.equal(other(inputs_of(0)), outputs)
+    assert list(tracker.gate_history) == ["a"], "the copies' forwards are not the module's"
+    assert model.avigate_fusion.track_gates, "and the module itself is still tracked"
+    tracker.disable_gate_tracking()
+    tracker.uninstall()
+    assert type(model.avigate_fusion) is Fusion
+    assert not hasattr(model.avigate_fusion, "gate_history")
+
+
+def test_a_name_that_the_module_has_is_refused(network: Fusion) -> None:
+    network.gate_history = {}
+    with pytest.raises(ConfigError, match="install: Fusion has gate_history of its own"):
+        track_gates(network, PATTERNS, "tanh", install=True)
+    del network.gate_history
+    track_gates(network, PATTERNS, "tanh", install=True)
+    with pytest.raises(ConfigError, match="install: Fusion has enable_gate_tracking, "):
+        track_gates(network, PATTERNS, "tanh", install=True)
+    with pytest.raises(ConfigError, match="Fusion: no tracker's methods are on this module"):
+        GateAnalyzer(Fusion())
+
+
+def random_batch(architecture: Architecture) -> dict[str, torch.Tensor]:
+    """Features of one video of 6 clips with a query of 4 words, and their masks."""
+    sizes = {"txt": (4, "t"), "vid": (6, "v"), "aud": (6, "a")}
+    batch = {}
+    for name, (length, letter) in sizes.items():
+        batch[name] = torch.randn(1, length, getattr(architecture, f"{letter}_feat_dim"))
+        batch[f"{name}_mask"] = torch.ones(1, length)
+    return batch
+
+
+@pytest.mark.parametrize("gating_type", ["global", "clipwise", "elementwise"])
+def test_a_trained_model_is_adapted_and_loaded_as_the_original_tool_did(gating_type: str) -> None:
+    model = load_legacy_model_with_gate_tracking(f"zoo:tiny_avigate_{gating_type}", gating_type)
+    before = state_of(model)
+    own = torch.nn.Module()
+    own.avigate_fusion = model.fusion
+    model.avigate_fusion.enable_gate_tracking()
+    model.avigate_fusion.set_current_sample_id("sample_000")
+    model(**{f"src_{name}": value for name, value in random_batch(model.architecture).items()})
+    assert len(model.avigate_fusion.gate_history["sample_000"]["attention_gates"]) == 2
+    assert model.avigate_fusion.track_gates and state_of(model) == before
+    own.avigate_fusion = copy.deepcopy(model.fusion)
+    assert not hasattr(own.avigate_fusion, "track_gates")
+    adapted = adapt_legacy_model(own, gating_type)
+    adapted.avigate_fusion.enable_gate_tracking()
+    adapted.avigate_fusion.set_current_sample_id("sample_001")
+    width = model.architecture.hidden_dim
+    clips, mask = torch.randn(1, 5, width), torch.ones(1, 5)
+    adapted.avigate_fusion(clips, clips, mask, mask)
+    shapes = {g.shape for g in adapted.avigate_fusion.gate_history["sample_001"]["ffn_gates"]}
+    expected = {"global": (1, 1), "clipwise": (5, 1), "elementwise": (5, width)}
+    assert shapes == {expected[gating_type]}
+    other = "global" if gating_type == "elementwise" else "elementwise"
+    again = torch.nn.Module()
+    again.avigate_fusion = copy.deepcopy(model.fusion)
+    with pytest.raises(UnsupportedModelError, match=f"gating_type={other}: the gates of Fusion"):
+        adapt_legacy_model(again, other)
+    with pytest.raises(UnsupportedModelError, match="has no module avigate_fusion"):
+        adapt_legacy_model(torch.nn.Linear(2, 2))

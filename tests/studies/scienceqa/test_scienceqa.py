@@ -9,9 +9,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from interp_lab.capture.attention import watch_attention
+from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError
 from interp_lab.statistics.heads import winners
-from interp_lab.studies.scienceqa.analysis import Definition, head_plan, scores_of
+from interp_lab.studies.scienceqa.analysis import Definition, answer_of, head_plan, scores_of
 from interp_lab.studies.scienceqa.knockout import Knockout, image_block, logit_difference
 from interp_lab.tokens import Token, TokenMap
 
@@ -148,7 +149,8 @@ def test_logit_difference_is_against_the_best_other_letter() -> None:
     assert logit_difference(logits, None, list("ABC"), tokens) == 0.0
 
 
-def test_exports_keep_the_formats_that_scripts_read(tmp_path: Path) -> None:
+def exported(folder: Path, spans: list[tuple[int, int]], **options: Any) -> dict[str, Any]:
+    """Write three samples whose images stand there, export them; return statistics.json."""
     import json
 
     from interp_lab.store.merge import merge
@@ -157,17 +159,17 @@ def test_exports_keep_the_formats_that_scripts_read(tmp_path: Path) -> None:
     from interp_lab.studies.scienceqa.analysis import ScienceQAHeads
     from interp_lab.studies.scienceqa.numbers import HeadNumbers
 
-    analysis, numbers = ScienceQAHeads(), HeadNumbers(top_k=2, bootstrap=100)
-    writer = PartWriter(tmp_path / "parts", analysis.fields)
-    for i, winning in enumerate([[0, 11], [1, 11], [0, 2]]):
+    analysis, numbers = ScienceQAHeads(**options), HeadNumbers(top_k=2, bootstrap=100)
+    writer = PartWriter(folder / "parts", analysis.fields)
+    for i, (winning, span) in enumerate(zip([[0, 11], [1, 11], [0, 2]], spans, strict=True)):
         scores = np.full((2, 12), 0.1)
         scores[[0, 1], winning] = 0.5
         values: dict[str, Any] = {
             "scores": scores,
-            "max_head_per_layer": winning,
+            "max_head_per_layer": winning if span[0] >= 0 else [-1, -1],
             "margin": [0.4, 0.4],
-            "image_token_start": 1,
-            "image_token_end": 17,
+            "image_token_start": span[0],
+            "image_token_end": span[1],
             "image_file": f"{i}/image.png",
             "answer": "A",
             "predicted": "A",
@@ -183,18 +185,23 @@ def test_exports_keep_the_formats_that_scripts_read(tmp_path: Path) -> None:
         "notes": "[]",
         "definitions": json.dumps(analysis.definitions),
     }
-    path = tmp_path / "results.h5"
-    merge(list_parts(tmp_path / "parts"), ["0", "1", "2"], path, attributes, numbers.compute)
+    path = folder / "results.h5"
+    merge(list_parts(folder / "parts"), ["0", "1", "2"], path, attributes, numbers.compute)
     with open_results(path) as results:
-        numbers.export(results, tmp_path / "exports")
+        numbers.export(results, folder / "exports")
         assert results.aggregate("accuracy") == pytest.approx(2 / 3)
-        assert results.aggregate("distinct_heads").tolist() == [2, 2]
-    statistics = json.loads((tmp_path / "exports" / "statistics.json").read_text())
-    assert statistics == {
+    return json.loads((folder / "exports" / "statistics.json").read_text())
+
+
+def test_exports_keep_the_formats_that_scripts_read(tmp_path: Path) -> None:
+    assert exported(tmp_path, [(1, 17)] * 3) == {
         "num_samples": 3,
         "num_layers": 2,
         "num_heads": 12,
         "layer_head_counts": {"0": {"0": 2, "1": 1}, "1": {"2": 1, "11": 2}},
+        "sys_length": 1,
+        "img_length": 16,
+        "analysis_type": "text_to_image_attention",
     }
     records = torch.load(tmp_path / "exports" / "attention_head_records.pt", weights_only=True)
     assert records[1] == {
@@ -206,3 +213,27 @@ def test_exports_keep_the_formats_that_scripts_read(tmp_path: Path) -> None:
     }
     report = (tmp_path / "exports" / "analysis_report.txt").read_text()
     assert "11: 2 (67%)" in report and "does not show use" in report
+
+
+@pytest.mark.parametrize(
+    ("spans", "lengths"),
+    [
+        ([(35, 611), (-1, -1), (35, 611)], (35, 576)),  # one has no image
+        ([(35, 611), (40, 616), (35, 611)], (None, 576)),
+        ([(35, 611), (35, 99), (35, 611)], (35, None)),
+        ([(-1, -1)] * 3, (None, None)),
+    ],
+)
+def test_lengths_that_samples_do_not_share_are_null(
+    tmp_path: Path, spans: list[tuple[int, int]], lengths: tuple[int | None, int | None]
+) -> None:
+    found = exported(tmp_path, spans, definition="image_to_text_mean")
+    assert (found["sys_length"], found["img_length"]) == lengths
+    assert found["analysis_type"] == "image_to_text_mean", "the original measured something else"
+
+
+def test_an_answer_ends_where_the_format_s_next_turn_begins() -> None:
+    """A model of llava_v0's format goes on with the other's turn; that is no answer of its."""
+    sample = Sample("a", (("text", "Which?"),), facts={"stop": "###"})
+    assert answer_of("B###Human: A###", sample) == "B"
+    assert answer_of("B###", Sample("a")) == "B###"

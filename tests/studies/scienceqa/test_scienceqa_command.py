@@ -126,3 +126,13 @@ def test_a_records_file_that_holds_code_is_not_run(command, tmp_path: Path) -> N
     said = command("task=scienceqa", "mode=render", f"results={tmp_path}/records.pt")
     assert said.code == 1 and "nothing in it was run" in said.err
     assert not (tmp_path / "harmed").exists()
+
+
+def test_a_model_that_is_not_asked_in_a_format_is_refused(command) -> None:
+    """Its chat template would be used, and the result would name another prompt."""
+    said = command("task=scienceqa", "model=tiny_qwen_vl", "dataset.conv_mode=llava_v1")
+    assert said.code == 1
+    assert said.err.splitlines()[-1] == (
+        "error: dataset.conv_mode=llava_v1: model=tiny_qwen_vl (QwenVL) is not asked in this "
+        "format; give dataset.conv_mode=chat_template"
+    )

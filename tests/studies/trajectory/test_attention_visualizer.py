@@ -49,4 +49,29 @@ def test_what_cannot_be_shown_is_said(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="has no picture"):
         visualizer.create_attention_visualization_for_sample(sample, [])
     with pytest.raises(ConfigError, match=r"analysis.layers: no layer 20; this model has 4"):
-        visualizer.create_attention_visualization_for_sample(sample, images)
+        visualizer.create_attention_visualization_for_sample(sample, images, layer_idx=20)
+
+
+def test_defaults_work_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model that is shipped has 4 layers: layer 20 of 28 is its layer 3."""
+    monkeypatch.chdir(tmp_path)
+    visualizer = AttentionVisualizer(overrides=["model.max_new_tokens=3"])
+    assert visualizer.max_image_num == 2
+    sample, images = visualizer.load_sample_data(DATA / "maps.json", DATA)
+    path = visualizer.create_attention_visualization_for_sample(sample=sample, images=images)
+    assert Path(path).name == "combined_attention_visualization_layer3.mp4" and Path(path).is_file()
+    assert len(iio.imread(path)) == 3
+    # The published look, of the same measurement: a frame less, and its own start of the text.
+    published = ["model.max_new_tokens=3", "visualization=reason_rft"]
+    look = AttentionVisualizer(overrides=published)
+    path = look.create_attention_visualization_for_sample(sample, images)
+    assert len(iio.imread(path)) == 2
+    # Further layers in a loop, by place, as the original's README has it.
+    path = visualizer.create_attention_visualization_for_sample(sample, images, 0, "Predict")
+    assert Path(path).name == "combined_attention_visualization_layer0.mp4" and Path(path).is_file()
+
+
+def test_more_pictures_than_allowed_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_text('[{"id": "a", "problem": "?", "image": ["1", "2", "3"]}]')
+    with pytest.raises(SampleError, match="3 pictures, max_image_num=2"):
+        AttentionVisualizer().load_sample_data(tmp_path / "data.json", tmp_path)

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import shutil
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ from known_trajectories import (
     values_of,
     written,
 )
+from matplotlib import font_manager
 from PIL import Image
 
 from interp_lab.config.nodes import check_arguments, conf_dir
@@ -32,6 +34,7 @@ from interp_lab.studies.trajectory.figures.curves import distance_curves, share_
 from interp_lab.studies.trajectory.figures.film import Shot, attention_poster, attention_video
 from interp_lab.studies.trajectory.figures.film_colors import red_green, scaled
 from interp_lab.studies.trajectory.figures.film_images import cell_edges, grayed
+from interp_lab.studies.trajectory.figures.film_letters import Letters
 from interp_lab.studies.trajectory.figures.film_text import (
     CURRENT,
     IMAGE_GROUND,
@@ -459,3 +462,63 @@ def test_distances_are_of_the_chosen_layers(results: Results) -> None:
         for line, values in zip(panel.lines, stored, strict=True):
             np.testing.assert_allclose(np.asarray(line.get_ydata()), values)
     assert grayed(np.zeros((1, 1, 3), np.uint8)).tolist() == [[[80, 80, 80]]]
+
+
+@pytest.mark.parametrize("step", [0, 7, 38])
+def test_the_row_s_own_token_and_its_whole_row_by_hand(results: Results, step: int) -> None:
+    """The style of VLMLocPredictor: frame t is the row of token t, scaled before text is cut."""
+    published = {"stretch": "row", "mark": "query", "start_phrase": "assistant"}
+    shot = shot_of(results, PATH, width=1280, overlay_alpha=128 / 255, **published)
+    film = film_of(results, PATH, **published)
+    tokens = token_map(PATH)
+    n = len(tokens) - len(PATH.words)
+    assert film.n_frames == len(PATH.words) - 1 == len(list(film.frames()))
+    frame = next(iter(shot.frames(step, step + 1)))
+    # The query that predicts token t + 1 is token t; its keys end with itself.
+    row = values_of(PATH)["rows"][1, 0, step + 1, : n + step + 1].astype(float)
+    weights = ((row - row.min()) / (row.max() - row.min())) ** 0.4
+    first = [t.text for t in tokens].index("assistant")
+    n_checked = 0
+    for key in range(first, n + step):
+        text = tokens.tokens[key].text
+        if text.startswith("<|") or text.endswith("\n"):
+            continue
+        expected = TEXT_STRENGTH * pure(weights[[key]])[0] + (1 - TEXT_STRENGTH) * 255
+        np.testing.assert_allclose(ground_of(shot, frame, key, step), expected, atol=1)
+        n_checked += 1
+    assert n_checked >= step // 2
+    if not tokens.tokens[n + step].text.startswith("<|"):
+        assert ground_of(shot, frame, n + step, step) == CURRENT.tolist()
+    cells = list(tokens.where(image=0))
+    own = (row[cells] - row[cells].min()) / np.ptp(row[cells])
+    image, (y, x) = shot.cells[0], (cell_edges(6, shot.cells[0].slot.height)[1] - 3, 9)
+    assert shot.sheet.image_room is not None
+    panel = shot.sheet.image_room.of(frame)[image.slot.top :, image.slot.left :]
+    color = pure(own[:1] ** 0.4)[0]
+    expected = (128 * color + 127 * image.pixels[y, x].astype(float)) / 255
+    np.testing.assert_allclose(panel[y, x], expected, atol=1)
+
+
+def test_a_single_token_is_no_query(results: Results) -> None:
+    one = next(s for s in STORIES if s.name == "empty")
+    with pytest.raises(NothingToDrawError, match="nothing was written after its one token"):
+        shot_of(results, one, mark="query")
+    with pytest.raises(ConfigError, match="visualization.stretch='rows': give shown or row"):
+        replace(STYLE, stretch="rows")  # pyright: ignore[reportArgumentType]
+
+
+def test_text_has_letters_of_one_width_unless_a_font_is_chosen(results: Results) -> None:
+    panel = shot_of(results, PATH).text.letters
+    assert len({panel.width(letter * 40) for letter in "iwM."}) == 1
+    other = shot_of(results, PATH, font="DejaVu Serif").text.letters
+    assert other.width("i" * 40) < other.width("w" * 40)
+    both = shot_of(results, PATH, font="DejaVu Serif", text_font="DejaVu Sans Mono").text.letters
+    assert both.width("i" * 40) == both.width("w" * 40)
+
+
+def test_letters_of_a_font_file_are_that_file_s(results: Results, tmp_path: Path) -> None:
+    own = tmp_path / "mine.ttf"
+    shutil.copy(font_manager.findfont("DejaVu Serif"), own)
+    letters = shot_of(results, PATH, text_font=str(own)).text.letters
+    assert letters.width("wide") == Letters("DejaVu Serif", letters.size).width("wide")
+    assert letters.width("wide") != Letters(None, letters.size).width("wide")

@@ -27,6 +27,7 @@ from interp_lab.studies.trajectory.figures.film_colors import (
 from interp_lab.studies.trajectory.figures.film_images import Marker
 from interp_lab.studies.trajectory.figures.film_text import first_shown
 from interp_lab.tokens import TokenMap
+from interp_lab.visualization import fonts
 from interp_lab.visualization.base import NothingToDrawError, Style
 from interp_lab.visualization.reading import read_field, read_ragged
 
@@ -61,6 +62,13 @@ class TrajectoryStyle(Style):
         layer: the one layer that is shown, by its number in the model, or a list of them;
             null = every layer whose rows are stored.
         head: the one head that is shown; null = the mean over the heads that are stored.
+        stretch: over which keys of a row the colours of text are min-max scaled: those that are
+            shown as text, or the whole row, image tokens and hidden text included.
+        mark: which token a frame is about: the one that the row's query `predicted`, a frame for
+            each generated token; or the `query` itself, which has one frame less, since nothing
+            was written after the last token.
+        text_font: of the text panel, a family or a font file; null = `font` if it is given, else
+            letters of one width.
     """
 
     gamma: float = 0.4
@@ -74,9 +82,15 @@ class TrajectoryStyle(Style):
     frames: bool = False
     layer: int | list[int] | None = None
     head: int | None = None
+    stretch: Literal["shown", "row"] = "shown"
+    mark: Literal["predicted", "query"] = "predicted"
+    text_font: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for key, words in (("stretch", ("shown", "row")), ("mark", ("predicted", "query"))):
+            self._check_word(key, words, f"give {' or '.join(words)}.")
+        self._check_font("text_font")
         self._check_number("gamma", 0.01, 100)
         self._check_number("fps", 0.1, 120)
         self._check_number("width", 480, 3840, whole=True)
@@ -121,6 +135,11 @@ class TrajectoryStyle(Style):
         return color_function(self.colors)
 
     @property
+    def letters(self) -> str:
+        """The font of the text panel."""
+        return self.text_font or self.font or fonts.MONOSPACED
+
+    @property
     def color_name(self) -> str:
         """What the colours are called, for a heading."""
         return self.colors if isinstance(self.colors, str) else self.colors.__name__
@@ -142,6 +161,8 @@ class Trajectory:
         pictures: (y, x, 3) uint8 of each image, None where it was not kept.
         markers: the points on them.
         place: index on the layer axis; rows: indices on the head axis.
+        ahead: 0 where a frame is about the token that its row predicts, 1 where it is about the
+            token whose row it is: that row predicts the next one.
     """
 
     results: Results
@@ -156,6 +177,17 @@ class Trajectory:
     markers: tuple[Marker, ...]
     place: int
     head_rows: tuple[int, ...]
+    ahead: int = 0
+
+    @property
+    def n_frames(self) -> int:
+        """How many generated tokens have a row that a frame shows."""
+        return self.n_steps - self.ahead
+
+    def frames(self, first: int = 0, last: int | None = None) -> Iterator[np.ndarray]:
+        """Yield the row of each frame from `first` to before `last`, (n_prompt + t + ahead,)."""
+        last = self.n_frames if last is None else last
+        return self.rows(first + self.ahead, last + self.ahead)
 
     @property
     def n_steps(self) -> int:
@@ -260,6 +292,7 @@ def read_trajectory(
         tuple(_markers(results, sample, len(tokens.grids))),
         layers.index(layer),
         head_rows,
+        int(style.mark == "query"),
     )
 
 

@@ -1,7 +1,8 @@
 """The film of an answer: what each generated token attends to, in the text and on the images.
 
-Frame t shows the row of attention of the query that predicts generated token t. Weights are min-max
-scaled over the tokens that are shown, and over all cells of all images, then raised to a power.
+Frame t shows the row of attention of the query that predicts generated token t, or, with `mark:
+query`, the row of token t itself. Weights are min-max scaled over the tokens that are shown, or
+over the whole row (`stretch: row`), and over all cells of all images, then raised to a power.
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from interp_lab.studies.trajectory.figures.film_images import CellImage, arrange
 from interp_lab.studies.trajectory.figures.film_sheet import FilmSheet
 from interp_lab.studies.trajectory.figures.film_text import TextPanel
 from interp_lab.visualization import fonts
+from interp_lab.visualization.base import NothingToDrawError
 from interp_lab.visualization.film import Film
 from interp_lab.visualization.reading import shown
 
@@ -32,7 +34,7 @@ BLANK_CELL = 28
 
 
 def attention_video(results: Results, style: TrajectoryStyle, sample: str, layer: int) -> Film:
-    """Return the film of one sample and layer, one frame a generated token.
+    """Return the film of one sample and layer, a frame a generated token (`mark: query`: less one).
 
     Args:
         results: an open result; it stays open until the film is saved.
@@ -45,7 +47,7 @@ def attention_video(results: Results, style: TrajectoryStyle, sample: str, layer
         ConfigError: if it does not hold the layer or the head.
     """
     shot = Shot(read_trajectory(results, style, sample, layer), style)
-    return Film(shot.frames, shot.of.n_steps, style.fps)
+    return Film(shot.frames, shot.of.n_frames, style.fps)
 
 
 def attention_poster(
@@ -62,7 +64,7 @@ def attention_poster(
         ConfigError: if there is no such step.
     """
     shot = Shot(read_trajectory(results, style, sample, layer), style)
-    n = shot.of.n_steps
+    n = shot.of.n_frames
     if step is None:
         step = shot.most_seeing()
     if not -n <= step < n:
@@ -74,6 +76,11 @@ class Shot:
     """Everything of a film that does not change from frame to frame, and how a frame is drawn."""
 
     def __init__(self, of: Trajectory, style: TrajectoryStyle) -> None:
+        if of.n_frames < 1:
+            raise NothingToDrawError(
+                f"sample {of.sample!r}: nothing was written after its one token, so there is no "
+                "row of which it is the query (visualization.mark=query)"
+            )
         self.of, self.style = of, style
         self.colors = style.color_of
         self.sheet = FilmSheet(of, style)
@@ -87,7 +94,7 @@ class Shot:
 
     def frames(self, first: int = 0, last: int | None = None) -> Iterator[np.ndarray]:
         """Yield the frames of the steps from `first` to before `last`, all of them by default."""
-        for step, row in enumerate(self.of.rows(first, last), first):
+        for step, row in enumerate(self.of.frames(first, last), first):
             yield self.draw(step, row)
 
     def draw(self, step: int, row: np.ndarray) -> np.ndarray:
@@ -95,14 +102,17 @@ class Shot:
 
         Args:
             step: which generated token.
-            row: its row of attention, (n_prompt + step,).
+            row: the row that it is predicted by, (n_prompt + step,), or its own, one key longer.
         """
         of, sheet = self.of, self.sheet
         out = sheet.blank.copy()
         current = of.n_prompt + step
         keys = of.shown(step)
         colors = np.zeros((max(0, current - of.start) + 1, 3), dtype=np.uint8)
-        colors[keys - of.start] = self.colors(scaled(row[keys], self.style.gamma))
+        whole_row = self.style.stretch == "row"
+        span = row if whole_row else row[keys]
+        weights = scaled(span, self.style.gamma)
+        colors[keys - of.start] = self.colors(weights[keys] if whole_row else weights)
         self.text.draw(sheet.text_room.of(out), colors, of.start, current)
         window = self.text.window(current)
         above = f"{window.start} lines above · " if window.start else ""
@@ -110,7 +120,7 @@ class Shot:
         image, prompt, generated = of.shares(row)
         sheet.count(out, step, shown(of.tokens.tokens[current].text))
         whole = f"{prompt:.0%} on prompt text, {generated:.0%} on written text"
-        sheet.tell_text(out, f"{above}{whole}", row[keys])
+        sheet.tell_text(out, f"{above}{whole}", span)
         if sheet.image_room is not None:
             self._draw_images(sheet.image_room.of(out), row)
             where = "images" if len(self.cells) > 1 else "the image"
@@ -120,8 +130,8 @@ class Shot:
     def most_seeing(self) -> int:
         """Return the step with the highest share of attention on the images; the last without."""
         if not self.of.image_keys.size:
-            return self.of.n_steps - 1
-        return int(np.argmax([row[self.of.image_keys].sum() for row in self.of.rows()]))
+            return self.of.n_frames - 1
+        return int(np.argmax([row[self.of.image_keys].sum() for row in self.of.frames()]))
 
     def _draw_images(self, out: np.ndarray, row: np.ndarray) -> None:
         colors = self.colors(scaled(row[self.of.image_keys], self.style.gamma))
@@ -141,8 +151,8 @@ class Shot:
                 self.of.tokens.tokens,
                 self.of.start,
                 (room.height, room.width),
-                self.sheet.letters_of(size),
-                self.sheet.letters_of(size * SMALL),
+                self.sheet.letters_of(size, self.style.letters),
+                self.sheet.letters_of(size * SMALL, self.style.letters),
             )
             for size in TEXT_SIZES
         )

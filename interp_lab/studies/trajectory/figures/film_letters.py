@@ -25,15 +25,17 @@ class Letters:
     """Letters of one size.
 
     Args:
-        family: a font family to prefer; None = the default chain.
+        family: a font family to prefer, or a font file; None = the default chain.
         size: height of the letters in pixels.
 
     Attributes:
+        size: as given.
         ascent, descent: pixels above and below the baseline.
         missing: characters asked for that no font has.
     """
 
     def __init__(self, family: str | None, size: int) -> None:
+        self.size = size
         files = _font_files(family)
         self._fonts = [(ImageFont.truetype(path, size), known) for path, known in files]
         metrics = [font.getmetrics() for font, _ in self._fonts]

@@ -62,9 +62,9 @@ class FilmSheet:
         """Return a length at the base width in this film's pixels."""
         return round(size * self.width / BASE_WIDTH)
 
-    def letters_of(self, size: float) -> Letters:
-        """Return letters of a height at the base width."""
-        return Letters(self.style.font, max(6, self.pixels(size)))
+    def letters_of(self, size: float, font: str | None = None) -> Letters:
+        """Return letters of a height at the base width, of the style's font unless one is given."""
+        return Letters(font or self.style.font, max(6, self.pixels(size)))
 
     def write(
         self,
@@ -103,14 +103,15 @@ class FilmSheet:
         right, top = self.width - self.pixels(MARGIN), self.pixels(16)
         self.write(
             out,
-            f"frame {step + 1} of {self.of.n_steps}",
+            f"frame {step + 1} of {self.of.n_frames}",
             right,
             top,
             letters=self._large,
             color=BLACK,
             right=True,
         )
-        told = f"step {step} writes “{token}” · {self.style.fps:g} frames a second"
+        does = "is the query" if self.of.ahead else "is being written"
+        told = f"step {step}: “{token}” {does} · {self.style.fps:g} frames a second"
         self.write(
             out,
             told,
@@ -203,13 +204,15 @@ class FilmSheet:
         x += length + gap
         x += self.write(self.blank, "high attention", x, top) + 3 * gap
         kinds = dict.fromkeys(marker.kind for marker in self.of.markers)
-        entries = [("current", "token being written")]
+        of_query = self.of.ahead > 0
+        entries = [("current", "token whose row it is" if of_query else "token being written")]
         entries += [("image", "image tokens")] if self.of.tokens.grids else []
         for kind, words in [*entries, *((kind, f"{kind} point") for kind in kinds)]:
             x += self._draw_sign(kind, x, top) + gap
             x += self.write(self.blank, words, x, top) + 3 * gap
         power = f"raised to the power {self.style.gamma:g}"
-        told = f"Colours: each row min–max scaled over the shown tokens, over all cells, {power}. "
+        over = "the whole row" if self.style.stretch == "row" else "the shown tokens"
+        told = f"Colours: min–max scaled in each row, text over {over}, cells over cells, {power}. "
         told += "Attention alone does not show that the model uses what it looks at."
         self.write(
             self.blank,
