@@ -79,6 +79,8 @@ def test_only_what_is_selected_is_drawn_again(command) -> None:
         f"results={path}",
         f"select.word={word}",
         "select.dimensions=[big,small]",
+        "visualization.workers=0",
+        "visualization.dpi=40",
     )
     assert said.code == 0, said.err
     names = [p.name for p in (path.parent / "figures").rglob("semdim_heatmap_*.png")]
