@@ -54,11 +54,13 @@ class Dataset(Protocol):
     It may state, as attributes, what its samples are (`run.fit` holds the other parts to it):
     `gives`, the kinds of input (text, image, audio, video), and `knows`, the facts of every sample.
     It may also state its `prompts`: name -> full text, its placeholders and the system part that
-    goes before it included. They are stored with the result; see `stated_prompts`. A data set that
-    asks in a format of its own (`datasets.conversations`) names it as its `conversation`.
+    goes before it included. They are stored with the result; see `stated_prompts`.
 
     The constructor reads the index only and raises `MissingInputError` or `ConfigError` for what
     the configuration got wrong, so that nothing of that kind is found after a model is loaded.
+
+    A data set that asks in a format of its own (`datasets.conversations`) names it, as its
+    `conversation`.
     """
 
     def ids(self) -> Sequence[str]:

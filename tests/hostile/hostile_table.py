@@ -127,7 +127,7 @@ CASES = [
         "modle=tiny_clip",
         says="modle: no such key. Did you mean 'mode' or 'model' or 'model.name'?",
     ),
-    typed("experiment=3", says="experiment=3: give one of the options: avigate, ..."),
+    typed("experiment=3", says="experiment=3: give one of the options: ..."),
     typed(
         "hydra/launcher=null",
         says="hydra/launcher=null: give one of the options: ray_cluster, slurm, slurm_local",
