@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -69,6 +69,18 @@ LINE_SIZES = {
 MIN_POINTS = 4.0
 # What only a printed page has.
 OF_PAPER = ("columns", "column_mm")
+
+
+@runtime_checkable
+class LaidOut(Protocol):
+    """A figure that finds its layout by itself, before it is drawn.
+
+    Of any other matplotlib draws the whole once more, for its layout alone.
+    """
+
+    def lay_out(self) -> None:
+        """Place the panels; called once, before the figure is drawn."""
+        ...
 
 
 class NothingToDrawError(InterpLabError):
@@ -294,11 +306,15 @@ def save(figure: Figure, path: Path, style: Style, about: Mapping[str, str] | No
     try:
         with style.context(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            if isinstance(figure, LaidOut):
+                figure.lay_out()
             figure.savefig(temporary, format=kind, dpi=style.dpi, metadata=_metadata(kind, about))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-        figure.clear()
+        # Not `clear`, which makes every panel anew before it is thrown away.
+        for axes in list(figure.axes):
+            figure.delaxes(axes)
     caption = getattr(figure, "caption", "")
     if caption and not style.look.words:
         path.with_suffix(".txt").write_text(f"{caption}\n", encoding="utf-8")

@@ -83,6 +83,18 @@ class Sheet(Figure):
             self._keep_letters_legible()
             super().draw(renderer)
 
+    def lay_out(self) -> None:
+        """Place the panels within the words, once; see `base.LaidOut`."""
+        engine = self.get_layout_engine()
+        if engine is None:
+            return
+        with self._style.context(self._points):
+            self._keep_letters_legible()
+            for axes in self.axes:
+                axes.apply_aspect()
+            engine.execute(self)
+        self.set_layout_engine("none")
+
     def _keep_letters_legible(self) -> None:
         limits = self._style.look.limits
         if limits is not None and self._style.font_size is None:
