@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from interp_lab.libraries.matplotlib_inside import titles_of
 from interp_lab.visualization.base import Page, Style
 from interp_lab.visualization.looks import NATURAL_POINTS
 
@@ -93,7 +94,25 @@ class Sheet(Figure):
             for axes in self.axes:
                 axes.apply_aspect()
             engine.execute(self)
+            if not self._style.look.words and self._break_wide_titles():
+                engine.execute(self)
         self.set_layout_engine("none")
+
+    def _break_wide_titles(self) -> bool:
+        """Break titles and labels that are wider than their panel; return whether there were any.
+
+        A column's letters are as large as in a wide figure, its panels are not.
+        """
+        found = False
+        for axes in self.axes:
+            # Half of the gap to the next panel may be used as well.
+            width = axes.get_position().width * self.get_size_inches()[0] * 1.1
+            for text in (*titles_of(axes), axes.xaxis.label):
+                lines = text.get_text().split("\n")
+                broken = "\n".join(wrap(line, width, text.get_fontsize()) for line in lines)
+                found = found or broken != text.get_text()
+                text.set_text(broken)
+        return found
 
     def _keep_letters_legible(self) -> None:
         limits = self._style.look.limits

@@ -1,0 +1,9 @@
+"""What is assumed of matplotlib's inside: where the three titles of an axes are."""
+
+from matplotlib.axes import Axes
+from matplotlib.text import Text
+
+
+def titles_of(axes: Axes) -> tuple[Text, ...]:
+    """Return the titles in the middle, on the left and on the right; empty ones too."""
+    return axes.title, axes._left_title, axes._right_title
