@@ -20,7 +20,7 @@ from interp_lab.tokens import Token
 # How much of a token's ground is its colour; the rest is white, so that black letters stay legible.
 TEXT_STRENGTH = 0.55
 INK, PAPER = 20, 255
-CURRENT = np.array([28, 88, 214], dtype=np.uint8)
+CURRENT = np.array([32, 32, 32], dtype=np.uint8)
 CURRENT_INK = 255
 IMAGE_GROUND = np.array([226, 228, 232], dtype=np.uint8)
 SPECIAL = re.compile(r"<\|(.+)\|>|(</?s>|<pad>|<unk>|<bos>|<eos>)")
@@ -132,17 +132,25 @@ class TextPanel:
                     return top, bottom, box.left, box.right
         return None
 
-    def draw(self, out: np.ndarray, colors: np.ndarray, first: int, current: int) -> None:
+    def draw(
+        self,
+        out: np.ndarray,
+        colors: np.ndarray,
+        strengths: np.ndarray,
+        first: int,
+        current: int,
+    ) -> None:
         """Draw the panel.
 
         Args:
             out: (height, width, 3) uint8; filled.
             colors: (n, 3) uint8, the colour of each position from `first` to `current`.
+            strengths: (n,) how much of each ground is its colour, 0 to 1; the rest is white.
             first: the position of the first colour.
             current: the token that is being written; later ones are not drawn.
         """
         out[...] = PAPER
-        grounds = mixed(colors, PAPER, TEXT_STRENGTH)
+        grounds = mixed(colors, PAPER, strengths[:, None])
         for row, line in enumerate(self.window(current)):
             top, bottom = self._band(row)
             ink = np.full((self.width, 1), INK, dtype=np.uint16)
