@@ -207,7 +207,7 @@ class FilmSheet:
             x += self._draw_sign(kind, x, top) + gap
             x += self.write(self.blank, words, x, top) + 3 * gap
         top += high + self.pixels(5)
-        for line in self._guide():
+        for line in self.guide():
             room = self.width - 2 * self.pixels(MARGIN)
             self.write(self.blank, line, self.pixels(MARGIN), top, letters=self._small, room=room)
             top += self._small.height
@@ -236,7 +236,7 @@ class FilmSheet:
         part = self.blank[top : top + height, left : left + width]
         part[[0, -1]] = part[:, [0, -1]] = RULE
 
-    def _guide(self) -> tuple[str, str]:
+    def guide(self) -> tuple[str, str]:
         """Return two lines that say what the colours are."""
         style, top = self.style, self.scale.top
         power = f"raised to the power {style.gamma:g}" if style.gamma != 1 else ""

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from interp_lab.errors import ConfigError
@@ -39,8 +40,8 @@ from interp_lab.visualization.toolbox import USE_CAPTION
 
 GUIDE = (
     "Colours: attention of the query that predicts the token, on each cell, from 0 to the largest "
-    "of the whole answer; {cover}. Below each: the token, its step, and the share of its attention "
-    "on all images."
+    "of the whole answer; {cover}. Framed: at least half of the scale. Below each: the token, its "
+    "step, and the share of its attention on all images."
 )
 PEAKS = 6  # how many steps are chosen by what happens in them
 GRADES = 256  # of a scale of colours
@@ -248,10 +249,19 @@ def _panel(
     extent = (0.0, float(grid[1]), float(grid[0]), 0.0)
     axes.imshow(cells, extent=extent, cmap=colors.get_cmap(), norm=colors.norm, aspect="auto")
     panels.draw_grid(axes, grid, strength=0.5)
+    _frame(axes, cells, float(colors.norm.vmax or 1.0) / 2)
     panels.frame(axes, grid, 1.0, labels=False)
     for marker in of.markers:
         if marker.image == image:
             _mark(axes, marker, grid)
+
+
+def _frame(axes: Axes, cells: np.ndarray, least: float) -> None:
+    """Frame the cells of at least half of the scale in white, which is seen on any colour."""
+    width = matplotlib.rcParams["font.size"] * 0.12
+    for row, col in np.argwhere(cells >= least):
+        place = (col + 0.04, row + 0.04)
+        axes.add_patch(Rectangle(place, 0.92, 0.92, fill=False, edgecolor="white", linewidth=width))
 
 
 def _mark(axes: Axes, marker: Marker, grid: tuple[int, int]) -> None:
