@@ -263,7 +263,7 @@ class AnswersOfModel:
 
     @staticmethod
     def _peaks(captured: Mapping[str, Any], n_cells: int, n_new: int) -> dict[str, Any]:
-        """Return the score of every head, and the peaks of each layer's best; none without image."""
+        """Return the score of every head and the peaks of each layer's best, given an image."""
         if not n_cells:
             return {}
         peaks, cells = peaks_of(captured, n_new)

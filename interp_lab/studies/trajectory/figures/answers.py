@@ -329,7 +329,7 @@ def read_trajectory(
         start or 0,
         note,
         heads,
-        tuple(_picture(results, sample, i) for i in range(len(tokens.grids))),
+        tuple(picture_or_none(results, sample, i) for i in range(len(tokens.grids))),
         tuple(_markers(results, sample, len(tokens.grids))),
         layers.index(layer),
         head_rows,
@@ -359,7 +359,8 @@ def _heads(results: Results, style: TrajectoryStyle, sample: str) -> tuple[tuple
     return (numbers.index(style.head),), f"head {style.head}"
 
 
-def _picture(results: Results, sample: str, index: int) -> np.ndarray | None:
+def picture_or_none(results: Results, sample: str, index: int) -> np.ndarray | None:
+    """Return a picture of a sample, (y, x, 3) uint8; None where it was not kept."""
     try:
         return read_field(results, sample, f"image_{index}", Picture)[1]
     except NothingToDrawError:

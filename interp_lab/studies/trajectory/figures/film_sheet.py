@@ -14,6 +14,7 @@ from interp_lab.studies.trajectory.figures.film_colors import Scale, mixed
 from interp_lab.studies.trajectory.figures.film_images import Slot, marker_sprite
 from interp_lab.studies.trajectory.figures.film_letters import Letters
 from interp_lab.studies.trajectory.figures.film_text import CURRENT, IMAGE_GROUND, TEXT_STRENGTH
+from interp_lab.studies.trajectory.figures.standout import standout
 
 # Pixels at this width; everything grows with it.
 BASE_WIDTH = 1280
@@ -54,6 +55,9 @@ class FilmSheet:
         self.width = style.width
         self.height = round(style.width * 9 / 16 / 2) * 2
         self._large, self._plain, self._small = map(self.letters_of, (21, 13, 11))
+        self._hint = self._other_head()
+        both = bool(self._hint and of.results.notes)
+        self._header = self.pixels(HEADER) + both * (self._plain.height + self.pixels(2))
         self.text_room, self.image_room = self._rooms()
         self.blank = np.full((self.height, self.width, 3), 255, dtype=np.uint8)
         self._draw_heading()
@@ -153,7 +157,7 @@ class FilmSheet:
 
     def _rooms(self) -> tuple[Room, Room | None]:
         margin = self.pixels(MARGIN)
-        top = self.pixels(HEADER + TITLES)
+        top = self._header + self.pixels(TITLES)
         height = self.height - top - self.pixels(FOOTER) - self.pixels(8)
         whole = self.width - 2 * margin
         if not self.of.tokens.grids:
@@ -181,11 +185,21 @@ class FilmSheet:
         if notes:
             top += self._plain.height + self.pixels(2)
             self.write(self.blank, notes, margin, top, color=RED, room=self.width - 2 * margin)
-        self._rule(self.pixels(HEADER))
+        if self._hint:
+            top += self._plain.height + self.pixels(2)
+            self.write(self.blank, self._hint, margin, top, room=self.width - 2 * margin)
+        self._rule(self._header)
         self._draw_titles()
 
+    def _other_head(self) -> str:
+        """Say which head to look at instead, if the shown one is not the one of the highest score."""
+        found = standout(self.of.results)
+        if found is None or (self.of.layer, self.of.heads) == (found.layer, f"head {found.head}"):
+            return ""
+        return found.hint(self.of.layer).capitalize()
+
     def _draw_titles(self) -> None:
-        top = self.pixels(HEADER + 6)
+        top = self._header + self.pixels(6)
         titles = [(self.text_room, f"Text {self.of.note}")]
         if self.image_room is not None:
             n = len(self.of.tokens.grids)

@@ -95,7 +95,7 @@ def attention_strip(
     peaks = of.peaks
     chosen, how = chosen_steps(steps, peaks, sample)
     scenes = [_scene(of, step) for step in chosen]
-    colors = _colors(style, cmap, float(peaks.max()))
+    colors = film_colors(style, cmap, float(peaks.max()))
     n_rows = len(of.tokens.grids)
     aspects = [min(MOST_SIDES, max(1 / MOST_SIDES, _aspect(of, i))) for i in range(n_rows)]
     kinds = dict.fromkeys(marker.kind for marker in of.markers)
@@ -221,7 +221,7 @@ def _draw(
     bar.locator = MaxNLocator(5)
 
 
-def _colors(style: TrajectoryStyle, cmap: str | None, top: float) -> ScalarMappable:
+def film_colors(style: TrajectoryStyle, cmap: str | None, top: float) -> ScalarMappable:
     """Return what gives attention its colour and opacity."""
     weights = np.linspace(0, 1, GRADES)
     if cmap is not None:
@@ -249,14 +249,14 @@ def _panel(
     extent = (0.0, float(grid[1]), float(grid[0]), 0.0)
     axes.imshow(cells, extent=extent, cmap=colors.get_cmap(), norm=colors.norm, aspect="auto")
     panels.draw_grid(axes, grid, strength=0.5)
-    _frame(axes, cells, float(colors.norm.vmax or 1.0) / 2)
+    frame_strong(axes, cells, float(colors.norm.vmax or 1.0) / 2)
     panels.frame(axes, grid, 1.0, labels=False)
     for marker in of.markers:
         if marker.image == image:
             _mark(axes, marker, grid)
 
 
-def _frame(axes: Axes, cells: np.ndarray, least: float) -> None:
+def frame_strong(axes: Axes, cells: np.ndarray, least: float) -> None:
     """Frame the cells of at least half of the scale in white, which is seen on any colour."""
     width = matplotlib.rcParams["font.size"] * 0.12
     for row, col in np.argwhere(cells >= least):
