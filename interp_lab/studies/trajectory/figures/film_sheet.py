@@ -14,7 +14,7 @@ from interp_lab.studies.trajectory.figures.film_colors import Scale, mixed
 from interp_lab.studies.trajectory.figures.film_images import Slot, marker_sprite
 from interp_lab.studies.trajectory.figures.film_letters import Letters
 from interp_lab.studies.trajectory.figures.film_text import CURRENT, IMAGE_GROUND, TEXT_STRENGTH
-from interp_lab.studies.trajectory.figures.standout import standout
+from interp_lab.studies.trajectory.figures.standout import hint_beside
 
 # Pixels at this width; everything grows with it.
 BASE_WIDTH = 1280
@@ -55,7 +55,7 @@ class FilmSheet:
         self.width = style.width
         self.height = round(style.width * 9 / 16 / 2) * 2
         self._large, self._plain, self._small = map(self.letters_of, (21, 13, 11))
-        self._hint = self._other_head()
+        self._hint = hint_beside(of.results, of.layer, of.heads)
         both = bool(self._hint and of.results.notes)
         self._header = self.pixels(HEADER) + both * (self._plain.height + self.pixels(2))
         self.text_room, self.image_room = self._rooms()
@@ -190,13 +190,6 @@ class FilmSheet:
             self.write(self.blank, self._hint, margin, top, room=self.width - 2 * margin)
         self._rule(self._header)
         self._draw_titles()
-
-    def _other_head(self) -> str:
-        """Say which head to look at instead, if the shown one is not the one of the highest score."""
-        found = standout(self.of.results)
-        if found is None or (self.of.layer, self.of.heads) == (found.layer, f"head {found.head}"):
-            return ""
-        return found.hint(self.of.layer).capitalize()
 
     def _draw_titles(self) -> None:
         top = self._header + self.pixels(6)

@@ -33,3 +33,20 @@ def standout(results: Results) -> Standout | None:
         return None
     layer, head = np.unravel_index(int(scores.argmax()), scores.shape)
     return Standout(int(layer), int(head), float(scores.max()))
+
+
+def hint_beside(results: Results, layer: int, heads: str) -> str:
+    """Return what a figure of a layer and head says of the head of the highest score.
+
+    Args:
+        results: an open result.
+        layer: that is shown.
+        heads: that are shown, in words.
+
+    Returns:
+        The sentence; nothing where that head is shown, or where none has any score.
+    """
+    found = standout(results)
+    if found is None or (layer, heads) == (found.layer, f"head {found.head}"):
+        return ""
+    return found.hint(layer).capitalize()

@@ -32,6 +32,7 @@ from interp_lab.studies.trajectory.figures.film_images import (
     RINGED,
     Marker,
 )
+from interp_lab.studies.trajectory.figures.standout import hint_beside
 from interp_lab.visualization import panels
 from interp_lab.visualization.base import NothingToDrawError
 from interp_lab.visualization.reading import shown
@@ -101,10 +102,12 @@ def attention_strip(
     kinds = dict.fromkeys(marker.kind for marker in of.markers)
     cover = "cells without attention show the picture as it is"
     cover = "translucent over the picture" if cmap or style.opacity == "even" else cover
+    hint = hint_beside(results, layer, of.heads)
     foot = [
         how,
         GUIDE.format(cover=cover),
         *(f"{SIGNS[kind].capitalize()}." for kind in kinds),
+        *([f"{hint}."] if hint else []),
         USE_CAPTION,
     ]
     known = results.attributes
