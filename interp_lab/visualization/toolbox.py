@@ -91,7 +91,7 @@ def _heading(
     words += [number if counted in (None, len(results)) else f"{counted} of {number}"]
     words += [f"{len(results.failures)} failed"] if results.failures else []
     words += dict.fromkeys(field.definition for field in fields if field.definition)
-    return Heading(title, " · ".join(words), tuple(results.notes), f"{foot} {USE_CAPTION}")
+    return Heading(title, " · ".join(words), tuple(results.notes), f"{foot} {USE_CAPTION}".strip())
 
 
 def index_ticks(axis: Axis, n: int, most: int) -> None:

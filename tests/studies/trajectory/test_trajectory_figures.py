@@ -337,6 +337,7 @@ def test_one_sample_has_its_figures_at_the_top(tmp_path: Path) -> None:
     paths = draw_all(tmp_path, figures, style, tmp_path / "figures", {"layer": 4})
     names = [str(p.relative_to(tmp_path / "figures")) for p in paths]
     assert names == [
+        "attention_path.png",
         "combined_attention_visualization_layer4.mp4",
         "frames_layer4",
         "attention_poster_layer4.png",
@@ -345,9 +346,9 @@ def test_one_sample_has_its_figures_at_the_top(tmp_path: Path) -> None:
         "attention_share_curves.png",
         "distance_to_points.png",
     ]
-    about, frames = decoded(paths[0])
+    about, frames = decoded(paths[1])
     assert about["pix_fmt"].startswith("yuv420p")
-    stills = sorted(paths[1].iterdir())
+    stills = sorted(paths[2].iterdir())
     assert len(frames) == len(stills) == len(WORDS)
     # The video is the same pictures, but for what the encoder leaves out: fine coloured lines.
     last = np.asarray(Image.open(stills[-1])).astype(int)
