@@ -25,7 +25,7 @@ from interp_lab.studies.trajectory.figures.film_colors import (
     color_function,
 )
 from interp_lab.studies.trajectory.figures.film_images import Marker
-from interp_lab.studies.trajectory.figures.film_text import first_shown
+from interp_lab.studies.trajectory.figures.film_text import CURRENT, DARK, first_shown
 from interp_lab.tokens import TokenMap
 from interp_lab.visualization import fonts
 from interp_lab.visualization.base import NothingToDrawError, Style
@@ -159,6 +159,11 @@ class TrajectoryStyle(Style):
     def color_of(self) -> ColorFunction:
         """The function from weights to colours."""
         return color_function(self.colors)
+
+    @property
+    def current_ground(self) -> np.ndarray:
+        """The ground of the token that a frame is about, (3,) uint8: not a colour of attention."""
+        return DARK if self.colors == BLUE else CURRENT
 
     @property
     def letters(self) -> str:

@@ -5,6 +5,7 @@ once for panels of the same samples, and not at all where there is one sample.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import cast
 
 import matplotlib
@@ -137,7 +138,7 @@ def distance_curves(results: Results, style: TrajectoryStyle) -> Figure:
     title = "How far the attended place is from the point"
     kinds = [f for f, _ in found.values()]
     panels = _merged({kind: values for kind, (_, values) in found.items()})
-    counts = [_counted(results, names[0]) for names in panels]
+    counts = _apart(results, [_counted(results, names[0]) for names in panels])
     with_counts = _Panels(results, style, title, kinds, counts, foot)
     colors = matplotlib.colormaps[style.cmap](np.linspace(0.1, 0.8, len(shown)))
     top = max(float(values.max()) for _, values in found.values()) * 1.05
@@ -166,6 +167,13 @@ def _merged(curves: Mapping[str, np.ndarray]) -> list[tuple[str, ...]]:
         else:
             found[found.index(twin)] = (*twin, kind)
     return found
+
+
+def _apart(results: Results, names: Sequence[str]) -> list[str]:
+    """Return the names of counts, "" for one that is that of the panel to its left."""
+    values = [aggregate(results, name, StepCounts)[1] for name in names]
+    twins = [False, *(np.array_equal(a, b) for a, b in pairwise(values))]
+    return ["" if twin else name for name, twin in zip(names, twins, strict=True)]
 
 
 def _counted(results: Results, kind: str) -> str:

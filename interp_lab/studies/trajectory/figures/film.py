@@ -159,6 +159,7 @@ class Shot:
                 (room.height, room.width),
                 self.sheet.letters_of(size, self.style.letters),
                 self.sheet.letters_of(size * SMALL, self.style.letters),
+                self.style.current_ground,
             )
             for size in TEXT_SIZES
         )

@@ -13,7 +13,7 @@ from interp_lab.studies.trajectory.figures.answers import Trajectory, Trajectory
 from interp_lab.studies.trajectory.figures.film_colors import Scale, mixed
 from interp_lab.studies.trajectory.figures.film_images import Slot, marker_sprite
 from interp_lab.studies.trajectory.figures.film_letters import Letters
-from interp_lab.studies.trajectory.figures.film_text import CURRENT, IMAGE_GROUND, TEXT_STRENGTH
+from interp_lab.studies.trajectory.figures.film_text import IMAGE_GROUND, TEXT_STRENGTH
 from interp_lab.studies.trajectory.figures.standout import hint_beside
 
 # Pixels at this width; everything grows with it.
@@ -273,7 +273,7 @@ class FilmSheet:
         side = self._plain.height
         part = self.blank[top : top + side, left : left + side]
         if kind in ("current", "image"):
-            part[...] = CURRENT if kind == "current" else IMAGE_GROUND
+            part[...] = self.style.current_ground if kind == "current" else IMAGE_GROUND
             return side
         sprite = marker_sprite(kind, side if side % 2 else side - 1)
         part = part[: len(sprite), : len(sprite)]

@@ -41,11 +41,15 @@ PATH_GUIDE = (
     "framed and numbered by its step: at least half of the scale. Below: attention on the "
     "peak, step by step, with the tokens at those steps."
 )
+NO_SCORE = (
+    "it has no image, or an earlier version measured it; the command of the run with resume=false "
+    "measures it again"
+)
 MOST_WORDS = 60  # of tokens below the bars
 
 
 def head_overview(results: Results, style: TrajectoryStyle) -> Figure:
-    """Draw the score of all layers and heads, each layer's highest framed.
+    """Draw the score of all layers and heads, the highest framed.
 
     Args:
         results: an open result with mean_moving_peak.
@@ -54,13 +58,15 @@ def head_overview(results: Results, style: TrajectoryStyle) -> Figure:
     Raises:
         NothingToDrawError: if the result does not hold it.
     """
+    if MEAN not in results.aggregates:
+        raise NothingToDrawError(f"no sample holds moving_peak: {NO_SCORE}", MEAN)
     field, scores = aggregate(results, MEAN, HeadScores)
     n_layers, n_heads = scores.shape
     counted = aggregate_or_none(results, "n_moving_peak", Scalar)
     found = standout(results)
     title = "Heads that look from place to place"
-    told = f"{MEANING}; the mean over samples. Framed: the highest of each layer. "
-    told += f"{found.hint(-1).capitalize()}." if found else "No head has any."
+    told = f"{MEANING}; the mean over samples. "
+    told += f"Framed: {found.hint(-1)}." if found else "No head has any."
     size = (max(6.5, min(14.0, 2.4 + 0.5 * n_heads)), max(4.6, min(12.0, 3.2 + 0.3 * n_layers)))
     page = style.page(size, fill=True)
     with style.context(page.points):
@@ -69,7 +75,14 @@ def head_overview(results: Results, style: TrajectoryStyle) -> Figure:
         cell = figure.add_gridspec(1, 1)[0, 0]
         norm = Normalize(0.0, float(scores.max()) or 1.0)
         layer_head_map(
-            figure, cell, scores, norm=norm, cmap=style.cmap, label="moving peak", number=".2f"
+            figure,
+            cell,
+            scores,
+            norm=norm,
+            cmap=style.cmap,
+            label="moving peak",
+            number=".2f",
+            highest_only=True,
         )
     return figure
 
@@ -175,6 +188,8 @@ def peak_path(results: Results, style: TrajectoryStyle, sample: str) -> Figure:
 
 
 def _read(results: Results, sample: str) -> Path:
+    if not results.holds("moving_peak", sample):
+        raise NothingToDrawError(f"sample {sample!r} holds no moving_peak: {NO_SCORE}")
     scores = read_field(results, sample, "moving_peak", HeadScores)[1]
     tokens = TokenMap.from_json(str(read_field(results, sample, "tokens", Document)[1]))
     layer, head = np.unravel_index(int(scores.argmax()), scores.shape)

@@ -23,7 +23,7 @@ class Standout:
         """Say which head it is, and what draws its film, for a figure of a layer."""
         drawn = f"analysis.layers={self.layer} analysis.heads=[{self.head}]"
         whose = "of this layer" if layer == self.layer else f"of layer {self.layer}"
-        return f"highest moving peak: head {self.head} {whose} ({self.score:.2f}); {drawn} shows it"
+        return f"the highest moving peak, {self.score:.2f}, has head {self.head} {whose}; {drawn} shows it"
 
 
 def standout(results: Results) -> Standout | None:
