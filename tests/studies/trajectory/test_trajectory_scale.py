@@ -117,6 +117,15 @@ def test_options_without_effect_are_refused(values: dict, why: str) -> None:
         replace(STYLE, **values)
 
 
+def test_a_style_of_before_still_covers_all_cells_alike(results: Results) -> None:
+    """A result keeps its style, which said nothing of opacity: each row on a scale, all covered."""
+    before = {"stretch": "shown", "gamma": 0.4, "colors": "red_green", "overlay_alpha": 0.5}
+    shot = shot_of(results, **before)
+    covers = shot.scale.ink(np.array([0.0, 0.3, 1.0]), 0.5)[1]
+    assert covers.tolist() == [0.5] * 3 and shot.scale.top is None
+    assert shot_of(results, stretch="row").scale.grows, "one colour says nothing otherwise"
+
+
 def test_steps_are_those_in_which_a_cell_is_attended() -> None:
     peaks = np.full(40, 0.01)
     peaks[[4, 5, 11, 17, 30]] = 0.9, 0.8, 0.7, 0.6, 0.5

@@ -62,7 +62,8 @@ class TrajectoryStyle(Style):
             beginning of the prompt.
         overlay_alpha: how much of a picture its cells cover at most, above 0 to 1.
         opacity: whether what colours cover `grows` with attention, so that a cell without it shows
-            the picture as it is, or is `even`.
+            the picture as it is, or is `even`; null = grows on one scale (`stretch: video`) and
+            with one colour, else even.
         overlay_gray: draw the picture under the cells without its colours, so that every hue is
             a weight's.
         video: the formats of the video, one or several of mp4, gif and webp.
@@ -88,7 +89,7 @@ class TrajectoryStyle(Style):
     colors: Importable | Callable[[np.ndarray], np.ndarray] = BLUE
     start_phrase: str | None = PHRASE
     overlay_alpha: float = 0.7
-    opacity: Literal["grows", "even"] = "grows"
+    opacity: Literal["grows", "even"] | None = None
     overlay_gray: bool = False
     video: VideoFormat | Distinct[VideoFormat] = "mp4"
     frames: bool = False
@@ -102,7 +103,8 @@ class TrajectoryStyle(Style):
     def __post_init__(self) -> None:
         super().__post_init__()
         for key, words in WORDS.items():
-            self._check_word(key, words, f"give {' or '.join(words)}.")
+            if getattr(self, key) is not None or key != "opacity":
+                self._check_word(key, words, f"give {' or '.join(words)}.")
         self._check_font("text_font")
         self._check_number("gamma", 0.01, 100)
         self._check_number("fps", 0.1, 120)
@@ -126,7 +128,7 @@ class TrajectoryStyle(Style):
             self._check_number("scale_top", 1e-9, 1)
             if self.stretch != "video":
                 self.refuse("scale_top", "has an effect with visualization.stretch=video alone")
-        if self.colors == BLUE and self.opacity != "grows":
+        if self.colors == BLUE and not self.grows:
             self.refuse(
                 "colors",
                 "one colour for all attention: it needs visualization.opacity=grows; with even "
@@ -159,6 +161,13 @@ class TrajectoryStyle(Style):
     def color_of(self) -> ColorFunction:
         """The function from weights to colours."""
         return color_function(self.colors)
+
+    @property
+    def grows(self) -> bool:
+        """Whether what colours cover grows with attention."""
+        if self.opacity is None:
+            return self.stretch == "video" or self.colors == BLUE
+        return self.opacity == "grows"
 
     @property
     def current_ground(self) -> np.ndarray:

@@ -83,7 +83,7 @@ class Shot:
                 "row of which it is the query (visualization.mark=query)"
             )
         self.of, self.style = of, style
-        self.scale = Scale(style.color_of, style.gamma, top_of(of, style), style.opacity == "grows")
+        self.scale = Scale(style.color_of, style.gamma, top_of(of, style), style.grows)
         self.sheet = FilmSheet(of, style, self.scale)
         self.text = self._text_panel()
         images = self.sheet.image_room

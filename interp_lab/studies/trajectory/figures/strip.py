@@ -101,7 +101,7 @@ def attention_strip(
     aspects = [min(MOST_SIDES, max(1 / MOST_SIDES, _aspect(of, i))) for i in range(n_rows)]
     kinds = dict.fromkeys(marker.kind for marker in of.markers)
     cover = "cells without attention show the picture as it is"
-    cover = "translucent over the picture" if cmap or style.opacity == "even" else cover
+    cover = "translucent over the picture" if cmap or not style.grows else cover
     hint = hint_beside(results, layer, of.heads)
     foot = [
         how,
@@ -230,7 +230,7 @@ def film_colors(style: TrajectoryStyle, cmap: str | None, top: float) -> ScalarM
     if cmap is not None:
         colors, covers = matplotlib.colormaps[cmap](weights)[:, :3], style.overlay_alpha
     else:
-        scale = Scale(style.color_of, style.gamma, 1.0, style.opacity == "grows")
+        scale = Scale(style.color_of, style.gamma, 1.0, style.grows)
         inks, covers = scale.ink(scale.weights(weights), style.overlay_alpha)
         colors = inks / 255
     graded = np.column_stack([colors, np.broadcast_to(covers, GRADES)])
