@@ -79,7 +79,10 @@ def mean_peaks(results: Results) -> list[tuple[Field, np.ndarray]]:
             n += 1
     field = HeadScores("mean_moving_peak", "mean moving peak of attention", "1", PEAK)
     count = Scalar("n_moving_peak", "samples behind the mean moving peak", dtype="int64")
-    return [(field, (total / n).astype(np.float32)), (count, np.array(n))] if n else []
+    found: list[tuple[Field, np.ndarray]] = []
+    if n:
+        found = [(field, np.asarray(total / n, dtype=np.float32)), (count, np.array(n))]
+    return found
 
 
 def _curves(results: Results, name: str) -> Iterator[np.ndarray]:

@@ -77,9 +77,8 @@ def test_the_path_figure_shows_the_way_on_the_map(shipped: Results) -> None:
 
 def test_figures_of_another_head_say_which_stands_out(shipped: Results) -> None:
     name, layer = shipped.sample_ids[0], int(shipped.read("layers", 0)[0])
-    told = (
-        "The highest moving peak, 0.87, has head 3 of layer 0; analysis.layers=0 analysis.heads=[3]"
-    )
+    told = "The highest moving peak, 0.87, is that of head 3 of layer 0; "
+    told += "analysis.layers=0 analysis.heads=[3]"
     assert hint_beside(shipped, layer, "mean over heads").startswith(told)
     assert hint_beside(shipped, 0, "head 3") == ""
     foot = " ".join(t.get_text() for t in attention_strip(shipped, STYLE, name, layer).texts)

@@ -23,7 +23,7 @@ class Standout:
         """Say which head it is, and what draws its film, for a figure of a layer."""
         drawn = f"analysis.layers={self.layer} analysis.heads=[{self.head}]"
         whose = "of this layer" if layer == self.layer else f"of layer {self.layer}"
-        which = f"the highest moving peak, {self.score:.2f}, has head {self.head} {whose}"
+        which = f"the highest moving peak, {self.score:.2f}, is that of head {self.head} {whose}"
         return f"{which}; {drawn} shows it"
 
 
