@@ -18,7 +18,7 @@ from interp_lab.store.results import Results
 from interp_lab.studies.trajectory.figures.answers import TrajectoryStyle, picture_or_none
 from interp_lab.studies.trajectory.figures.film_colors import DEEP_BLUE
 from interp_lab.studies.trajectory.figures.standout import MEAN, standout
-from interp_lab.studies.trajectory.figures.strip import film_colors, frame_strong
+from interp_lab.studies.trajectory.figures.strip import draw_heat, film_colors
 from interp_lab.studies.trajectory.peaks import MEANING
 from interp_lab.tokens import TokenMap
 from interp_lab.visualization import panels
@@ -79,7 +79,7 @@ def head_overview(results: Results, style: TrajectoryStyle) -> Figure:
             cell,
             scores,
             norm=norm,
-            cmap=style.cmap,
+            cmap=style.cmap or style.look.cmap,
             label="moving peak",
             number=".2f",
             highest_only=True,
@@ -172,13 +172,9 @@ def peak_path(results: Results, style: TrajectoryStyle, sample: str) -> Figure:
             axes = figure.add_subplot(grid[0, image])
             if (picture := path.pictures[image]) is not None:
                 panels.draw_picture(axes, picture, cells.shape, gray=style.overlay_gray)
-            extent = (0.0, float(cells.shape[1]), float(cells.shape[0]), 0.0)
-            axes.imshow(
-                cells, extent=extent, cmap=colors.get_cmap(), norm=colors.norm, aspect="auto"
-            )
+            draw_heat(axes, cells, colors)
             panels.frame(axes, cells.shape, 1.0, labels=False)
             axes.set_aspect(aspects[image] * cells.shape[1] / cells.shape[0])
-            frame_strong(axes, cells, path.top / 2)
             _number(axes, path, image)
         place = figure.axes[-1].inset_axes((1.03, 0.0, 0.04, 1.0))
         bar = figure.colorbar(colors, cax=place, label="attention")

@@ -249,18 +249,23 @@ def _panel(
     picture, grid = of.pictures[image], of.tokens.grids[image]
     if picture is not None:
         panels.draw_picture(axes, picture, grid, gray=style.overlay_gray)
-    extent = (0.0, float(grid[1]), float(grid[0]), 0.0)
-    axes.imshow(cells, extent=extent, cmap=colors.get_cmap(), norm=colors.norm, aspect="auto")
+    draw_heat(axes, cells, colors)
     panels.draw_grid(axes, grid, strength=0.5)
-    frame_strong(axes, cells, float(colors.norm.vmax or 1.0) / 2)
     panels.frame(axes, grid, 1.0, labels=False)
     for marker in of.markers:
         if marker.image == image:
             _mark(axes, marker, grid)
 
 
-def frame_strong(axes: Axes, cells: np.ndarray, least: float) -> None:
-    """Frame the cells of at least half of the scale in white, which is seen on any colour."""
+def draw_heat(axes: Axes, cells: np.ndarray, colors: ScalarMappable) -> None:
+    """Draw cells (rows, cols) in their colours, over what is there.
+
+    Those of at least half of the scale have a frame of white, which is seen on any colour.
+    """
+    low, high = colors.get_clim()
+    extent = (0.0, float(cells.shape[1]), float(cells.shape[0]), 0.0)
+    axes.imshow(cells, extent=extent, cmap=colors.get_cmap(), vmin=low, vmax=high, aspect="auto")
+    least = (high or 1.0) / 2
     width = matplotlib.rcParams["font.size"] * 0.12
     for row, col in np.argwhere(cells >= least):
         place = (col + 0.04, row + 0.04)
