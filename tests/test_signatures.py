@@ -33,7 +33,7 @@ CHOSEN = {
     ("dataset", "trajectory_tiny"): {"instruction"},
     # A look that another tool published.
     ("visualization", "reason_rft"): {
-        *("stretch", "mark", "start_phrase", "overlay_alpha", "overlay_gray"),
+        *("stretch", "mark", "start_phrase", "gamma", "colors", "overlay_alpha"),
     },
 }
 MODEL = """\

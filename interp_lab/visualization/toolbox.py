@@ -91,7 +91,7 @@ def _heading(
     words += [number if counted in (None, len(results)) else f"{counted} of {number}"]
     words += [f"{len(results.failures)} failed"] if results.failures else []
     words += dict.fromkeys(field.definition for field in fields if field.definition)
-    return Heading(title, " · ".join(words), tuple(results.notes), f"{foot} {USE_CAPTION}")
+    return Heading(title, " · ".join(words), tuple(results.notes), f"{foot} {USE_CAPTION}".strip())
 
 
 def index_ticks(axis: Axis, n: int, most: int) -> None:
@@ -166,6 +166,7 @@ def layer_head_map(
     cmap: str,
     label: str,
     number: str,
+    highest_only: bool = False,
 ) -> Axes:
     """Draw layers (down, from 0) by heads (across) in colours, each layer's highest framed in red.
 
@@ -175,6 +176,7 @@ def layer_head_map(
         norm, cmap: from value to colour.
         label: of the colour bar.
         number: format of the numbers that are written into few cells, such as ".2f".
+        highest_only: frame the highest of all instead.
     """
     axes = figure.add_subplot(cell)
     n_layers, n_heads = values.shape
@@ -185,6 +187,8 @@ def layer_head_map(
     index_ticks(axes.yaxis, n_layers, 16)
     axes.set(xlabel="head", ylabel="layer")
     rows = np.flatnonzero(values.any(axis=1))
+    if highest_only:
+        rows = rows[values.max(axis=1)[rows].argmax()][None] if len(rows) else rows
     _frames(axes, rows, values.argmax(axis=1)[rows])
     if values.size <= MOST_WRITTEN_CELLS:
         _write_numbers(axes, values, image.to_rgba(values), number)

@@ -14,6 +14,8 @@ from interp_lab.fields import (
     Category,
     Document,
     Field,
+    HeadIndex,
+    HeadScores,
     LayerIndex,
     Picture,
     Point,
@@ -28,6 +30,7 @@ from interp_lab.tokens import Token, TokenMap
 
 N_LAYERS = 6
 PHRASE = "Based on the following requirements"
+N_HEADS = 4
 PARTS = ("image", "prompt", "generated")
 FIELDS: list[Field] = [
     StepPattern("rows", "attention of the newest token", definition="trajectory.rows/1"),
@@ -40,6 +43,10 @@ FIELDS: list[Field] = [
         StepCurve(f"share_{part}", f"share on {part}", definition="trajectory.share/1")
         for part in PARTS
     ),
+    HeadScores("moving_peak", "moving peak", definition="trajectory.peak/1", ragged=True),
+    HeadIndex("peak_head", "head of the highest", ragged=True),
+    StepCurve("peak_share", "attention on the peak", definition="trajectory.peak_share/1"),
+    StepCurve("peak_cell", "the peak"),
     *(StepCurve(f"centre_{axis}", f"centre of mass, {axis}") for axis in "xy"),
     *(
         StepCurve(
@@ -182,6 +189,7 @@ def values_of(story: Story) -> dict[str, Any]:
     shares = (image, 1 - image - generated, generated)
     values |= {f"share_{part}": share for part, share in zip(PARTS, shares, strict=True)}
     if story.grids:
+        values |= peaks_of(story)
         kept = (len(story.layers), n_steps)
         values |= {f"centre_{axis}": rng.uniform(0.3, 0.7, kept) for axis in "xy"}
         for kind in ("predicted", "reference"):
@@ -191,6 +199,18 @@ def values_of(story: Story) -> dict[str, Any]:
                     kept
                 ) + rng.normal(0, 0.02, kept)
     return values
+
+
+def peaks_of(story: Story) -> dict[str, Any]:
+    """Head 1 of layer 2 looks at one cell after the other at every third token."""
+    n_steps, n_cells = len(story.words), sum(rows * cols for rows, cols in story.grids)
+    scores = np.full((N_LAYERS, N_HEADS), 0.1)
+    scores[min(2, N_LAYERS - 1), 1] = 0.8
+    shares = np.full((N_LAYERS, n_steps), 0.05)
+    shares[:, ::3] = 0.8
+    cells = np.broadcast_to(np.arange(n_steps) // 3 % n_cells, shares.shape)
+    best = scores.argmax(axis=1)
+    return {"moving_peak": scores, "peak_head": best, "peak_share": shares, "peak_cell": cells}
 
 
 def aggregates_of(stories: Sequence[Story], layers: int = N_LAYERS) -> list[tuple[Field, Any]]:

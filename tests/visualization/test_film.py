@@ -363,10 +363,10 @@ def test_every_pixel_has_the_colour_of_its_cell(size: tuple[int, int]) -> None:
     """Hand arithmetic: half of the picture's value, half of the cell's, rounded half up."""
     grid, strength = (3, 4), 0.5
     picture = np.full((10, 10, 3), 101, np.uint8)
-    image = CellImage(picture, grid, Slot(0, 0, size[1], size[0]), [], 9, strength)
+    image = CellImage(picture, grid, Slot(0, 0, size[1], size[0]), [], 9)
     colors = np.arange(36, dtype=np.uint8).reshape(12, 3) * 7
     out = np.zeros((*size, 3), np.uint8)
-    image.draw(out, colors)
+    image.draw(out, colors, np.full(12, strength))
     down, across = cell_edges(3, size[0]), cell_edges(4, size[1])
     lined = {0: np.diff(down).min() >= 6, 1: np.diff(across).min() >= 6}
     for y, x in np.ndindex(*size):
@@ -381,9 +381,9 @@ def test_every_pixel_has_the_colour_of_its_cell(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("point", [(0.0, 0.0), (1.0, 1.0), (0.5, 0.25), (1.4, -2.0)])
 def test_a_marker_stays_on_its_picture(point: tuple[float, float]) -> None:
     marker = Marker(0, *point, "reference")
-    image = CellImage(None, (1, 1), Slot(0, 0, 80, 60), [marker], 21, 0.5)
+    image = CellImage(None, (1, 1), Slot(0, 0, 80, 60), [marker], 21)
     out = np.zeros((60, 80, 3), np.uint8)
-    image.draw(out, np.zeros((1, 3), np.uint8))
+    image.draw(out, np.zeros((1, 3), np.uint8), np.ones(1))
     y = min(59, max(0, int(point[1] * 60)))
     x = min(79, max(0, int(point[0] * 80)))
     assert (out[y, x] < 40).all(), "the middle of a cross is its dark ink"

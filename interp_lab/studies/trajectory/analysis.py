@@ -2,7 +2,8 @@
 
 One row of attention is kept for each chosen layer and generated token: the row of the query that
 predicts the token. Of all layers the shares on image, prompt text and generated text are kept,
-three numbers a token. No pattern of the whole sequence is ever made.
+three numbers a token, and of all heads a score that says which to look at. No pattern of the whole
+sequence is ever made.
 """
 
 import logging
@@ -13,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from interp_lab.capture.plans import AttentionPlan, Intervention, When
-from interp_lab.capture.reduce import Keep, Mean, Sum
+from interp_lab.capture.reduce import ArgMax, Keep, Max, Mean, Sum
 from interp_lab.config.signature import Distinct
 from interp_lab.datasets.base import Sample
 from interp_lab.datasets.points import POINT, Coordinates, parse_point
@@ -22,6 +23,8 @@ from interp_lab.fields import (
     Category,
     Document,
     Field,
+    HeadIndex,
+    HeadScores,
     LayerIndex,
     Picture,
     Point,
@@ -33,8 +36,22 @@ from interp_lab.models.answers import Answer
 from interp_lab.models.base import AnsweringModel, LoadedModel, Seen
 from interp_lab.models.tokenmaps import with_generated
 from interp_lab.studies.trajectory.numbers import CENTRE, CURVES, DISTANCE, SHARE
+from interp_lab.studies.trajectory.peaks import (
+    PEAK,
+    PEAK_CELL,
+    PEAK_SHARE,
+    moving_peak,
+    of_best_heads,
+)
 from interp_lab.studies.trajectory.points import centres, distances
-from interp_lab.studies.trajectory.rows import ENDS, ended_by, final_answer, rows_of, shares_of
+from interp_lab.studies.trajectory.rows import (
+    ENDS,
+    ended_by,
+    final_answer,
+    peaks_of,
+    rows_of,
+    shares_of,
+)
 from interp_lab.tokens import TokenMap
 
 log = logging.getLogger(__name__)
@@ -58,6 +75,8 @@ class Trajectory:
             ones, mean over `heads`; the three add up to 1.
         centre: mean of the cells' centres of one image, weighted by the row on its cells.
         distance: of that centre to a point, in diagonals of the picture.
+        moving peak: of every layer and head, whether it looks hard at one place of the image after
+            the other; see `peaks.moving_peak`.
 
     Args:
         layers: layers whose rows are kept; negative from the end; `all`; null = layer 20 of 28 or
@@ -82,7 +101,7 @@ class Trajectory:
         self.heads: Literal["mean", "all"] | list[int] = heads
         self.point_image = point_image
         self.definitions = {"rows": ROWS, "shares": SHARE, "centre": CENTRE}
-        self.definitions |= {"distance": DISTANCE, "point": POINT}
+        self.definitions |= {"distance": DISTANCE, "point": POINT, "moving_peak": PEAK}
         self.fields: Sequence[Field] = [
             StepPattern("rows", "attention while writing", definition=ROWS),
             LayerIndex("layers", "layers of the rows"),
@@ -97,6 +116,13 @@ class Trajectory:
             Point("predicted_point", "predicted point", definition=POINT),
             Point("reference_point", "reference point", definition=POINT),
             *(StepCurve(name, about, unit, definition) for name, about, unit, definition in CURVES),
+            # Ragged, so that parts of a version that did not have them go together with these.
+            HeadScores("moving_peak", "moving peak of attention", "1", PEAK, ragged=True),
+            HeadIndex("peak_head", "each layer's head of the highest moving peak", ragged=True),
+            StepCurve("peak_share", "that head's attention on its peak", "1", PEAK_SHARE),
+            StepCurve(
+                "peak_cell", "that head's peak, as a place among the image cells", "1", PEAK_CELL
+            ),
             *(Picture(f"image_{i}", f"picture {i}", ragged=True) for i in range(MOST_PICTURES)),
         ]
 
@@ -174,6 +200,10 @@ class AnswersOfModel:
                 plans[f"{name}/{when}"] = AttentionPlan(
                     queries, keys, Sum(over=("key",)), heads=heads, when=when
                 )
+            if image:
+                # Of all heads, also where the rows of some are kept: they are to be found by it.
+                for name, reducer in (("peak", Max(over=("key",))), ("cell", ArgMax(over="key"))):
+                    plans[f"{name}/{when}"] = AttentionPlan(queries, image, reducer, when=when)
         return plans
 
     def variants(
@@ -208,6 +238,7 @@ class AnswersOfModel:
             "n_prompt": n_prompt,
             "n_generated": n_new,
             **shares_of(captured, n_new),
+            **self._peaks(captured, len(seen.tokens.where(modality="image")), n_new),
             **{f"image_{i}": _bounded(p) for i, p in enumerate(seen.pictures)},
         }
         return values | self._places(rows, seen, self._points(sample, seen, answer.text))
@@ -229,6 +260,15 @@ class AnswersOfModel:
             log.warning("sample %s: %s", sample.id, CROPPED)
             reference = None
         return {"predicted": predicted, "reference": reference}
+
+    @staticmethod
+    def _peaks(captured: Mapping[str, Any], n_cells: int, n_new: int) -> dict[str, Any]:
+        """Return the score of every head and the peaks of each layer's best, given an image."""
+        if not n_cells:
+            return {}
+        peaks, cells = peaks_of(captured, n_new)
+        scores = moving_peak(peaks, cells, n_cells)
+        return {"moving_peak": scores, **of_best_heads(scores, peaks, cells)}
 
     def _places(
         self, rows: np.ndarray, seen: Seen, points: Mapping[str, tuple[float, float] | None]

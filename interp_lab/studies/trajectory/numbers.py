@@ -6,9 +6,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from interp_lab.fields import Field, StepCounts, StepCurve
+from interp_lab.fields import Field, HeadScores, Scalar, StepCounts, StepCurve
 from interp_lab.store.results import Results
 from interp_lab.studies.trajectory.exports import export
+from interp_lab.studies.trajectory.peaks import PEAK
 
 SHARE = "trajectory.region_share/1"
 CENTRE = "trajectory.centre_of_mass/1"
@@ -28,14 +29,14 @@ AVERAGED = tuple(name for name, *_ in CURVES if not name.startswith("centre"))
 
 
 class AnswerNumbers:
-    """Mean curves over samples, step by step, and one record a sample."""
+    """Mean curves over samples, step by step, the mean score of each head, a record a sample."""
 
     needs = ("rows",)
     definitions: Mapping[str, str] = MappingProxyType({})
 
     def compute(self, results: Results) -> list[tuple[Field, np.ndarray]]:
-        """Return the mean curves over samples."""
-        return aggregates(results)
+        """Return the mean curves over samples, and the mean score of each head."""
+        return [*aggregates(results), *mean_peaks(results)]
 
     def export(self, results: Results, folder: Path) -> None:
         """Write one record a sample: output, points, what ended it."""
@@ -61,6 +62,26 @@ def aggregates(results: Results) -> list[tuple[Field, np.ndarray]]:
             count = StepCounts(short, f"samples behind the mean {text}", ragged=True)
             found.append((count, counts))
         found.append((field, (sums / counts).astype(np.float32)))
+    return found
+
+
+def mean_peaks(results: Results) -> list[tuple[Field, np.ndarray]]:
+    """Return the mean of the moving peak, (layer, head), over the samples that have an image.
+
+    Nothing if none has one, or if all were measured by a version that did not have it.
+    """
+    if not isinstance(results.fields.get("moving_peak"), HeadScores):
+        return []
+    total, n = np.float64(0.0), 0
+    for sample in range(len(results)):
+        if results.holds("moving_peak", sample):
+            total = total + results.read("moving_peak", sample).astype(np.float64)
+            n += 1
+    field = HeadScores("mean_moving_peak", "mean moving peak of attention", "1", PEAK)
+    count = Scalar("n_moving_peak", "samples behind the mean moving peak", dtype="int64")
+    found: list[tuple[Field, np.ndarray]] = []
+    if n:
+        found = [(field, np.asarray(total / n, dtype=np.float32)), (count, np.array(n))]
     return found
 
 

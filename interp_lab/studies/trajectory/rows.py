@@ -46,6 +46,15 @@ def rows_of(captured: Mapping[str, Any], n_prompt: int, n_new: int) -> np.ndarra
     return rows
 
 
+def peaks_of(captured: Mapping[str, Any], n_new: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the largest attention on one image cell and that cell, (layer, head, step) both."""
+    peaks, cells = (
+        np.stack([step[:, :, 0] for step in _steps(captured, name, n_new)], axis=-1)
+        for name in ("peak", "cell")
+    )
+    return peaks, cells.astype(np.int64)
+
+
 def shares_of(captured: Mapping[str, Any], n_new: int) -> dict[str, np.ndarray]:
     """Return the shares (layer, step) on image, prompt text and generated text."""
     found: dict[str, np.ndarray] = {}

@@ -131,6 +131,38 @@ def test_shares_are_sums_of_the_rows(tmp_path: Path) -> None:
     assert value["share_generated"][:, 0].max() == 0
 
 
+def test_peaks_are_those_of_the_rows_of_all_heads(tmp_path: Path) -> None:
+    """Against the stored rows, themselves equal to eager's; heads=[..] keeps the score of all."""
+    made = model(tmp_path, max_new_tokens=9)
+    made.module.apply(lambda m: [p.data.mul_(3) for p in m.parameters(recurse=False)])
+    two = [sample("one", (48, 32), (16, 64)), sample("two", (24, 24), text="a longer text here?")]
+    values = measured(made, Trajectory(layers="all", heads="all"), two)
+    fewer = measured(made, Trajectory(layers=1, heads=[2]), two)
+    for value, few in zip(values, fewer, strict=True):
+        image = list(TokenMap.from_json(value["tokens"]).where(modality="image"))
+        on_cells = value["rows"][..., image]
+        scores = np.zeros(on_cells.shape[:2])
+        for layer, head in np.ndindex(*scores.shape):
+            best: dict[int, float] = {}
+            for row in on_cells[layer, head]:
+                best[int(row.argmax())] = max(best.get(int(row.argmax()), 0), float(row.max()))
+            ranked = sorted(best.values(), reverse=True)
+            scores[layer, head] = ranked[2] if len(ranked) > 2 else 0
+        np.testing.assert_allclose(value["moving_peak"], scores, atol=1e-6)
+        np.testing.assert_allclose(few["moving_peak"], scores, atol=1e-6)
+        heads = value["moving_peak"].argmax(1)
+        assert value["peak_head"].tolist() == heads.tolist()
+        for layer, head in enumerate(heads):
+            own = on_cells[layer, head]
+            np.testing.assert_allclose(value["peak_share"][layer], own.max(-1), atol=1e-6)
+            assert value["peak_cell"][layer].tolist() == own.argmax(-1).tolist()
+
+
+def test_without_an_image_there_is_no_score(tmp_path: Path) -> None:
+    value = measured(model(tmp_path), Trajectory(), [sample("one")])[0]
+    assert "moving_peak" not in value and "peak_cell" not in value
+
+
 def test_centre_and_distance_by_hand() -> None:
     weights = np.array([[0.0, 0.3, 0.0, 0.1]])  # 2 x 2: right of the first row, of the second
     x, y = centres(weights, (2, 2))

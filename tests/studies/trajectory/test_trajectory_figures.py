@@ -46,7 +46,18 @@ from interp_lab.visualization.base import NothingToDrawError
 from interp_lab.visualization.draw import check_figures, draw_all
 from interp_lab.visualization.film import Film
 
-STYLE = TrajectoryStyle(workers=0, width=640, dpi=40)
+# Colours that are the easiest to foresee: those of the tool of before, each row on a scale.
+STYLE = TrajectoryStyle(
+    workers=0,
+    width=640,
+    dpi=40,
+    stretch="shown",
+    gamma=0.4,
+    colors="red_green",
+    opacity="even",
+    overlay_alpha=0.5,
+    overlay_gray=True,
+)
 LONG = Story("long", WORDS[:-1] * 11 + WORDS[-1:], heads="all")
 TWO = Story(
     "two",
@@ -326,6 +337,7 @@ def test_one_sample_has_its_figures_at_the_top(tmp_path: Path) -> None:
     paths = draw_all(tmp_path, figures, style, tmp_path / "figures", {"layer": 4})
     names = [str(p.relative_to(tmp_path / "figures")) for p in paths]
     assert names == [
+        "attention_path.png",
         "combined_attention_visualization_layer4.mp4",
         "frames_layer4",
         "attention_poster_layer4.png",
@@ -334,9 +346,9 @@ def test_one_sample_has_its_figures_at_the_top(tmp_path: Path) -> None:
         "attention_share_curves.png",
         "distance_to_points.png",
     ]
-    about, frames = decoded(paths[0])
+    about, frames = decoded(paths[1])
     assert about["pix_fmt"].startswith("yuv420p")
-    stills = sorted(paths[1].iterdir())
+    stills = sorted(paths[2].iterdir())
     assert len(frames) == len(stills) == len(WORDS)
     # The video is the same pictures, but for what the encoder leaves out: fine coloured lines.
     last = np.asarray(Image.open(stills[-1])).astype(int)
@@ -404,11 +416,12 @@ def test_the_poster_is_the_frame_that_is_asked_for(results: Results) -> None:
 
 
 def test_steps_of_a_strip() -> None:
-    assert chosen_steps(3, 41, "s") == [0, 20, 40]
-    assert chosen_steps(9, 2, "s") == [0, 1]
-    assert chosen_steps([0, -1, 3], 5, "s") == [0, 4, 3]
+    evenly = ([0, 20, 40], "Shown: 3 of 41 steps, evenly.")
+    assert chosen_steps(3, np.zeros(41), "s") == evenly
+    assert chosen_steps(9, np.zeros(2), "s")[0] == [0, 1]
+    assert chosen_steps([0, -1, 3], np.zeros(5), "s")[0] == [0, 4, 3]
     with pytest.raises(ConfigError, match="steps=5: sample 's' has steps 0 to 4"):
-        chosen_steps([5], 5, "s")
+        chosen_steps([5], np.zeros(5), "s")
 
 
 def test_a_strip_draws_attention_itself_on_one_scale(results: Results) -> None:
@@ -422,12 +435,14 @@ def test_a_strip_draws_attention_itself_on_one_scale(results: Results) -> None:
         for i, g in enumerate(TWO.grids)
     ]
     assert len(heats) == 4
-    top = max(e.max() for e in expected)
+    # From 0 to the largest of the whole answer, as in the film.
+    top = max(rows[:, list(tokens.where(image=i))].max() for i in (0, 1))
     for heat, values in zip(heats, expected, strict=True):
         np.testing.assert_allclose(np.asarray(heat.get_array()), values, rtol=1e-6)
         assert heat.get_clim() == pytest.approx((0, top))
     words = [a.get_xlabel().strip() for a in figure.axes if a.get_xlabel()]
-    assert words == [TWO.words[0].strip(), TWO.words[4].strip()]
+    assert [w.split("\n")[0] for w in words] == [TWO.words[0].strip(), TWO.words[4].strip()]
+    assert [w.split("\n")[1].split(" · ")[0] for w in words] == ["step 0", "step 4"]
     with pytest.raises(NothingToDrawError, match="no image"):
         attention_strip(results, STYLE, "text only", 4)
 
@@ -503,7 +518,9 @@ def test_a_single_token_is_no_query(results: Results) -> None:
     one = next(s for s in STORIES if s.name == "empty")
     with pytest.raises(NothingToDrawError, match="nothing was written after its one token"):
         shot_of(results, one, mark="query")
-    with pytest.raises(ConfigError, match="visualization.stretch='rows': give shown or row"):
+    with pytest.raises(
+        ConfigError, match="visualization.stretch='rows': give video or shown or row"
+    ):
         replace(STYLE, stretch="rows")  # pyright: ignore[reportArgumentType]
 
 

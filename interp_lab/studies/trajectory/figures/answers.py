@@ -20,12 +20,12 @@ from interp_lab.errors import ConfigError, StoreError
 from interp_lab.fields import Document, Picture, Point, StepPattern
 from interp_lab.store.results import Results
 from interp_lab.studies.trajectory.figures.film_colors import (
-    RED_GREEN,
+    BLUE,
     ColorFunction,
     color_function,
 )
 from interp_lab.studies.trajectory.figures.film_images import Marker
-from interp_lab.studies.trajectory.figures.film_text import first_shown
+from interp_lab.studies.trajectory.figures.film_text import CURRENT, DARK, first_shown
 from interp_lab.tokens import TokenMap
 from interp_lab.visualization import fonts
 from interp_lab.visualization.base import NothingToDrawError, Style
@@ -38,6 +38,12 @@ POINTS = ("predicted", "reference")
 VideoFormat = Literal["mp4", "gif", "webp"]
 # Players show the pictures of a GIF for two hundredths of a second or more.
 GIF_FPS = 50
+# What options may say.
+WORDS = {
+    "stretch": ("video", "shown", "row"),
+    "mark": ("predicted", "query"),
+    "opacity": ("grows", "even"),
+}
 # Rows that are read from the file at a time.
 BLOCK = 32
 
@@ -47,14 +53,17 @@ class TrajectoryStyle(Style):
     """Style of figures about an answer that is being written (see `Style` for the rest).
 
     Args:
-        gamma: the power of min-max scaled attention; below 1 it lifts small weights.
+        gamma: the power of scaled attention; below 1 it lifts small weights.
         fps: generated tokens a second in a video.
         width: of a video in pixels, an even number; its height is 9/16 of it.
-        colors: red_green, a colormap of matplotlib, the dotted path of a function, or a function:
-            weights (n,) from 0 to 1 -> (n, 3) uint8.
+        colors: blue, red_green, a colormap of matplotlib, the dotted path of a function, or a
+            function: weights (n,) from 0 to 1 -> (n, 3) uint8.
         start_phrase: text is shown from the last place of this phrase on; null = from the
             beginning of the prompt.
-        overlay_alpha: how much of a picture its cells cover, above 0 to 1.
+        overlay_alpha: how much of a picture its cells cover at most, above 0 to 1.
+        opacity: whether what colours cover `grows` with attention, so that a cell without it shows
+            the picture as it is, or is `even`; null = grows on one scale (`stretch: video`) and
+            with one colour, else even.
         overlay_gray: draw the picture under the cells without its colours, so that every hue is
             a weight's.
         video: the formats of the video, one or several of mp4, gif and webp.
@@ -62,8 +71,11 @@ class TrajectoryStyle(Style):
         layer: the one layer that is shown, by its number in the model, or a list of them;
             null = every layer whose rows are stored.
         head: the one head that is shown; null = the mean over the heads that are stored.
-        stretch: over which keys of a row the colours of text are min-max scaled: those that are
-            shown as text, or the whole row, image tokens and hidden text included.
+        stretch: what colours are scaled over. video: one scale from 0 on for all frames, tokens and
+            cells alike. shown, row: each row is min-max scaled, cells over cells, text over the
+            tokens that are shown or over the whole row, image tokens and hidden text included.
+        scale_top: the attention that has the last colour of the one scale; null = the largest on
+            one image cell in all frames, without images on one shown token.
         mark: which token a frame is about: the one that the row's query `predicted`, a frame for
             each generated token; or the `query` itself, which has one frame less, since nothing
             was written after the last token.
@@ -71,25 +83,28 @@ class TrajectoryStyle(Style):
             letters of one width.
     """
 
-    gamma: float = 0.4
+    gamma: float = 1.0
     fps: float = 2.0
     width: int = 1280
-    colors: Importable | Callable[[np.ndarray], np.ndarray] = RED_GREEN
+    colors: Importable | Callable[[np.ndarray], np.ndarray] = BLUE
     start_phrase: str | None = PHRASE
-    overlay_alpha: float = 0.5
-    overlay_gray: bool = True
+    overlay_alpha: float = 0.7
+    opacity: Literal["grows", "even"] | None = None
+    overlay_gray: bool = False
     video: VideoFormat | Distinct[VideoFormat] = "mp4"
     frames: bool = False
     layer: int | list[int] | None = None
     head: int | None = None
-    stretch: Literal["shown", "row"] = "shown"
+    stretch: Literal["video", "shown", "row"] = "video"
+    scale_top: float | None = None
     mark: Literal["predicted", "query"] = "predicted"
     text_font: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key, words in (("stretch", ("shown", "row")), ("mark", ("predicted", "query"))):
-            self._check_word(key, words, f"give {' or '.join(words)}.")
+        for key, words in WORDS.items():
+            if getattr(self, key) is not None or key != "opacity":
+                self._check_word(key, words, f"give {' or '.join(words)}.")
         self._check_font("text_font")
         self._check_number("gamma", 0.01, 100)
         self._check_number("fps", 0.1, 120)
@@ -105,7 +120,20 @@ class TrajectoryStyle(Style):
         if "gif" in self.video and self.fps > GIF_FPS:
             self.refuse("fps", f"a GIF shows at most {GIF_FPS} pictures a second")
         self._check_layers()
+        self._check_scale()
         self._check_colors()
+
+    def _check_scale(self) -> None:
+        if self.scale_top is not None:
+            self._check_number("scale_top", 1e-9, 1)
+            if self.stretch != "video":
+                self.refuse("scale_top", "has an effect with visualization.stretch=video alone")
+        if self.colors == BLUE and not self.grows:
+            self.refuse(
+                "colors",
+                "one colour for all attention: it needs visualization.opacity=grows; with even "
+                "give a colormap of matplotlib or red_green",
+            )
 
     def _check_layers(self) -> None:
         several = self.layer if isinstance(self.layer, Sequence) else [self.layer]
@@ -133,6 +161,18 @@ class TrajectoryStyle(Style):
     def color_of(self) -> ColorFunction:
         """The function from weights to colours."""
         return color_function(self.colors)
+
+    @property
+    def grows(self) -> bool:
+        """Whether what colours cover grows with attention."""
+        if self.opacity is None:
+            return self.stretch == "video" or self.colors == BLUE
+        return self.opacity == "grows"
+
+    @property
+    def current_ground(self) -> np.ndarray:
+        """The ground of the token that a frame is about, (3,) uint8: not a colour of attention."""
+        return DARK if self.colors == BLUE else CURRENT
 
     @property
     def letters(self) -> str:
@@ -231,6 +271,21 @@ class Trajectory:
         is_text[: self.start] = False
         return np.flatnonzero(is_text)
 
+    @cached_property
+    def peaks(self) -> np.ndarray:
+        """The largest attention on one image cell in the row that predicts each token, (step,)."""
+        found = [row[self.image_keys].max(initial=0.0) for row in self.rows()]
+        return np.array(found, dtype=float)
+
+    @cached_property
+    def largest(self) -> tuple[float, float]:
+        """The largest attention on one image cell, and on one shown token, in all frames."""
+        cells = tokens = 0.0
+        for step, row in enumerate(self.frames()):
+            cells = max(cells, float(row[self.image_keys].max(initial=0.0)))
+            tokens = max(tokens, float(row[self.shown(step)].max(initial=0.0)))
+        return cells, tokens
+
     def shown(self, step: int) -> np.ndarray:
         """Return the positions of the text tokens that a step's colours compare."""
         keys = self._text_keys
@@ -288,7 +343,7 @@ def read_trajectory(
         start or 0,
         note,
         heads,
-        tuple(_picture(results, sample, i) for i in range(len(tokens.grids))),
+        tuple(picture_or_none(results, sample, i) for i in range(len(tokens.grids))),
         tuple(_markers(results, sample, len(tokens.grids))),
         layers.index(layer),
         head_rows,
@@ -318,7 +373,8 @@ def _heads(results: Results, style: TrajectoryStyle, sample: str) -> tuple[tuple
     return (numbers.index(style.head),), f"head {style.head}"
 
 
-def _picture(results: Results, sample: str, index: int) -> np.ndarray | None:
+def picture_or_none(results: Results, sample: str, index: int) -> np.ndarray | None:
+    """Return a picture of a sample, (y, x, 3) uint8; None where it was not kept."""
     try:
         return read_field(results, sample, f"image_{index}", Picture)[1]
     except NothingToDrawError:

@@ -1,8 +1,9 @@
 """The film of an answer: what each generated token attends to, in the text and on the images.
 
 Frame t shows the row of attention of the query that predicts generated token t, or, with `mark:
-query`, the row of token t itself. Weights are min-max scaled over the tokens that are shown, or
-over the whole row (`stretch: row`), and over all cells of all images, then raised to a power.
+query`, the row of token t itself. One scale of colours holds for tokens and cells of all frames
+(`stretch: video`). With `shown` and `row` each row is min-max scaled over the tokens that are
+shown, or over all of it, and over all cells of all images.
 """
 
 from collections.abc import Iterator
@@ -17,10 +18,10 @@ from interp_lab.studies.trajectory.figures.answers import (
     TrajectoryStyle,
     read_trajectory,
 )
-from interp_lab.studies.trajectory.figures.film_colors import scaled
+from interp_lab.studies.trajectory.figures.film_colors import Scale
 from interp_lab.studies.trajectory.figures.film_images import CellImage, arranged, grayed
 from interp_lab.studies.trajectory.figures.film_sheet import FilmSheet
-from interp_lab.studies.trajectory.figures.film_text import TextPanel
+from interp_lab.studies.trajectory.figures.film_text import TEXT_STRENGTH, TextPanel
 from interp_lab.visualization import fonts
 from interp_lab.visualization.base import NothingToDrawError
 from interp_lab.visualization.film import Film
@@ -82,8 +83,8 @@ class Shot:
                 "row of which it is the query (visualization.mark=query)"
             )
         self.of, self.style = of, style
-        self.colors = style.color_of
-        self.sheet = FilmSheet(of, style)
+        self.scale = Scale(style.color_of, style.gamma, top_of(of, style), style.grows)
+        self.sheet = FilmSheet(of, style, self.scale)
         self.text = self._text_panel()
         images = self.sheet.image_room
         self.cells: list[CellImage] = []
@@ -108,12 +109,14 @@ class Shot:
         out = sheet.blank.copy()
         current = of.n_prompt + step
         keys = of.shown(step)
-        colors = np.zeros((max(0, current - of.start) + 1, 3), dtype=np.uint8)
         whole_row = self.style.stretch == "row"
         span = row if whole_row else row[keys]
-        weights = scaled(span, self.style.gamma)
-        colors[keys - of.start] = self.colors(weights[keys] if whole_row else weights)
-        self.text.draw(sheet.text_room.of(out), colors, of.start, current)
+        weights = self.scale.weights(span)
+        n = max(0, current - of.start) + 1
+        colors, covers = np.zeros((n, 3), dtype=np.uint8), np.zeros(n)
+        ink = self.scale.ink(weights[keys] if whole_row else weights, TEXT_STRENGTH)
+        colors[keys - of.start], covers[keys - of.start] = ink
+        self.text.draw(sheet.text_room.of(out), colors, covers, of.start, current)
         window = self.text.window(current)
         above = f"{window.start} lines above · " if window.start else ""
         above = "nothing of it is written yet · " if current < of.start else above
@@ -134,13 +137,16 @@ class Shot:
         return int(np.argmax([row[self.of.image_keys].sum() for row in self.of.frames()]))
 
     def _draw_images(self, out: np.ndarray, row: np.ndarray) -> None:
-        colors = self.colors(scaled(row[self.of.image_keys], self.style.gamma))
+        values = row[self.of.image_keys]
+        colors, covers = self.scale.ink(self.scale.weights(values), self.style.overlay_alpha)
+        framed = self.scale.stands_out(values)
         begin = 0
         for image in self.cells:
             n = image.grid[0] * image.grid[1]
             slot = image.slot
             part = out[slot.top : slot.top + slot.height, slot.left : slot.left + slot.width]
-            image.draw(part, colors[begin : begin + n])
+            own = slice(begin, begin + n)
+            image.draw(part, colors[own], covers[own], None if framed is None else framed[own])
             begin += n
 
     def _text_panel(self) -> TextPanel:
@@ -153,6 +159,7 @@ class Shot:
                 (room.height, room.width),
                 self.sheet.letters_of(size, self.style.letters),
                 self.sheet.letters_of(size * SMALL, self.style.letters),
+                self.style.current_ground,
             )
             for size in TEXT_SIZES
         )
@@ -179,8 +186,21 @@ class Shot:
                 slot,
                 [m for m in of.markers if m.image == index],
                 size,
-                style.overlay_alpha,
                 tags[index],
             )
             for index, (picture, grid, slot) in enumerate(zip(pictures, grids, slots, strict=True))
         ]
+
+
+def top_of(of: Trajectory, style: TrajectoryStyle) -> float | None:
+    """Return the attention that has the last colour in all frames; None if each has a scale.
+
+    It is the style's, else the largest on one cell of the images, of all frames; without images the
+    largest on one shown token.
+    """
+    if style.stretch != "video":
+        return None
+    if style.scale_top is not None:
+        return style.scale_top
+    cells, tokens = of.largest
+    return cells if of.image_keys.size else tokens

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import matplotlib
@@ -12,7 +13,10 @@ from interp_lab.errors import ConfigError, did_you_mean
 # (n,) weights from 0 to 1 in, (n, 3) uint8 red, green, blue out.
 ColorFunction: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
-RED_GREEN = "red_green"
+BLUE, RED_GREEN = "blue", "red_green"
+NAMES = (BLUE, RED_GREEN)
+# Hardly any picture has it, and people who cannot tell red from green see it as others do.
+DEEP_BLUE = (0, 58, 214)
 
 
 def scaled(values: np.ndarray, gamma: float) -> np.ndarray:
@@ -29,6 +33,23 @@ def scaled(values: np.ndarray, gamma: float) -> np.ndarray:
     return np.zeros_like(values) if high == low else ((values - low) / (high - low)) ** gamma
 
 
+def on_scale(values: np.ndarray, top: float, gamma: float) -> np.ndarray:
+    """Return (values / top) ** gamma, 1 above `top`.
+
+    Args:
+        values: attention, (n,).
+        top: the attention that has the last colour; at 0 all weights are 0.
+        gamma: the power; below 1 it lifts small weights.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    return np.minimum(values / top, 1.0) ** gamma if top > 0 else np.zeros_like(values)
+
+
+def blue(weights: np.ndarray) -> np.ndarray:
+    """Return one blue for every weight (n,): with it opacity alone says how much."""
+    return np.tile(np.array(DEEP_BLUE, dtype=np.uint8), (len(weights), 1))
+
+
 def red_green(weights: np.ndarray) -> np.ndarray:
     """Return red 255 (1 - w), green 255 w, blue 0, for weights (n,)."""
     parts = np.stack([1 - weights, weights, np.zeros_like(weights)], axis=-1)
@@ -36,7 +57,7 @@ def red_green(weights: np.ndarray) -> np.ndarray:
 
 
 def color_function(colors: str | ColorFunction) -> ColorFunction:
-    """Return the function of a name: red_green, a colormap of matplotlib, or a dotted path.
+    """Return the function of a name: blue, red_green, a colormap of matplotlib, or a dotted path.
 
     A function itself is taken as it is. What a user's function returns is checked at each call.
 
@@ -45,17 +66,49 @@ def color_function(colors: str | ColorFunction) -> ColorFunction:
     """
     if not isinstance(colors, str):
         return _checked(colors, getattr(colors, "__qualname__", repr(colors)))
-    if colors == RED_GREEN:
-        return red_green
+    if colors in NAMES:
+        return blue if colors == BLUE else red_green
     if colors in matplotlib.colormaps:
         return _Colormap(colors)
     if "." in colors:
         return _checked(_imported(colors), colors)
-    near = did_you_mean(colors, [RED_GREEN, *matplotlib.colormaps])
+    near = did_you_mean(colors, [*NAMES, *matplotlib.colormaps])
     raise ConfigError(
-        f"visualization.colors={colors!r}: give {RED_GREEN}, a colormap of matplotlib, or the "
-        f"dotted path of a function.{near}"
+        f"visualization.colors={colors!r}: give {' or '.join(NAMES)}, a colormap of matplotlib, or "
+        f"the dotted path of a function.{near}"
     )
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How attention becomes colour, and how much of what lies below the colour covers.
+
+    Args:
+        color_of: from weights to colours.
+        gamma: the power of weights.
+        top: the attention that has weight 1 in every frame; None = each row is min-max scaled.
+        grows: whether what is covered grows with the weight, from nothing on.
+    """
+
+    color_of: ColorFunction
+    gamma: float
+    top: float | None = None
+    grows: bool = True
+
+    def weights(self, values: np.ndarray) -> np.ndarray:
+        """Return the weight, 0 to 1, of each attention (n,)."""
+        if self.top is None:
+            return scaled(values, self.gamma)
+        return on_scale(values, self.top, self.gamma)
+
+    def ink(self, weights: np.ndarray, most: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the colour (n, 3) uint8 of each weight, and what it covers, at most `most`."""
+        covers = most * weights if self.grows else np.full(len(weights), most)
+        return self.color_of(weights), covers
+
+    def stands_out(self, values: np.ndarray) -> np.ndarray | None:
+        """Return which attention (n,) is at least half of the scale; None without one."""
+        return values >= self.top / 2 if self.top else None
 
 
 class _Colormap:
@@ -97,6 +150,6 @@ def _checked(function: ColorFunction, name: str) -> ColorFunction:
     return colors_of
 
 
-def mixed(color: np.ndarray, ground: np.ndarray | int, strength: float) -> np.ndarray:
+def mixed(color: np.ndarray, ground: np.ndarray | int, strength: float | np.ndarray) -> np.ndarray:
     """Return `strength` of a colour over its ground, both 0 to 255, rounded to uint8."""
     return np.rint(strength * np.asarray(color, float) + (1 - strength) * ground).astype(np.uint8)

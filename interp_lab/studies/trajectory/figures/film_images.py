@@ -16,6 +16,8 @@ from PIL import Image, ImageDraw
 from interp_lab.studies.trajectory.figures.film_colors import mixed
 
 GRID_STRENGTH = 0.28
+# Around a cell: pixels of white, and of its colour within.
+FRAME = (2, 4)
 # A cell smaller than this has no lines around it, which would hide it.
 LEAST_LINED = 6
 # A picture is drawn at most this many times as long as high; a longer one is stretched.
@@ -103,7 +105,6 @@ class CellImage:
         slot: where it lies.
         markers: points on it.
         marker_size: pixels.
-        strength: how much of a cell is its colour.
         tag: (height, width) coverage of a number in its corner, or None.
     """
 
@@ -114,32 +115,42 @@ class CellImage:
         slot: Slot,
         markers: Sequence[Marker],
         marker_size: int,
-        strength: float,
         tag: np.ndarray | None = None,
     ) -> None:
-        self.grid, self.slot, self._strength = grid, slot, strength
+        self.grid, self.slot = grid, slot
         size = (slot.height, slot.width)
         self.pixels = np.full((*size, 3), 255, np.uint8) if picture is None else fit(picture, size)
-        self._ground = (1 - strength) * self.pixels.astype(np.float32)
+        self._ground = self.pixels.astype(np.float32)
         self._edges = [cell_edges(n, length) for n, length in zip(grid, size, strict=True)]
         self._repeats = [np.diff(edges) for edges in self._edges]
         self._markers = [self._placed(marker, marker_size) for marker in markers]
         if tag is not None:
             self._markers.append((0, 0, tag_sprite(tag)[: slot.height, : slot.width]))
 
-    def draw(self, out: np.ndarray, colors: np.ndarray) -> None:
-        """Draw picture, cells, lines and points.
+    def draw(
+        self,
+        out: np.ndarray,
+        colors: np.ndarray,
+        strengths: np.ndarray,
+        framed: np.ndarray | None = None,
+    ) -> None:
+        """Draw picture, cells, lines, frames and points.
 
         Args:
             out: the slot's part of the panel, (height, width, 3) uint8; filled.
             colors: (rows * cols, 3) uint8, row by row.
+            strengths: (rows * cols,) how much of each cell is its colour, 0 to 1.
+            framed: (rows * cols,) whether a cell has a frame; None = no cell.
         """
-        cells = (self._strength * colors.astype(np.float32)).reshape(*self.grid, 3)
+        shares = strengths.astype(np.float32)[:, None]
+        cells = np.concatenate([shares * colors, 1 - shares], axis=1).reshape(*self.grid, 4)
         rows = np.repeat(cells, self._repeats[1], axis=1)
         for row, (top, bottom) in enumerate(pairwise(self._edges[0])):
             # Adding a half and cutting off rounds to the nearest whole number.
-            out[top:bottom] = self._ground[top:bottom] + (rows[row] + 0.5)
+            out[top:bottom] = self._ground[top:bottom] * rows[row, :, 3:] + (rows[row, :, :3] + 0.5)
         self._draw_lines(out)
+        for cell in () if framed is None else np.flatnonzero(framed):
+            self._draw_frame(out, int(cell), colors[cell])
         for top, left, sprite in self._markers:
             patch = out[top : top + sprite.shape[0], left : left + sprite.shape[1]]
             alpha = sprite[..., 3:] / 255
@@ -156,6 +167,19 @@ class CellImage:
                 out[inner] = drawn
             else:
                 out[:, inner] = drawn
+
+    def _draw_frame(self, out: np.ndarray, cell: int, color: np.ndarray) -> None:
+        """Draw a cell's frame in its colour within one of white, unless it would fill the cell."""
+        y, x = divmod(cell, self.grid[1])
+        top, bottom = self._edges[0][y : y + 2]
+        left, right = self._edges[1][x : x + 2]
+        if min(bottom - top, right - left) < 4 * FRAME[1]:
+            return
+        part = out[top:bottom, left:right]
+        inner = part[FRAME[1] : -FRAME[1], FRAME[1] : -FRAME[1]].copy()
+        part[...] = 255
+        part[FRAME[0] : -FRAME[0], FRAME[0] : -FRAME[0]] = color
+        part[FRAME[1] : -FRAME[1], FRAME[1] : -FRAME[1]] = inner
 
     def _placed(self, marker: Marker, size: int) -> tuple[int, int, np.ndarray]:
         """Return top, left and pixels of a marker, cut where it leaves the picture."""

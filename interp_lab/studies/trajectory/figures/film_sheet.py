@@ -10,14 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from interp_lab.studies.trajectory.figures.answers import Trajectory, TrajectoryStyle
-from interp_lab.studies.trajectory.figures.film_colors import mixed
+from interp_lab.studies.trajectory.figures.film_colors import Scale, mixed
 from interp_lab.studies.trajectory.figures.film_images import Slot, marker_sprite
 from interp_lab.studies.trajectory.figures.film_letters import Letters
-from interp_lab.studies.trajectory.figures.film_text import CURRENT, IMAGE_GROUND, TEXT_STRENGTH
+from interp_lab.studies.trajectory.figures.film_text import IMAGE_GROUND, TEXT_STRENGTH
+from interp_lab.studies.trajectory.figures.standout import hint_beside
 
 # Pixels at this width; everything grows with it.
 BASE_WIDTH = 1280
-MARGIN, HEADER, FOOTER, TITLES = 28, 86, 66, 46
+MARGIN, HEADER, FOOTER, TITLES = 28, 86, 82, 46
 TEXT_SHARE = 0.53  # of the width, where there are images beside the text
 BLACK, GRAY, RED, RULE = (20, 20, 20), (96, 96, 96), (192, 0, 0), (214, 216, 220)
 
@@ -42,17 +43,21 @@ class FilmSheet:
     Args:
         of: whose film it is.
         style: gives width, colours, fonts.
+        scale: what the legend explains.
 
     Attributes:
         blank: (height, width, 3) uint8, a frame without text, images and numbers.
         text_room, image_room: where these go; image_room is None without images.
     """
 
-    def __init__(self, of: Trajectory, style: TrajectoryStyle) -> None:
-        self.of, self.style = of, style
+    def __init__(self, of: Trajectory, style: TrajectoryStyle, scale: Scale) -> None:
+        self.of, self.style, self.scale = of, style, scale
         self.width = style.width
         self.height = round(style.width * 9 / 16 / 2) * 2
         self._large, self._plain, self._small = map(self.letters_of, (21, 13, 11))
+        self._hint = hint_beside(of.results, of.layer, of.heads)
+        both = bool(self._hint and of.results.notes)
+        self._header = self.pixels(HEADER) + both * (self._plain.height + self.pixels(2))
         self.text_room, self.image_room = self._rooms()
         self.blank = np.full((self.height, self.width, 3), 255, dtype=np.uint8)
         self._draw_heading()
@@ -152,7 +157,7 @@ class FilmSheet:
 
     def _rooms(self) -> tuple[Room, Room | None]:
         margin = self.pixels(MARGIN)
-        top = self.pixels(HEADER + TITLES)
+        top = self._header + self.pixels(TITLES)
         height = self.height - top - self.pixels(FOOTER) - self.pixels(8)
         whole = self.width - 2 * margin
         if not self.of.tokens.grids:
@@ -180,11 +185,14 @@ class FilmSheet:
         if notes:
             top += self._plain.height + self.pixels(2)
             self.write(self.blank, notes, margin, top, color=RED, room=self.width - 2 * margin)
-        self._rule(self.pixels(HEADER))
+        if self._hint:
+            top += self._plain.height + self.pixels(2)
+            self.write(self.blank, self._hint, margin, top, room=self.width - 2 * margin)
+        self._rule(self._header)
         self._draw_titles()
 
     def _draw_titles(self) -> None:
-        top = self.pixels(HEADER + 6)
+        top = self._header + self.pixels(6)
         titles = [(self.text_room, f"Text {self.of.note}")]
         if self.image_room is not None:
             n = len(self.of.tokens.grids)
@@ -197,12 +205,7 @@ class FilmSheet:
         self._rule(top)
         top += self.pixels(12)
         high, gap, x = self._plain.height, self.pixels(8), self.pixels(MARGIN)
-        x += self.write(self.blank, "low", x, top) + gap
-        length = self.pixels(150)
-        colors = mixed(self.style.color_of(np.linspace(0, 1, length)), 255, TEXT_STRENGTH)
-        self.blank[top : top + high, x : x + length] = colors
-        x += length + gap
-        x += self.write(self.blank, "high attention", x, top) + 3 * gap
+        x = self._draw_colors(x, top) + 3 * gap
         kinds = dict.fromkeys(marker.kind for marker in self.of.markers)
         of_query = self.of.ahead > 0
         entries = [("current", "token whose row it is" if of_query else "token being written")]
@@ -210,25 +213,67 @@ class FilmSheet:
         for kind, words in [*entries, *((kind, f"{kind} point") for kind in kinds)]:
             x += self._draw_sign(kind, x, top) + gap
             x += self.write(self.blank, words, x, top) + 3 * gap
-        power = f"raised to the power {self.style.gamma:g}"
-        over = "the whole row" if self.style.stretch == "row" else "the shown tokens"
-        told = f"Colours: min–max scaled in each row, text over {over}, cells over cells, {power}. "
-        told += "Attention alone does not show that the model uses what it looks at."
-        self.write(
-            self.blank,
-            told,
-            self.pixels(MARGIN),
-            top + high + self.pixels(5),
-            letters=self._small,
-            room=self.width - 2 * self.pixels(MARGIN),
+        top += high + self.pixels(5)
+        for line in self.guide():
+            room = self.width - 2 * self.pixels(MARGIN)
+            self.write(self.blank, line, self.pixels(MARGIN), top, letters=self._small, room=room)
+            top += self._small.height
+
+    def _draw_colors(self, x: int, top: int) -> int:
+        """Draw the colours on white, from `x` on, with the attention they are of; return the end.
+
+        Where every row has a scale of its own there is no number to give.
+        """
+        high, gap, length = self._plain.height, self.pixels(8), self.pixels(150)
+        highest = self.scale.top
+        x += self.write(self.blank, "low" if highest is None else "0", x, top) + gap
+        colors, covers = self.scale.ink(np.linspace(0, 1, length), TEXT_STRENGTH)
+        self.blank[top : top + high, x : x + length] = mixed(colors, 255, covers[:, None])
+        self._outline(top, x, high, length)
+        x += length + gap
+        words = (
+            "high attention"
+            if highest is None
+            else f"attention {highest:.2g}{self._beyond(highest)}"
         )
+        return x + self.write(self.blank, words, x, top)
+
+    def _outline(self, top: int, left: int, height: int, width: int) -> None:
+        """Draw a thin frame, without which colours that begin at white have no beginning."""
+        part = self.blank[top : top + height, left : left + width]
+        part[[0, -1]] = part[:, [0, -1]] = RULE
+
+    def guide(self) -> tuple[str, str]:
+        """Return two lines that say what the colours are."""
+        style, top = self.style, self.scale.top
+        power = f"raised to the power {style.gamma:g}" if style.gamma != 1 else ""
+        if top is None:
+            over = "the whole row" if style.stretch == "row" else "the shown tokens"
+            told = f"Colours: min–max scaled in each row, text over {over}, cells over cells"
+        else:
+            whose = f"the largest on {self._whose()} in all frames"
+            whose = "as it was set" if style.scale_top is not None else whose
+            told = f"Colours: one scale for tokens and cells of all frames, 0 to {top:.2g}, {whose}"
+        told += f", {power}." if power else "."
+        covers = f"{style.overlay_alpha:.0%}"
+        share = f"0% to {covers}, more with more attention" if self.scale.grows else covers
+        below = f"Of a picture they cover {share}."
+        if top is not None and self.of.tokens.grids:
+            below += " Framed: cells of at least half of the scale."
+        return told, f"{below} Attention alone does not show that the model uses what it looks at."
+
+    def _beyond(self, top: float) -> str:
+        return " or more" if max(self.of.largest) > top else ""
+
+    def _whose(self) -> str:
+        return "one image cell" if self.of.tokens.grids else "one shown token"
 
     def _draw_sign(self, kind: str, left: int, top: int) -> int:
         """Draw what the legend explains; return its width."""
         side = self._plain.height
         part = self.blank[top : top + side, left : left + side]
         if kind in ("current", "image"):
-            part[...] = CURRENT if kind == "current" else IMAGE_GROUND
+            part[...] = self.style.current_ground if kind == "current" else IMAGE_GROUND
             return side
         sprite = marker_sprite(kind, side if side % 2 else side - 1)
         part = part[: len(sprite), : len(sprite)]

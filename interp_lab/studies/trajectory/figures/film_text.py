@@ -20,7 +20,9 @@ from interp_lab.tokens import Token
 # How much of a token's ground is its colour; the rest is white, so that black letters stay legible.
 TEXT_STRENGTH = 0.55
 INK, PAPER = 20, 255
+# The ground of the token that a frame is about: blue, and dark where blue is attention.
 CURRENT = np.array([28, 88, 214], dtype=np.uint8)
+DARK = np.array([32, 32, 32], dtype=np.uint8)
 CURRENT_INK = 255
 IMAGE_GROUND = np.array([226, 228, 232], dtype=np.uint8)
 SPECIAL = re.compile(r"<\|(.+)\|>|(</?s>|<pad>|<unk>|<bos>|<eos>)")
@@ -96,6 +98,7 @@ class TextPanel:
         start: the first one that is shown.
         size: (height, width) in pixels.
         letters: of text; small: of special tokens and images.
+        ground: of the token that is being written, (3,) uint8.
     """
 
     def __init__(
@@ -105,9 +108,10 @@ class TextPanel:
         size: tuple[int, int],
         letters: Letters,
         small: Letters,
+        ground: np.ndarray = CURRENT,
     ) -> None:
         self.height, self.width = size
-        self.letters, self.small = letters, small
+        self.letters, self.small, self.current_ground = letters, small, ground
         self.line_height = round(letters.height * 1.32)
         self.n_visible = max(1, self.height // self.line_height)
         self.lines = self._laid_out(chips_of(tokens, start))
@@ -132,17 +136,25 @@ class TextPanel:
                     return top, bottom, box.left, box.right
         return None
 
-    def draw(self, out: np.ndarray, colors: np.ndarray, first: int, current: int) -> None:
+    def draw(
+        self,
+        out: np.ndarray,
+        colors: np.ndarray,
+        strengths: np.ndarray,
+        first: int,
+        current: int,
+    ) -> None:
         """Draw the panel.
 
         Args:
             out: (height, width, 3) uint8; filled.
             colors: (n, 3) uint8, the colour of each position from `first` to `current`.
+            strengths: (n,) how much of each ground is its colour, 0 to 1; the rest is white.
             first: the position of the first colour.
             current: the token that is being written; later ones are not drawn.
         """
         out[...] = PAPER
-        grounds = mixed(colors, PAPER, TEXT_STRENGTH)
+        grounds = mixed(colors, PAPER, strengths[:, None])
         for row, line in enumerate(self.window(current)):
             top, bottom = self._band(row)
             ink = np.full((self.width, 1), INK, dtype=np.uint16)
@@ -154,7 +166,7 @@ class TextPanel:
                 if box.chip.kind == "image":
                     ground = IMAGE_GROUND
                 elif box.chip.first == current:
-                    ground = CURRENT
+                    ground = self.current_ground
                     ink[box.left : box.right] = CURRENT_INK
                 out[top:bottom, box.left : box.right] = ground
                 end = box.right

@@ -1,27 +1,30 @@
 """A strip for papers: the images under the attention of some generated tokens, side by side.
 
-Unlike in the film, colours are the attention itself, on one scale for all tokens.
+Which tokens: those at which one cell gets much attention, for a head that looks at the image now
+and then is missed by steps at equal distances. How they were chosen stands in the figure.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from interp_lab.errors import ConfigError
-from interp_lab.fields import CellMap
 from interp_lab.store.results import Results
 from interp_lab.studies.trajectory.figures.answers import (
     Trajectory,
     TrajectoryStyle,
     read_trajectory,
 )
+from interp_lab.studies.trajectory.figures.film_colors import Scale
 from interp_lab.studies.trajectory.figures.film_images import (
     MOST_SIDES,
     PREDICTED,
@@ -29,17 +32,20 @@ from interp_lab.studies.trajectory.figures.film_images import (
     RINGED,
     Marker,
 )
+from interp_lab.studies.trajectory.figures.standout import hint_beside
 from interp_lab.visualization import panels
 from interp_lab.visualization.base import NothingToDrawError
-from interp_lab.visualization.panels import DrawnMap
 from interp_lab.visualization.reading import shown
 from interp_lab.visualization.sheets import Heading, sheet
 from interp_lab.visualization.toolbox import USE_CAPTION
 
 GUIDE = (
-    "Colours: attention of the query that predicts the token, on each cell, translucent over the "
-    "picture. Below each: the token, its step, and the share of its attention on all images."
+    "Colours: attention of the query that predicts the token, on each cell, from 0 to the largest "
+    "of the whole answer; {cover}. Framed: at least half of the scale. Below each: the token, its "
+    "step, and the share of its attention on all images."
 )
+PEAKS = 6  # how many steps are chosen by what happens in them
+GRADES = 256  # of a scale of colours
 PANEL = 1.75  # inches of a panel's width
 MOST_LETTERS = 16
 LOOKS = {"predicted": ("o", PREDICTED), "reference": ("+", REFERENCE)}
@@ -62,7 +68,7 @@ def attention_strip(
     sample: str,
     layer: int,
     *,
-    steps: int | list[int] = 6,
+    steps: int | list[int] | Literal["peaks"] = "peaks",
     cmap: str | None = None,
     title: str = "{sample}: where layer {layer} looks while it writes",
 ) -> Figure:
@@ -74,23 +80,36 @@ def attention_strip(
         sample: its id.
         layer: number in the model.
         steps: which generated tokens, from 0, negative ones from the end; or how many of them,
-            evenly from the first to the last.
-        cmap: a colormap of matplotlib for attention; None = the style's.
+            evenly from the first to the last; peaks = six by what happens in them, see
+            `peak_steps`.
+        cmap: a colormap of matplotlib for attention, which then covers all cells alike; None = the
+            colours and the opacity of the film.
         title: with {sample} and {layer} in braces.
 
     Raises:
         NothingToDrawError: if the sample has no image or no generated token.
         ConfigError: for a step that there is not.
     """
-    style = style if cmap is None else replace(style, cmap=cmap)
     of = read_trajectory(results, style, sample, layer)
     if not of.tokens.grids:
         raise NothingToDrawError(f"sample {sample!r}: no image")
-    scenes = [_scene(of, step) for step in chosen_steps(steps, of.n_steps, sample)]
+    peaks = of.peaks
+    chosen, how = chosen_steps(steps, peaks, sample)
+    scenes = [_scene(of, step) for step in chosen]
+    colors = film_colors(style, cmap, float(peaks.max()))
     n_rows = len(of.tokens.grids)
     aspects = [min(MOST_SIDES, max(1 / MOST_SIDES, _aspect(of, i))) for i in range(n_rows)]
     kinds = dict.fromkeys(marker.kind for marker in of.markers)
-    foot = [GUIDE, *(f"{SIGNS[kind].capitalize()}." for kind in kinds), USE_CAPTION]
+    cover = "cells without attention show the picture as it is"
+    cover = "translucent over the picture" if cmap or not style.grows else cover
+    hint = hint_beside(results, layer, of.heads)
+    foot = [
+        how,
+        GUIDE.format(cover=cover),
+        *(f"{SIGNS[kind].capitalize()}." for kind in kinds),
+        *([f"{hint}."] if hint else []),
+        USE_CAPTION,
+    ]
     known = results.attributes
     words = [of.heads, *(str(known[key]) for key in ("model", "dataset") if known.get(key))]
     words += [definition] if (definition := results.fields["rows"].definition) else []
@@ -100,25 +119,62 @@ def attention_strip(
     page = style.page(size, fill=True)
     with style.context(page.points):
         figure = sheet(style, page, head)
-        _draw(figure, of, scenes, aspects, style)
+        _draw(figure, of, scenes, aspects, style, colors)
     return figure
 
 
-def chosen_steps(steps: int | Sequence[int], n_steps: int, sample: str) -> list[int]:
-    """Return which of `n_steps` steps are drawn: those named, or so many of them, evenly.
+def chosen_steps(
+    steps: int | Sequence[int] | str, peaks: np.ndarray, sample: str
+) -> tuple[list[int], str]:
+    """Return which steps are drawn, and a sentence that says how they were chosen.
+
+    Args:
+        steps: as for `attention_strip`.
+        peaks: (n_steps,) the largest attention on one cell.
+        sample: its id.
 
     Raises:
-        ConfigError: for a step that there is not.
+        ConfigError: for a step that there is not, or another word than peaks.
     """
+    n_steps = len(peaks)
+    if isinstance(steps, str):
+        if steps != "peaks":
+            raise ConfigError(f"steps={steps!r}: give peaks, how many steps, or a list of steps")
+        found, apart = peak_steps(peaks, PEAKS)
+        if len(found) == n_steps:
+            return found, "All steps are shown."
+        spread = f", chosen at least {apart} steps apart" if apart > 1 else ""
+        return found, (
+            f"Shown: of {n_steps} steps the {len(found)} in which one image cell gets most "
+            f"attention{spread}."
+        )
     if isinstance(steps, int):
         if steps < 1:
             raise ConfigError(f"steps={steps}: give at least 1, or a list of steps")
         even = np.rint(np.linspace(0, n_steps - 1, min(steps, n_steps)))
-        return [int(step) for step in even]
+        return [int(step) for step in even], f"Shown: {len(even)} of {n_steps} steps, evenly."
     for step in steps:
         if not -n_steps <= step < n_steps:
             raise ConfigError(f"steps={step}: sample {sample!r} has steps 0 to {n_steps - 1}")
-    return [step % n_steps for step in steps]
+    return [step % n_steps for step in steps], "Shown: steps that were asked for by number."
+
+
+def peak_steps(peaks: np.ndarray, most: int) -> tuple[list[int], int]:
+    """Return the steps in which one cell gets most attention, in order, and their least distance.
+
+    The highest is taken, then the next highest that lies no nearer than n // (2 most) steps to one
+    that was taken, and so on: steps beside a peak that show the same are left out.
+
+    Args:
+        peaks: (n,) the largest attention on one cell, of each step.
+        most: how many steps.
+    """
+    apart = max(1, len(peaks) // (2 * most))
+    found: list[int] = []
+    for step in np.argsort(-peaks, kind="stable").tolist():
+        if len(found) < most and all(abs(step - other) >= apart for other in found):
+            found.append(step)
+    return sorted(found), apart
 
 
 def _scene(of: Trajectory, step: int) -> Scene:
@@ -145,9 +201,8 @@ def _draw(
     scenes: Sequence[Scene],
     aspects: Sequence[float],
     style: TrajectoryStyle,
+    colors: ScalarMappable,
 ) -> None:
-    top = max(float(cells.max()) for scene in scenes for cells in scene.cells) or 1.0
-    norm = Normalize(0.0, top)
     n_rows = len(aspects)
     grid = figure.add_gridspec(
         n_rows, len(scenes) + 1, height_ratios=aspects, width_ratios=[1.0] * len(scenes) + [0.06]
@@ -155,30 +210,31 @@ def _draw(
     for column, scene in enumerate(scenes):
         for row in range(n_rows):
             axes = figure.add_subplot(grid[row, column])
-            _panel(axes, of, row, scene.cells[row], norm, style)
+            _panel(axes, of, row, scene.cells[row], colors, style)
             rows, cols = of.tokens.grids[row]
             axes.set_aspect(aspects[row] * cols / rows)
             if n_rows > 1 and column == 0:
                 axes.set_ylabel(f"image {row + 1}")
             if row == n_rows - 1:
-                axes.set_xlabel(f"{scene.text}\n", fontsize="medium", labelpad=3)
-                axes.annotate(
-                    f"step {scene.step} · {scene.share:.0%}",
-                    (0.5, 0),
-                    xycoords="axes fraction",
-                    textcoords="offset points",
-                    ha="center",
-                    va="top",
-                    xytext=(0, -1.9 * matplotlib.rcParams["font.size"]),
-                    fontsize="small",
-                    color="0.35",
-                )
+                told = f"{scene.text}\nstep {scene.step} · {scene.share:.0%}"
+                axes.set_xlabel(told, fontsize="small", labelpad=3)
     place = figure.add_subplot(grid[:, -1])
-    bar = figure.colorbar(
-        ScalarMappable(norm, style.cmap), cax=place, label="attention", alpha=style.overlay_alpha
-    )
+    bar = figure.colorbar(colors, cax=place, label="attention")
     bar.outline.set_visible(False)
     bar.locator = MaxNLocator(5)
+
+
+def film_colors(style: TrajectoryStyle, cmap: str | None, top: float) -> ScalarMappable:
+    """Return what gives attention its colour and opacity."""
+    weights = np.linspace(0, 1, GRADES)
+    if cmap is not None:
+        colors, covers = matplotlib.colormaps[cmap](weights)[:, :3], style.overlay_alpha
+    else:
+        scale = Scale(style.color_of, style.gamma, 1.0, style.grows)
+        inks, covers = scale.ink(scale.weights(weights), style.overlay_alpha)
+        colors = inks / 255
+    graded = np.column_stack([colors, np.broadcast_to(covers, GRADES)])
+    return ScalarMappable(Normalize(0.0, top or 1.0), ListedColormap(graded))
 
 
 def _panel(
@@ -186,22 +242,34 @@ def _panel(
     of: Trajectory,
     image: int,
     cells: np.ndarray,
-    norm: Normalize,
+    colors: ScalarMappable,
     style: TrajectoryStyle,
 ) -> None:
     """Draw one image under its cells, with its points."""
-    picture = of.pictures[image]
-    drawn = DrawnMap(CellMap("attention", "attention"), cells, norm)
-    if picture is None:
-        panels.draw_tiles(axes, drawn, style.cmap)
-    else:
-        panels.draw_over_picture(
-            axes, drawn, picture, style.cmap, alpha=style.overlay_alpha, gray=style.overlay_gray
-        )
-    panels.frame(axes, drawn.grid, 1.0, labels=False)
+    picture, grid = of.pictures[image], of.tokens.grids[image]
+    if picture is not None:
+        panels.draw_picture(axes, picture, grid, gray=style.overlay_gray)
+    draw_heat(axes, cells, colors)
+    panels.draw_grid(axes, grid, strength=0.5)
+    panels.frame(axes, grid, 1.0, labels=False)
     for marker in of.markers:
         if marker.image == image:
-            _mark(axes, marker, drawn.grid)
+            _mark(axes, marker, grid)
+
+
+def draw_heat(axes: Axes, cells: np.ndarray, colors: ScalarMappable) -> None:
+    """Draw cells (rows, cols) in their colours, over what is there.
+
+    Those of at least half of the scale have a frame of white, which is seen on any colour.
+    """
+    low, high = colors.get_clim()
+    extent = (0.0, float(cells.shape[1]), float(cells.shape[0]), 0.0)
+    axes.imshow(cells, extent=extent, cmap=colors.get_cmap(), vmin=low, vmax=high, aspect="auto")
+    least = (high or 1.0) / 2
+    width = matplotlib.rcParams["font.size"] * 0.12
+    for row, col in np.argwhere(cells >= least):
+        place = (col + 0.04, row + 0.04)
+        axes.add_patch(Rectangle(place, 0.92, 0.92, fill=False, edgecolor="white", linewidth=width))
 
 
 def _mark(axes: Axes, marker: Marker, grid: tuple[int, int]) -> None:
