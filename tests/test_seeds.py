@@ -252,7 +252,7 @@ def test_defaults_of_the_similarity_seed() -> None:
     style = cfg.visualization
     assert (list(style.figsize), style.cmap, style.format, style.dpi) == (
         [20, 16],
-        "viridis",
+        None,
         "png",
         150,
     )
