@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from stories import MEDIUM, SMALL, STUDIES, Size
 
-
 SHOWN = [(SMALL, "screen"), (MEDIUM, "screen"), (MEDIUM, "paper")]
 
 
