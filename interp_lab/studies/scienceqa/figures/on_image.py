@@ -27,7 +27,7 @@ from interp_lab.visualization.sheets import Heading, sheet, wrap
 from interp_lab.visualization.toolbox import TOP, USE_CAPTION
 
 PANEL = 1.75  # inches of a panel's width
-MOST_ACROSS = 4
+MOST_ACROSS = 5
 # Letters that a panel's title needs: "layer 31, head 31".
 TITLE_LETTERS = 19
 MOST_OF_QUESTION = 160
@@ -157,7 +157,7 @@ def _held(results: Results, name: str, sample: str) -> np.ndarray | None:
 
 def _page(style: Style, n_panels: int, aspect: float) -> tuple[int, Page]:
     """Return panels side by side, as many as have room for their titles, and the page."""
-    across = min(MOST_ACROSS, n_panels)
+    across = math.ceil(n_panels / math.ceil(n_panels / MOST_ACROSS))
     while True:
         rows = math.ceil(n_panels / across)
         height = rows * (PANEL * min(max(aspect, 0.3), 3.0) + 0.55) + 1.9
