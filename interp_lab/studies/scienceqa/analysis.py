@@ -7,6 +7,7 @@ the image from heads and measures what that does to the answer.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -93,6 +94,7 @@ class ScienceQAHeads:
     """
 
     needs = ("text", "options")
+    only_with = MappingProxyType({"knockout_heads": "knockout"})
 
     def __init__(
         self,
