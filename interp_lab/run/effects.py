@@ -83,19 +83,27 @@ def check_figure_options(figures: Mapping[str, Any], overrides: Sequence[str]) -
     """Check that options of figures belong to figures that are drawn.
 
     Raises:
-        ConfigError: for an option of a figure that is switched off, or one of samples' figures
-            where no figure is of a sample.
+        ConfigError: for an option of a figure that is switched off.
+    """
+    for override in parsed(list(overrides)):
+        parts = override.key.split(".")
+        if parts[:2] != ["visualization", "figures"] or len(parts) < 4 or parts[3] == "enabled":
+            continue
+        if not figures.get(parts[2], {}).get("enabled", True):
+            raise ConfigError(
+                f"{override.text}: figure {parts[2]} is switched off, so it has no effect; give "
+                f"visualization.figures.{parts[2]}.enabled=true too"
+            )
+
+
+def check_sample_figures(figures: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Check that a limit of samples' figures stands where there are such figures.
+
+    Raises:
+        ConfigError: where no figure is of a sample.
     """
     of_samples = [n for n, f in figures.items() if f.get("enabled", True) and f["per"] != "run"]
     for override in parsed(list(overrides)):
-        parts = override.key.split(".")
-        if parts[:2] == ["visualization", "figures"] and len(parts) > 3:
-            node = figures.get(parts[2], {})
-            if parts[3] != "enabled" and not node.get("enabled", True):
-                raise ConfigError(
-                    f"{override.text}: figure {parts[2]} is switched off, so it has no effect; "
-                    f"give visualization.figures.{parts[2]}.enabled=true too"
-                )
         if override.key == "visualization.max_samples" and figures and not of_samples:
             raise ConfigError(
                 f"{override.text}: no figure of this command is of a sample, so it has no effect"

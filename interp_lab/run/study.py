@@ -35,7 +35,12 @@ from interp_lab.config.targets import (
 from interp_lab.errors import ConfigError, FinishedWithFailuresError, StoreError
 from interp_lab.identity.run import NOT_IN_RUN_ID
 from interp_lab.libraries.hydra_inside import parsed
-from interp_lab.run.effects import check_effects, check_figure_options, follow_references
+from interp_lab.run.effects import (
+    check_effects,
+    check_figure_options,
+    check_sample_figures,
+    follow_references,
+)
 from interp_lab.run.fit import check_needs, needs_of_figures
 from interp_lab.run.merging import merge_by_hand
 from interp_lab.run.numbers import compute_again, differ, stored_config
@@ -138,7 +143,7 @@ def run_study(
 
 def measure_study(cfg: DictConfig, job: SweepJob | None, overrides: Sequence[str] = ()) -> Outcome:
     """Measure what is left of this job's share; draw the result, if this job made it."""
-    style_of(cfg, overrides)
+    check_sample_figures(style_of(cfg, overrides)[1], overrides)
     check_interventions(plain(cfg.capture)["interventions"])
     done = work_on(cfg, job)
     if not done.last:

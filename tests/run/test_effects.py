@@ -13,6 +13,7 @@ from interp_lab.run.effects import (
     check_companions,
     check_effects,
     check_figure_options,
+    check_sample_figures,
     follow_references,
 )
 from interp_lab.store.places import sample_folder
@@ -75,10 +76,10 @@ def test_options_of_a_figure_that_is_switched_off_are_refused() -> None:
 
 def test_a_limit_of_samples_needs_a_figure_of_samples() -> None:
     figures = figures_of("scienceqa")
-    check_figure_options(figures, ["visualization.max_samples=2"])
+    check_sample_figures(figures, ["visualization.max_samples=2"])
     figures.pop("on_image")
     with pytest.raises(ConfigError, match="no figure of this command is of a sample"):
-        check_figure_options(figures, ["visualization.max_samples=2"])
+        check_sample_figures(figures, ["visualization.max_samples=2"])
 
 
 @pytest.mark.parametrize(
