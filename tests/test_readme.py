@@ -16,7 +16,7 @@ README = Path("README.md")
 TYPED = "python -m interp_lab "
 # What small run of a section's task its results=PATH may be of.
 RUNS = {
-    "semdim": ("dataset.language=ko", "numbers.bootstrap=100"),
+    "semdim": ("dataset.language=ko", "dataset.max_samples=4", "numbers.bootstrap=100"),
     "trajectory": ("dataset.max_samples=1", "analysis.layers=0"),
 }
 

@@ -109,15 +109,15 @@ def test_a_stored_configuration_follows_its_references(
 
 
 def test_drawing_again_under_a_name_keeps_the_figures(command, tmp_path: Path) -> None:
-    said = command(
-        "dataset=scenes", "model=tiny_clip", "dataset.max_samples=2", "visualization.workers=0"
-    )
+    quick = ("visualization.workers=0", "visualization.dpi=20")
+    one = ("visualization.save_individual=false", "visualization.max_samples=2")
+    said = command("dataset=scenes", "model=tiny_clip", "dataset.max_samples=2", *quick, *one)
     assert said.code == 0, said.err
     path = Path(said.out.strip().splitlines()[-1].removeprefix("results: "))
     figures = path.parent / "figures"
     first = {p.relative_to(figures): p.stat().st_mtime_ns for p in figures.rglob("*.png")}
     assert {p.parts[0] for p in first if len(p.parts) > 1} == {"scene_0_png", "scene_1_png"}
-    again = ("mode=render", f"results={path}", "visualization.workers=0", "visualization.dpi=40")
+    again = ("mode=render", f"results={path}", *quick)
     said = command(*again, "visualization.name=for_print")
     assert said.code == 0, said.err
     old = {
