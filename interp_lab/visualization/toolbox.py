@@ -104,8 +104,8 @@ def index_step(axis: Axis, n: int, most: int) -> int:
     """Return how far numbered indices 0 to n - 1 are apart: room for each, at most about `most`."""
     axes, points = axis.axes, matplotlib.rcParams["font.size"]
     figure, spec = axes.figure, axes.get_subplotspec()
-    assert figure is not None
-    is_x = axis.axis_name == "x"
+    assert isinstance(figure, Figure)
+    is_x = axis is axes.xaxis
     box = spec.get_position(figure) if spec is not None else axes.get_position()
     width, height = figure.get_size_inches()
     # Beside an axis stand the other one's numbers and its name.
@@ -154,7 +154,7 @@ def legend_above(axes: Axes) -> None:
     """Put the legend of an axes above it, on the left: in one row, or one below the other."""
     handles, labels = axes.get_legend_handles_labels()
     points, figure = matplotlib.rcParams["font.size"], axes.figure
-    assert figure is not None
+    assert isinstance(figure, Figure)
     room = float(figure.get_size_inches()[0]) - 6 * points / 72
     sign = 4 * points / 72
     fits = sum(letters_wide(label) + sign for label in labels) <= room

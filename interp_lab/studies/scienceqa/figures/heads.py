@@ -125,7 +125,7 @@ def max_attention_head_heatmap(
             figure,
             figure.add_gridspec(1, 1)[0],
             values,
-            cmap=style.cmap,
+            cmap=str(style.cmap),
             number="d",
             norm=Normalize(0, max(1, values.max())),
             label=sentence(field.about),
@@ -156,7 +156,7 @@ def mean_scores(results: Results, style: Style, *, scores: str = "mean_scores") 
             figure,
             figure.add_gridspec(1, 1)[0],
             values,
-            cmap=style.cmap,
+            cmap=str(style.cmap),
             number=".2g",
             norm=limits([values]),
             label=_mean_of(results, field) + unit,
@@ -167,8 +167,9 @@ def mean_scores(results: Results, style: Style, *, scores: str = "mean_scores") 
 def _mean_of(results: Results, field: Field) -> str:
     """Return what is averaged, also of a result that says no more than that it is a mean."""
     scores = results.fields.get("scores")
-    told = scores is None or field.about != "mean score"
-    return sentence(field.about if told else f"mean over samples: {scores.about}")
+    if scores is None or field.about != "mean score":
+        return sentence(field.about)
+    return sentence(f"mean over samples: {scores.about}")
 
 
 def _map_size(n_layers: int, n_heads: int) -> tuple[float, float]:

@@ -131,12 +131,14 @@ def chosen_layers(
     Raises:
         NothingToDrawError: if there is none.
     """
-    asked = style.layer if isinstance(style.layer, Sequence) else [style.layer]
-    if style.layer is not None and (beyond := [n for n in asked if n >= len(winners)]):
+    every = list(range(len(winners)))
+    asked = every if style.layer is None else style.layer
+    asked = asked if isinstance(asked, Sequence) else [asked]
+    if beyond := [n for n in asked if n >= len(winners)]:
         raise NothingToDrawError(
             f"select.layer={beyond[0]}: sample {sample!r} has layers 0 to {len(winners) - 1}"
         )
-    layers = list(range(len(winners))) if style.layer is None else sorted({*asked})
+    layers = sorted({*asked})
     if style.head is not None:
         layers = [layer for layer in layers if winners[layer] == style.head]
         if not layers:
