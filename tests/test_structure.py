@@ -31,6 +31,7 @@ WITH_TORCH = {
     "avigate/tracking.py",  # hooks on a network of the user's own
     "avigate/tracking_files.py",  # what it tracked, as files
     "clip_similarity/analyzer.py",  # a model in a notebook
+    "scienceqa/cells.py",  # a score cell by cell: which reducers
     "scienceqa/importer.py",  # files in torch's format
     "trajectory/rows.py",  # a model's answer, with its logits
     "trajectory/visualizer.py",  # a model in a notebook

@@ -11,7 +11,9 @@ PUBLIC = {
     **dict.fromkeys(("AttentionPlan", "GatePlan", "HiddenPlan"), "plans"),
     **dict.fromkeys(("BlockAttention", "ScaleAttention", "ZeroHeads"), "plans"),
     **dict.fromkeys(("ClampGate", "SetGate"), "plans"),
-    **dict.fromkeys(("ArgMax", "Entropy", "Keep", "Max", "Mean", "Sum", "TopK"), "reduce"),
+    **dict.fromkeys(
+        ("ArgMax", "Beside", "Entropy", "Keep", "Max", "Mean", "Sum", "TopK"), "reduce"
+    ),
     "Generated": "generate",
     "generate_watched": "generate",
     "Reference": "reference",

@@ -6,7 +6,7 @@ that a maximum or an argmax over a large block needs no exponential; its result 
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -225,6 +225,44 @@ class TopK:
     def finish(self, state: Tensor) -> Tensor:
         """Return indices, or values of the pattern."""
         return state.exp() if self.give == "value" else state
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Two reductions of the same block side by side: (head, n), the first one's numbers in front.
+
+    Each works as it does alone, so its numbers are those of a plan of its own, to the last bit.
+
+    Args:
+        first, second: `Sum`, `Mean` or `Max` that keep the head, both in log space or neither.
+    """
+
+    first: Sum | Mean | Max
+    second: Sum | Mean | Max
+    name: ClassVar[str] = "beside"
+    in_log_space: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.first.in_log_space != self.second.in_log_space:
+            raise ConfigError("Beside: one reducer wants the pattern's log, the other the pattern")
+        if "head" in (*self.first.over, *self.second.over):
+            raise ConfigError("Beside: heads stay apart; reduce over query and key only")
+
+    def partial(self, block: Tensor) -> tuple[Any, Any]:
+        """Return the chunk's two states; the chunk is used up."""
+        block = block if self.first.in_log_space else block.exp_()
+        return self.first.partial(block), self.second.partial(block)
+
+    def combine(self, first: tuple[Any, Any], second: tuple[Any, Any]) -> tuple[Any, Any]:
+        """Combine each with its own kind."""
+        pairs = zip((self.first, self.second), first, second, strict=True)
+        one, other = (reduce.combine(a, b) for reduce, a, b in pairs)
+        return one, other
+
+    def finish(self, state: tuple[Any, Any]) -> Tensor:
+        """Return both results, flattened behind the head."""
+        parts = (self.first.finish(state[0]), self.second.finish(state[1]))
+        return torch.cat([part.reshape(len(part), -1) for part in parts], dim=1)
 
 
 def check_axes(over: tuple[Axis, ...]) -> tuple[Axis, ...]:

@@ -11,6 +11,7 @@ from interp_lab.fields.clips import ClipCurve, GateValues, Windows, WindowScores
 from interp_lab.fields.pictures import (
     CellMap,
     DownEdgeMap,
+    LayerMaps,
     Picture,
     Point,
     RightEdgeMap,
@@ -49,6 +50,7 @@ __all__ = [
     "Histogram",
     "LayerCurve",
     "LayerIndex",
+    "LayerMaps",
     "Pattern",
     "PhoneMap",
     "Picture",
@@ -83,6 +85,7 @@ KINDS: dict[str, type[Field]] = {
         Histogram,
         Picture,
         CellMap,
+        LayerMaps,
         RightEdgeMap,
         DownEdgeMap,
         Point,

@@ -23,6 +23,14 @@ class CellMap(Field):
 
 
 @dataclass(frozen=True)
+class LayerMaps(Field):
+    """One number a layer and cell of the image's token grid; covers the picture exactly."""
+
+    ragged: bool = True
+    axes: ClassVar[tuple[str, ...]] = ("layer", "row", "col")
+
+
+@dataclass(frozen=True)
 class RightEdgeMap(Field):
     """One number for each cell and its right neighbour."""
 

@@ -19,11 +19,12 @@ from interp_lab.identity.names import before, each_target, identity_of
 from interp_lab.identity.signatures import with_defaults
 from interp_lab.identity.weights import stamps_of, weights_identity
 
-# Where a model runs, what a node is called and where a text is shown from do not change a number.
+# Where a model runs, what a node is called and where a text is shown from do not change a number;
+# nor does for how many samples maps are kept beside the numbers.
 NOT_IN_RUN_ID = {
     "model": ("device_map", "name"),
     "dataset": ("name",),
-    "analysis": ("name",),
+    "analysis": ("name", "maps"),
 }
 # Keys of a model that its weights' identity stands for.
 WEIGHTS = ("checkpoint", "processor", "revision")

@@ -22,6 +22,7 @@ from interp_lab.errors import SampleError, UnsupportedModelError
 from interp_lab.models.base import as_picture
 from interp_lab.models.language import LanguageModel, chat, chat_prompt
 from interp_lab.models.loading import RANDOM_NOTE, load_module, random_module, without_memory
+from interp_lab.models.patches import share_seen
 from interp_lab.models.tokenmaps import Span
 from interp_lab.models.unhandled import refuse_unhandled
 from interp_lab.models.weights import Weights
@@ -260,3 +261,13 @@ class LanguageFamily(Family, LanguageModel):
         handler = self.processor.image_processor
         own = batch["pixel_values"][first : first + len(sample.images)]
         return tuple(as_picture(p, handler.image_mean, handler.image_std) for p in own)
+
+    def shares(self, sample: Sample) -> tuple[float, ...]:
+        """Return the share of each picture's area that is left of it when it is cropped."""
+        handler = getattr(self.processor, "image_processor", None)
+        # Tiles of another size than the picture's: what they leave out is not worked out here.
+        if handler is None or getattr(handler, "image_grid_pinpoints", None):
+            return ()
+        # Padded to a square first, nothing is cut off.
+        whole = bool(getattr(handler, "do_pad", False))
+        return tuple(1.0 if whole else share_seen(handler, *i.size) for i in sample.images)

@@ -139,6 +139,10 @@ class LanguageModel:
         """
         return tuple((picture.shape[1], picture.shape[0]) for picture in pictures)
 
+    def shares(self, sample: Sample) -> tuple[float, ...]:
+        """Return the share of each picture's area that the model sees; none where not known."""
+        return ()
+
     def prepare(self, samples: Sequence[Sample]) -> Prepared:
         """Return one batch, padded on the left.
 
@@ -168,7 +172,8 @@ class LanguageModel:
             tokens = self.token_map(prompt, own.tolist(), spans, sample, batch, first)
             pictures = self.pictures(sample, batch, first)
             sizes = self.sizes(pictures, batch, first)
-            seen.append(Seen(tokens, pictures, self.spectrogram(batch, row), sizes))
+            sound, shares = self.spectrogram(batch, row), self.shares(sample)
+            seen.append(Seen(tokens, pictures, sound, sizes, shares))
             first += len(sample.images)
         dtype = next(self.module.parameters()).dtype
         inputs = {

@@ -49,6 +49,10 @@ class Analysis(Protocol):
 class Measuring(Protocol):
     """An analysis of one model, frozen.
 
+    It may have `at(place)`, which returns what measures the sample at a place of the data set, from
+    0 on: so the first few can be looked at more closely than the others. What they all hold must
+    not depend on it.
+
     Attributes:
         fields: what `update` may return, by declaration; what a model cannot give may be missing
             in every sample alike.

@@ -197,7 +197,8 @@ class Measurement:
         torch.manual_seed(self.seed * 1_000_003 + batch[0][0])
         with torch.inference_mode():
             prepared = self.model.prepare(samples)
-            plans = [self.study.plans(seen.tokens) for seen in prepared.seen]
+            studies = [self._study_at(place) for place, _ in batch]
+            plans = [s.plans(seen.tokens) for s, seen in zip(studies, prepared.seen, strict=True)]
             changes = [interventions_for(self.interventions, s.tokens) for s in prepared.seen]
             reference = None
             if self.check is not None:
@@ -210,7 +211,8 @@ class Measurement:
                 for row, output in zip(outputs, more, strict=True):
                     row[name] = output
             values = [
-                self.study.update(*row, output) for row, output in zip(rows, outputs, strict=True)
+                study.update(*row, output)
+                for study, row, output in zip(studies, rows, outputs, strict=True)
             ]
             # Before the run's check of itself, which NaN would fail whatever its cause is.
             for sample, value in zip(samples, values, strict=True):
@@ -224,6 +226,11 @@ class Measurement:
         for _ in batch:
             self._seen += 1
             self.progress.step()
+
+    def _study_at(self, place: int) -> Measuring:
+        """Return what measures the sample at this place of the data set."""
+        at = getattr(self.study, "at", None)
+        return self.study if at is None else at(place)
 
     def _variants(
         self,

@@ -35,6 +35,12 @@ from interp_lab.config.targets import (
 from interp_lab.errors import ConfigError, FinishedWithFailuresError, StoreError
 from interp_lab.identity.run import NOT_IN_RUN_ID
 from interp_lab.libraries.hydra_inside import parsed
+from interp_lab.run.effects import (
+    check_effects,
+    check_figure_options,
+    check_sample_figures,
+    follow_references,
+)
 from interp_lab.run.fit import check_needs, needs_of_figures
 from interp_lab.run.merging import merge_by_hand
 from interp_lab.run.numbers import compute_again, differ, stored_config
@@ -100,6 +106,7 @@ def run_study(
         InterpLabError: one line that says what is wrong, where, and what to do.
     """
     check_root(cfg)
+    check_effects(cfg, overrides or [])
     if cfg.mode == Mode.run:
         return measure_study(cfg, job, overrides or [])
     if cfg.mode == Mode.plan:
@@ -136,7 +143,7 @@ def run_study(
 
 def measure_study(cfg: DictConfig, job: SweepJob | None, overrides: Sequence[str] = ()) -> Outcome:
     """Measure what is left of this job's share; draw the result, if this job made it."""
-    style_of(cfg, overrides)
+    check_sample_figures(style_of(cfg, overrides)[1], overrides)
     check_interventions(plain(cfg.capture)["interventions"])
     done = work_on(cfg, job)
     if not done.last:
@@ -167,7 +174,8 @@ def draw_study(cfg: DictConfig, path: Path, overrides: Sequence[str] = ()) -> Ou
     with open_results(path) as results:
         needs = needs_of_figures(cfg)
         check_needs("visualization", needs, results.fields, f"{path} does not hold")
-    drawn = draw_all(path, figures, style, path.parent / "figures", plain(cfg.select), allowed)
+    folder = path.parent / "figures" / (style.name or "")
+    drawn = draw_all(path, figures, style, folder, plain(cfg.select), allowed)
     with open_results(path) as results:
         return Outcome(path, len(results), len(results.failures), tuple(drawn))
 
@@ -201,6 +209,7 @@ def style_of(cfg: DictConfig, overrides: Sequence[str] = ()) -> tuple[Any, dict[
         raise ConfigError(f"visualization._target_={values['_target_']}: is no Style")
     style = target(**check_arguments(target, values, "visualization", allowed))
     check_figures(figures, allowed)
+    check_figure_options(figures, overrides)
     if figures:
         style = unlimited(style, plain(cfg.select), [o.key for o in parsed(list(overrides))])
     return style, dict(figures)
@@ -250,6 +259,7 @@ def restyled(stored: DictConfig, composed: DictConfig, overrides: list[str]) -> 
         if override.deletes:
             raise ConfigError(f"{override.text}: set {key}=null instead of deleting it")
         OmegaConf.update(stored, key, override.value, force_add=True)
+        follow_references(stored, key, {o.key for o in typed})
     return stored
 
 

@@ -25,6 +25,18 @@ def safe_name(sample_id: str) -> str:
 
 
 def sample_folder(folder: Path, results: Results, sample_id: str) -> Path:
-    """Return where a sample's files go below `folder`."""
+    """Return where a sample's files go below `folder`.
+
+    A sample that is called like a file, `scene_0.png`, has a folder that is not: `scene_0_png`. A
+    folder of an earlier version goes on being used.
+    """
     alone = len(results) + len(results.failures) == 1
-    return folder if alone else folder / safe_name(sample_id)
+    if alone:
+        return folder
+    name = safe_name(sample_id)
+    plain = re.sub(r"\.([A-Za-z]\w{0,4})$", r"_\1", name)
+    if plain == name or (folder / name).is_dir():
+        return folder / name
+    if plain in set(map(safe_name, results.sample_ids)):
+        plain = f"{plain}-{hashlib.sha256(sample_id.encode()).hexdigest()[:6]}"
+    return folder / plain

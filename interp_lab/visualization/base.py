@@ -8,6 +8,7 @@ import logging
 import math
 import numbers
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -122,6 +123,8 @@ class Style:
     Args:
         style: screen | paper | slides, see `looks`. On paper and slides heading and caption are
             no part of the picture but lie beside it as text.
+        name: figures go to figures/NAME and leave those of other names as they are; null = they
+            lie in figures itself and replace the ones before.
         columns: of a page that a figure spans, 1 or 2; null = as many as its letters need.
         column_mm: [one column, both] in millimetres; null = 89 and 183.
         cmap: a colormap that matplotlib knows; null = the style's.
@@ -140,6 +143,7 @@ class Style:
     """
 
     style: str = "screen"
+    name: str | None = None
     columns: int | None = None
     column_mm: tuple[float, float] | None = None
     cmap: str | None = None
@@ -154,6 +158,7 @@ class Style:
     def __post_init__(self) -> None:
         self._check_word("style", LOOKS, f"give one of {', '.join(LOOKS)}.")
         self._check_columns()
+        self._check_name()
         if self.cmap is None:
             object.__setattr__(self, "cmap", self.look.cmap)
         self._check_word("cmap", matplotlib.colormaps, "matplotlib has no such colormap.")
@@ -179,6 +184,8 @@ class Style:
         for key in OF_PAPER:
             if getattr(self, key) is not None and self.style != "paper":
                 self.refuse(key, "has an effect with visualization.style=paper alone")
+            if getattr(self, key) is not None and self.figsize is not None:
+                self.refuse(key, "has no effect beside visualization.figsize; give one of them")
         if self.columns is not None and self.columns not in (1, 2):
             self.refuse("columns", "give 1, 2 or null")
         if self.column_mm is not None:
@@ -186,6 +193,13 @@ class Style:
             one, both = self.column_mm
             if not 20 <= one <= both <= 1000:
                 self.refuse("column_mm", "give two widths from 20 to 1000, the smaller one first")
+
+    def _check_name(self) -> None:
+        good = self.name is None or (
+            isinstance(self.name, str) and re.fullmatch(r"\w[\w.\- ]{0,99}", self.name)
+        )
+        if not good:
+            self.refuse("name", "give a folder's name: letters, digits, dots, dashes, underscores")
 
     def _check_figsize(self) -> None:
         self._check_pair("figsize", "give [width, height] in inches")

@@ -94,10 +94,30 @@ def _heading(
     return Heading(title, " · ".join(words), tuple(results.notes), f"{foot} {USE_CAPTION}".strip())
 
 
+def letters_wide(text: str, points: float | None = None) -> float:
+    """Return about how wide a text is in inches, at the smallest letters that figures have."""
+    small = 0.85 * (points or matplotlib.rcParams["font.size"])
+    return max((len(line) for line in text.split("\n")), default=0) * 0.58 * small / 72
+
+
+def index_step(axis: Axis, n: int, most: int) -> int:
+    """Return how far numbered indices 0 to n - 1 are apart: room for each, at most about `most`."""
+    axes, points = axis.axes, matplotlib.rcParams["font.size"]
+    figure, spec = axes.figure, axes.get_subplotspec()
+    assert isinstance(figure, Figure)
+    is_x = axis is axes.xaxis
+    box = spec.get_position(figure) if spec is not None else axes.get_position()
+    width, height = figure.get_size_inches()
+    # Beside an axis stand the other one's numbers and its name.
+    long = (box.width * width if is_x else box.height * height) - 4 * points / 72
+    each = letters_wide(str(n - 1)) + 0.6 * points / 72 if is_x else 1.3 * points / 72
+    most = max(2, min(most, int(long / each)))
+    return next(s for s in (1, 2, 4, 5, 8, 10, 16, 20, 50, 100, max(n, 1)) if n / s <= most)
+
+
 def index_ticks(axis: Axis, n: int, most: int) -> None:
     """Put whole-numbered ticks on indices 0 to n - 1, evenly, at most about `most` of them."""
-    step = next(s for s in (1, 2, 4, 5, 8, 10, 16, 20, 50, 100, n) if n / s <= most)
-    axis.set_ticks(np.arange(0, n, step))
+    axis.set_ticks(np.arange(0, n, index_step(axis, n, most)))
 
 
 def layer_ticks(axes: Axes, n_layers: int, most: int = 40) -> None:
@@ -131,9 +151,22 @@ def reference_line(axes: Axes, value: float, words: str, *, beside: bool = False
 
 
 def legend_above(axes: Axes) -> None:
-    """Put the legend of an axes in one row above it, on the left."""
+    """Put the legend of an axes above it, on the left: in one row, or one below the other."""
+    handles, labels = axes.get_legend_handles_labels()
+    points, figure = matplotlib.rcParams["font.size"], axes.figure
+    assert isinstance(figure, Figure)
+    room = float(figure.get_size_inches()[0]) - 6 * points / 72
+    sign = 4 * points / 72
+    fits = sum(letters_wide(label) + sign for label in labels) <= room
+    labels = labels if fits else [wrap(label, room - sign, points * 0.85) for label in labels]
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize="x-small", borderaxespad=0.1
+        handles,
+        labels,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=len(labels) if fits else 1,
+        fontsize="x-small",
+        borderaxespad=0.1,
     )
 
 

@@ -88,6 +88,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--studies", nargs="+", default=list(STUDIES), choices=list(STUDIES))
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--style", default="screen")
+    parser.add_argument("--columns", type=int, default=None, choices=(1, 2))
     parser.add_argument("--out", type=Path, default=Path("outputs/gallery"))
     return parser.parse_args()
 
@@ -99,12 +100,13 @@ def _sheets(args: argparse.Namespace) -> Iterator[str]:
         for size in args.sizes:
             with tempfile.TemporaryDirectory() as folder:
                 try:
-                    found = draw(study, SIZES[size], Path(folder), style=args.style)
+                    look = {"style": args.style, "columns": args.columns}
+                    found = draw(study, SIZES[size], Path(folder), **look)
                 except InterpLabError as error:
                     yield f"{study} {size}: {error}"
                     continue
                 pictures = [p for p in found[0] if p.suffix == ".png"]
-                path = args.out / f"{study}_{size}_{args.style}.png"
+                path = args.out / f"{study}_{size}_{args.style}{args.columns or ''}.png"
                 sheet(pictures, f"{study}, {size}, {args.style}").save(path)
                 print(path, flush=True)
                 yield from (line for drawn in found[1] for line in drawn.faults())

@@ -103,6 +103,15 @@ def scienceqa(folder: Path, size: Size) -> Path:
     rng = np.random.default_rng(1)
     shape = size.layers, size.heads
 
+    side = max(2, round(size.tokens**0.5))
+
+    def maps(index: int, best: np.ndarray) -> dict[str, Any]:
+        share = rng.random((size.layers, side, side)) ** 4
+        values = share / share.max((1, 2), keepdims=True) * best[:, None, None]
+        picture = known_trajectories.picture_of((224, 224), index)
+        question = "Which of the places on this map is the farthest north? A. here B. 東京"
+        return {"winner_maps": values, "picture": picture, "question": question, "seen_share": 0.6}
+
     def values(index: int) -> dict[str, Any]:
         scores = rng.random(shape) * 0.6
         scores[np.arange(size.layers), np.arange(size.layers) % size.heads] += 0.35
@@ -118,6 +127,7 @@ def scienceqa(folder: Path, size: Size) -> Path:
             "predicted": "AB"[index % 4 == 3],
             "output": "A",
             "correct": int(index % 4 != 3),
+            **(maps(index, scores.max(1)) if index < 2 else {}),
         }
 
     numbers = HeadNumbers(bootstrap=100)

@@ -26,6 +26,17 @@ def test_every_text_can_be_read(study: str, size: Size, style: str, tmp_path: Pa
     assert pages.width > 600 and pages.height > 100
 
 
+# As many layers and heads as LLaVA 1.5 7B has.
+WIDE = Size("wide", layers=32, heads=32, samples=12, tokens=144)
+
+
+@pytest.mark.parametrize("size", [MEDIUM, WIDE], ids=lambda size: size.name)
+def test_heads_can_be_read_in_one_column_of_a_page(size: Size, tmp_path: Path) -> None:
+    paths, drawn = draw("scienceqa", size, tmp_path, style="paper", columns=1)
+    assert len(drawn) == len([p for p in paths if p.suffix == ".png"]) >= 9
+    assert [line for one in drawn for line in one.faults()] == []
+
+
 def drawn_with(*texts: tuple[float, float, str], folder: Path) -> Drawn:
     figure = Figure(figsize=(2, 1), dpi=100)
     for x, y, text in texts:

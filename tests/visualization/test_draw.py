@@ -65,7 +65,7 @@ def test_one_sample_lies_at_the_top_under_the_known_names(
 
 def test_a_failed_sample_beside_it_makes_it_several(write_result: Write, tmp_path: Path) -> None:
     draw_all(write_result(failed=["x"]), {"c": BLANK, "m": BLANK_RUN}, STYLE, tmp_path / "f")
-    assert names(tmp_path / "f") == ["a.png/individual/blank.png", "of_the_run.png"]
+    assert names(tmp_path / "f") == ["a_png/individual/blank.png", "of_the_run.png"]
 
 
 @pytest.mark.parametrize(("limit", "drawn"), [(2, 2), (0, 0), (-1, 3)])

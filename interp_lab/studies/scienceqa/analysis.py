@@ -6,7 +6,8 @@ the image from heads and measures what that does to the answer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from interp_lab.errors import ConfigError, UnsupportedModelError
 from interp_lab.fields import Category, Field, HeadIndex, HeadScores, LayerCurve, Scalar
 from interp_lab.models.base import AnsweringModel, LoadedModel, Seen
 from interp_lab.statistics.heads import head_margins, winners
+from interp_lab.studies.scienceqa.cells import by_cell, map_fields, map_values
 from interp_lab.studies.scienceqa.knockout import Knockout, image_block
 from interp_lab.tokens import TokenMap
 
@@ -61,7 +63,7 @@ def head_plan(definition: Definition, tokens: TokenMap) -> AttentionPlan | None:
 
 
 def scores_of(definition: Definition, plan: AttentionPlan, reduced: np.ndarray) -> np.ndarray:
-    """Return the scores (layer, head) of what the plan's reducer gave."""
+    """Return the scores (layer, head, ...) of what the plan's reducer gave."""
     if definition in ("text_to_image_mean", "image_to_text_mean"):
         assert isinstance(plan.queries, tuple)
         return reduced / len(plan.queries)
@@ -86,9 +88,13 @@ class ScienceQAHeads:
             the same layers, or from named [layer, head] pairs; null = measure only.
         knockout_heads: how many winning heads are blocked.
         seed: of random heads.
+        maps: of so many samples, the first of the data set, the map of each layer's winner over
+            the picture is kept beside the scores, with picture and question; 0 = of none. It
+            changes no number and makes no other run.
     """
 
     needs = ("text", "options")
+    only_with = MappingProxyType({"knockout_heads": "knockout"})
 
     def __init__(
         self,
@@ -96,9 +102,13 @@ class ScienceQAHeads:
         knockout: Literal["winners", "random"] | Distinct[tuple[int, int]] | None = None,
         knockout_heads: int = 4,
         seed: int = 0,
+        maps: int = 16,
     ) -> None:
         if knockout_heads < 1:
             raise ConfigError(f"analysis.knockout_heads={knockout_heads}: from 1 on")
+        if maps < 0:
+            raise ConfigError(f"analysis.maps={maps}: from 0 on")
+        self.maps = maps
         self.definition: Definition = definition
         self.knockout = Knockout(knockout, knockout_heads, seed) if knockout else None
         named = f"scienceqa.{definition}/1"
@@ -119,6 +129,7 @@ class ScienceQAHeads:
             Category("output", "what the model wrote"),
             Scalar("correct", "answered correctly", dtype="int64"),
             *(self.knockout.fields if self.knockout else ()),
+            *(map_fields(definition) if maps else ()),
         ]
 
     def check_model(self, kind: type) -> None:
@@ -153,21 +164,29 @@ class HeadsOfModel:
         options: what to measure.
         token_of: letter -> its token.
         shape: layers and heads.
+        keeps_map: whether the winners' maps of this sample are kept.
     """
 
     options: ScienceQAHeads
     token_of: Callable[[str], int]
     shape: tuple[int, int]
     notes: tuple[str, ...] = ()
+    keeps_map: bool = False
 
     @property
     def fields(self) -> Sequence[Field]:
         """What a sample holds."""
         return self.options.fields
 
+    def at(self, place: int) -> "HeadsOfModel":
+        """Return what measures the sample at a place of the data set: the first keep their maps."""
+        return replace(self, keeps_map=place < self.options.maps)
+
     def plans(self, tokens: TokenMap) -> dict[str, AttentionPlan]:
         """Watch one block of the prompt, reduced to a number a head."""
         plan = head_plan(self.options.definition, tokens)
+        if plan and self.keeps_map:
+            plan = by_cell(self.options.definition, plan, tokens)
         return {"heads": plan} if plan else {}
 
     def variants(
@@ -176,7 +195,7 @@ class HeadsOfModel:
         """Return the knock-outs that the sample is answered again under."""
         if not self.options.knockout or "heads" not in captured:
             return {}
-        scores = self._scores(seen.tokens, captured)
+        scores, _ = self._numbers(seen.tokens, captured)
         chosen = self.options.knockout.heads(sample.id, scores, winners(scores))
         return {name: image_block(seen.tokens, heads) for name, heads in chosen.items()}
 
@@ -193,10 +212,11 @@ class HeadsOfModel:
             for name, out in outputs.items()
         }
         image = seen.tokens.where(modality="image")
-        scores = self._scores(seen.tokens, captured) if image else np.zeros(self.shape)
+        scores, by_token = self._numbers(seen.tokens, captured)
+        winning = winners(scores) if image else np.full(len(scores), NO_WINNER)
         values: dict[str, Any] = {
             "scores": scores,
-            "max_head_per_layer": winners(scores) if image else np.full(len(scores), NO_WINNER),
+            "max_head_per_layer": winning,
             "margin": head_margins(scores),
             "image_token_start": image[0] if image else NO_WINNER,
             "image_token_end": image[-1] + 1 if image else NO_WINNER,
@@ -211,11 +231,23 @@ class HeadsOfModel:
             values |= self.options.knockout.values(
                 sample.answer, letters, tokens, outputs, predicted
             )
+        if by_token is not None:
+            values |= map_values(sample, seen, by_token, winning)
         return values
 
-    def _scores(self, tokens: TokenMap, captured: Mapping[str, Any]) -> np.ndarray:
-        plan = head_plan(self.options.definition, tokens)
-        assert plan is not None
-        return scores_of(
-            self.options.definition, plan, captured["heads"].values.float().cpu().numpy()
-        )
+    def _numbers(
+        self, tokens: TokenMap, captured: Mapping[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the scores (layer, head) and, if they were watched, those by image token."""
+        definition = self.options.definition
+        plan = head_plan(definition, tokens)
+        if plan is None:
+            return np.zeros(self.shape), None
+        watched = captured["heads"].values.float().cpu().numpy()
+        if watched.ndim == 2:
+            return scores_of(definition, plan, watched), None
+        scores, by_token = watched[..., 0], watched[..., 1:]
+        # A cell's own row is one query; every other map is made of the score's queries.
+        of_cells = definition == "image_to_text_mean"
+        by_token = by_token if of_cells else scores_of(definition, plan, by_token)
+        return scores_of(definition, plan, scores), by_token

@@ -120,8 +120,9 @@ def _scores(results: Results, definition: str, near_tie: float) -> list[Named]:
         ties = ties + statistics.near_ties(scores, near_tie).sum(axis=0)
         n += len(scores)
     about = f"near-ties (the first leads by less than {near_tie:.0%})"
+    mean = f"mean over samples: {results.fields['scores'].about}"
     return [
-        (HeadScores("mean_scores", "mean score", definition=definition), total / n),
+        (HeadScores("mean_scores", mean, definition=definition), total / n),
         (LayerCurve("near_tie_share", about), ties / n),
     ]
 

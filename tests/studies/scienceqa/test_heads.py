@@ -34,6 +34,7 @@ from interp_lab.studies.scienceqa.figures.heads import (
     top_k_heads_per_layer,
 )
 from interp_lab.studies.scienceqa.figures.knockout import knockout
+from interp_lab.studies.scienceqa.figures.on_image import HeadStyle
 from interp_lab.visualization.base import NothingToDrawError, Style
 from interp_lab.visualization.draw import check_figures, draw_all
 from interp_lab.visualization.toolbox import TOP, USE_CAPTION
@@ -280,6 +281,26 @@ def test_totals_are_over_layers_with_the_five_most_frequent_in_red(large: Result
     assert axes.lines[0].get_ydata()[0] == 32 * 100 / 32
 
 
+def test_only_heads_above_the_equal_share_are_red(tmp_path: Path) -> None:
+    """Of 4 heads one wins 4 of 8; the others' 2, 1 and 1 lie at or below the equal share, 2."""
+    scores = np.eye(4)[[0, 1, 1, 1, 1, 2, 3, 3]][:, None]
+    with written(tmp_path, scores=scores) as results:
+        figure = head_frequency_total(results, STYLE, top=5)
+    assert red_bars(figure.axes[0]) == [1]
+    assert "the 1 most frequent above the equal share" in said(figure)
+
+
+def test_what_is_averaged_stands_at_the_scale(small: Results) -> None:
+    figure = mean_scores(small, STYLE)
+    labels = {" ".join(axes.get_ylabel().split()) for axes in (*figure.axes, *_inner(figure))}
+    about = small.fields["scores"].about
+    assert f"Mean over samples: {about}" in labels
+
+
+def _inner(figure: Figure) -> list[Axes]:
+    return [child for axes in figure.axes for child in axes.child_axes]
+
+
 def test_diversity_stands_beside_its_maximum(large: Results) -> None:
     left, right = layer_diversity(large, STYLE).axes
     assert bars(left) == large.aggregate("distinct_heads").tolist()
@@ -418,7 +439,9 @@ def shipped() -> tuple[dict[str, Any], dict[str, Any]]:
     figures = node.pop("figures")
     node.pop("needs", None)  # of the study's fields
     figures["top_k"]["top_k"] = 3  # an interpolation
-    assert node.pop("_target_") == "interp_lab.visualization.base.Style"
+    assert node.pop("_target_").rpartition(".")[2] == "HeadStyle"
+    # These results are of many samples; maps over pictures have tests of their own.
+    figures.pop("on_image")
     return {**node, "dpi": 30, "workers": 0}, figures
 
 
@@ -426,7 +449,7 @@ def test_the_configuration_that_ships_draws_all_and_knows_the_seeds_names(
     small: Results, tmp_path: Path
 ) -> None:
     style, figures = shipped()
-    paths = draw_all(small.path, figures, Style(**style), tmp_path)
+    paths = draw_all(small.path, figures, HeadStyle(**style), tmp_path)
     assert {path.parent for path in paths} == {tmp_path}
     assert {path.stem for path in paths} > SEED_FILES
     assert len(paths) == len(figures) == len(FIGURES)
@@ -436,7 +459,7 @@ def test_one_sample_has_the_seeds_figures_but_none_that_needs_several(tmp_path: 
     style, figures = shipped()
     with written(tmp_path, 1, 2, 3) as results:
         path = results.path
-    paths = draw_all(path, figures, Style(**style), tmp_path / "figures")
+    paths = draw_all(path, figures, HeadStyle(**style), tmp_path / "figures")
     assert {path.stem for path in paths} == {*SEED_FILES, "mean_scores"}
 
 

@@ -12,7 +12,14 @@ from interp_lab.capture.attention import watch_attention
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError
 from interp_lab.statistics.heads import winners
-from interp_lab.studies.scienceqa.analysis import Definition, answer_of, head_plan, scores_of
+from interp_lab.studies.scienceqa.analysis import (
+    Definition,
+    HeadsOfModel,
+    ScienceQAHeads,
+    answer_of,
+    head_plan,
+    scores_of,
+)
 from interp_lab.studies.scienceqa.knockout import Knockout, image_block, logit_difference
 from interp_lab.tokens import Token, TokenMap
 
@@ -54,6 +61,14 @@ WINNERS = {
     "image_to_text_mean": [1, 0],
 }
 
+# By hand from `A`: the winner's numbers for cells 1 and 2, of layers 0 and 1.
+MAPS = {
+    "max_text_to_image": [[0.6, 0.1], [0.05, 0.25]],
+    "last_token_image_mass": [[0.35, 0.4], [0.05, 0.25]],
+    "text_to_image_mean": [[0.35, 0.4], [0.05, 0.25]],
+    "image_to_text_mean": [[0.9, 0.1], [0.3, 0.6]],
+}
+
 
 def written_down() -> GPT2LMHeadModel:
     """A GPT-2 whose pattern is exactly `A`: keys are one-hot, queries are rows of log A."""
@@ -88,6 +103,24 @@ def test_definitions_and_winners_by_hand(definition: Definition) -> None:
     scores = scores_of(definition, plan, watched.results[0]["heads"].values.numpy())
     np.testing.assert_allclose(scores, EXPECTED[definition], atol=1e-6)
     assert winners(scores).tolist() == WINNERS[definition]
+
+
+@pytest.mark.parametrize("definition", list(EXPECTED))
+def test_a_cell_s_number_is_what_its_definition_says(definition: Definition) -> None:
+    study = HeadsOfModel(ScienceQAHeads(definition, maps=1), lambda letter: 0, (2, 2))
+    found = []
+    for place in (0, 1):
+        measuring = study.at(place)
+        plans = [measuring.plans(TOKENS)]
+        model = written_down()
+        with torch.no_grad(), watch_attention(model, plans) as watched:
+            model(input_ids=torch.tensor([[0, 1, 2, 3]]))
+        found.append(measuring._numbers(TOKENS, watched.results[0]))
+    (scores, by_token), (alone, nothing) = found
+    assert nothing is None and by_token is not None
+    assert np.array_equal(scores, alone)
+    maps = by_token[np.arange(2), winners(scores)]
+    np.testing.assert_allclose(maps, MAPS[definition], atol=1e-6)
 
 
 def test_ties_go_to_the_first_head() -> None:

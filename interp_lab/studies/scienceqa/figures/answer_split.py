@@ -15,6 +15,7 @@ from interp_lab.visualization.toolbox import (
     aggregate,
     aggregate_or_none,
     head_sheet,
+    index_step,
     intervals,
     layer_ticks,
     legend_above,
@@ -96,7 +97,8 @@ def _wilson(wins: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _head_table(axes: Axes, right: np.ndarray, wrong: np.ndarray) -> None:
-    for layer, (one, other) in enumerate(zip(right, wrong, strict=True)):
+    step = index_step(axes.xaxis, len(right), 40)
+    for layer, (one, other) in list(enumerate(zip(right, wrong, strict=True)))[::step]:
         for row, number in ((0, one), (1, other)):
             differs = row == 1 and one != other
             axes.text(

@@ -19,9 +19,11 @@ from interp_lab.visualization.toolbox import (
     aggregate_or_none,
     count_ticks,
     head_sheet,
+    index_step,
     intervals,
     layer_ticks,
     legend_above,
+    letters_wide,
     reference_line,
     samples_of,
 )
@@ -66,7 +68,9 @@ def layer_diversity(
         size = matplotlib.rcParams["font.size"] / 2.6
         right.plot(np.arange(n_layers), bits, color=SECOND, marker="o", markersize=size)
         most = float(np.log2(n_heads))
-        reference_line(right, most, f"maximum: log₂ {n_heads} = {most:.3g} bits")
+        longest = f"maximum: log₂ {n_heads} = {most:.3g} bits"
+        fits = letters_wide(longest) <= page.width / 2 - 0.7
+        reference_line(right, most, longest if fits else f"maximum: {most:.3g} bits")
         right.set(ylabel="entropy [bit]", ylim=(-0.03 * max(most, 1), max(most, 1) * 1.12))
         for axes, field in ((left, one), (right, other)):
             axes.set_title(sentence(field.about), loc="left", fontsize="small")
@@ -131,7 +135,9 @@ def _share_points(
     intervals(axes, layers, low, high, TOP)
     size = matplotlib.rcParams["font.size"] / 2.2
     axes.plot(layers, share, linestyle="", marker="o", markersize=size, color=TOP, zorder=3)
-    for layer, number in enumerate(heads.tolist()):
+    layer_ticks(axes, len(share))
+    numbered = index_step(axes.xaxis, len(share), 40)
+    for layer, number in list(enumerate(heads.tolist()))[::numbered]:
         axes.annotate(
             str(number),
             (layer, max(high[layer], share[layer])),
@@ -141,7 +147,6 @@ def _share_points(
             fontsize="x-small",
         )
     axes.set(ylim=(0, 1.12), yticks=np.linspace(0, 1, 6))
-    layer_ticks(axes, len(share))
 
 
 def _firmness(
