@@ -76,7 +76,7 @@ def phone_dimension_heatmap(
     top = _top(maps.values(), looks)
     ends = [aggregate_or_none(results, f"{permutation}_{e}", PhoneMap) for e in ("low", "high")]
     foot = [_foot(numbers.max(axis=0), min_count, counted.about or "words"), colour_words(norm)]
-    foot += [size_words(top)] if top is not None else []
+    foot += [size_words(top, ", mean over heads")] if top is not None else []
     foot += [_dots_words(results, permutation, ends)]
     width = len(maps) * max(1.6, len(columns) * COLUMN) + 2.0
     page = style.page((max(6.0, width), max(2.0, len(rows) * ROW) + 3.4), fill=True)
@@ -141,9 +141,7 @@ def band_mean(shares: np.ndarray, counts: np.ndarray, min_count: int = 1) -> np.
     return np.ma.masked_where(counts.max(axis=0) < max(1, min_count), mean)
 
 
-def _top(
-    maps: Iterable[np.ma.MaskedArray], looks: Sequence[np.ndarray | None]
-) -> float | None:
+def _top(maps: Iterable[np.ma.MaskedArray], looks: Sequence[np.ndarray | None]) -> float | None:
     """Return the largest attention of any drawn cell; None if it is not known, or nothing."""
     shown = [
         float(look[~np.ma.getmaskarray(one)].max(initial=0))

@@ -105,11 +105,11 @@ def draw_keys(axes: Axes, norm: TwoSlopeNorm, cmap: str, top: float | None, labe
     key.set_ylabel("attention", fontsize="small")
 
 
-def size_words(top: float) -> str:
-    """Return how to read the sizes."""
+def size_words(top: float, mean: str = "") -> str:
+    """Return how to read the sizes, and what the attention is the `mean` of."""
     return (
-        "The filled part of a cell is the attention of a dimension word's token on the phone; "
-        f"a full cell is {top:.2g}."
+        "The filled part of a cell is the attention of a dimension word's token on the "
+        f"phone{mean}; a full cell is {top:.2g}."
     )
 
 
