@@ -151,9 +151,10 @@ def trajectory(folder: Path, size: Size) -> Path:
 
 def semdim(folder: Path, size: Size) -> Path:
     """Words that are read and heard, with every pair in both orders."""
-    n_words = min(max(1, size.samples // 4), 8)
+    # Six words that are heard, every second one: fewer let no head stand out from shuffles.
+    n_words = 1 if size.samples < 4 else 12 if size.tokens < 100 else 8
     words = [_word(size, i) for i in range(n_words)]
-    questions = asked(words)[: max(2, size.samples)]
+    questions = asked(words)[: 2 if n_words == 1 else None]
 
     def values(index: int) -> dict[str, Any]:
         found = sample_values(*questions[index], size.layers, min(size.heads, 8))
