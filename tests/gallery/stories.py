@@ -151,8 +151,8 @@ def trajectory(folder: Path, size: Size) -> Path:
 
 def semdim(folder: Path, size: Size) -> Path:
     """Words that are read and heard, with every pair in both orders."""
-    # Six words that are heard, every second one: fewer let no head stand out from shuffles.
-    n_words = 1 if size.samples < 4 else 12 if size.tokens < 100 else 8
+    # Eight words are heard, every second one: of few no head can stand out from shuffles.
+    n_words = 1 if size.samples < 4 else 16 if size.tokens < 100 else 8
     words = [_word(size, i) for i in range(n_words)]
     questions = asked(words)[: 2 if n_words == 1 else None]
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from interp_lab.fields import Document, PhoneMap
 from interp_lab.store.results import Results
 from interp_lab.studies.semdim.figures.squares import (
+    ALIKE,
     colour_words,
     draw_keys,
     share_squares,
@@ -76,7 +77,7 @@ def phone_dimension_heatmap(
     top = _top(maps.values(), looks)
     ends = [aggregate_or_none(results, f"{permutation}_{e}", PhoneMap) for e in ("low", "high")]
     foot = [_foot(numbers.max(axis=0), min_count, counted.about or "words"), colour_words(norm)]
-    foot += [size_words(top, ", mean over heads")] if top is not None else []
+    foot += [size_words(top, ", mean over heads"), ALIKE] if top is not None else []
     foot += [_dots_words(results, permutation, ends)]
     width = len(maps) * max(1.6, len(columns) * COLUMN) + 2.0
     page = style.page((max(6.0, width), max(2.0, len(rows) * ROW) + 3.4), fill=True)

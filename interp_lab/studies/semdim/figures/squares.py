@@ -113,6 +113,10 @@ def size_words(top: float, mean: str = "") -> str:
     )
 
 
+# A head that does not look still has a share.
+ALIKE = "A share is the mean over heads, each counts alike however little it attends."
+
+
 def colour_words(norm: TwoSlopeNorm) -> str:
     """Return from where to where the colours run."""
     return f"Colours run from {norm.vmin:.2f} to {norm.vmax:.2f}."

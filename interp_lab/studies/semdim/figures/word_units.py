@@ -9,6 +9,7 @@ from interp_lab.fields import UnitScores
 from interp_lab.store.results import Results
 from interp_lab.studies.semdim.figures.phones import even_norm
 from interp_lab.studies.semdim.figures.squares import (
+    ALIKE,
     colour_words,
     draw_keys,
     share_squares,
@@ -71,8 +72,8 @@ def fraction_by_unit(
         f"{colour_words(norm)}"
     )
     if top is not None:
-        foot += " " + size_words(top)
-    head = word_heading(results, sample, title, [field], [words], foot)
+        foot += f" {size_words(top, f', {words}')} {ALIKE * (len(heads) > 1)}"
+    head = word_heading(results, sample, title, [field], [words], foot.strip())
     n_layers, n_units = mean.shape
     page = style.page((max(6.0, n_units * 0.4 + 2.0), max(2.0, n_layers * 0.13) + 2.4), fill=True)
     with style.context(page.points):
