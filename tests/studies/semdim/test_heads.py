@@ -230,7 +230,7 @@ def check_drawn(path: Path) -> None:
 
 
 def test_report_summary_and_figures_show_the_planted_truth(command) -> None:
-    typed = ("task=semdim", "dataset.language=[en,ko]", "numbers.bootstrap=200", "batch_size=8")
+    typed = ("task=semdim", "dataset.language=[en,ko]", "numbers.bootstrap=200", "batch_size=32")
     said = command(*typed, "visualization.figures=null", "capture.live_check=false")
     assert said.code == 0, said.err
     path = Path(said.out.strip().splitlines()[-1].removeprefix("results: "))
