@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 from interp_lab.errors import ConfigError
 from interp_lab.fields import HeadClassMap, HeadPhoneMap, HeadScores, Scalar
 from interp_lab.store.results import Results
-from interp_lab.studies.semdim.figures.phones import COLUMN, ROW, even_norm, labels_of
+from interp_lab.studies.semdim.figures.phones import even_norm, label_cells, labels_of, map_page
 from interp_lab.studies.semdim.figures.squares import (
     colour_words,
     draw_keys,
@@ -46,7 +46,6 @@ class Chosen:
     layer: int
     head: int
     name: str
-    move: float | None
 
 
 def class_overview(
@@ -79,10 +78,9 @@ def class_overview(
     heads = chosen_heads(results, style, score, float(threshold), most_heads)
     foot = [
         "Left: attention on a word's vowels less that on its consonants, its largest less its "
-        f"smallest over the dimensions. Framed: the heads beside, beyond {float(threshold):.2g}, "
-        f"the {known.about}."
-        if any(one.move is not None and one.move > threshold for one in heads)
-        else f"No head moves further than {float(threshold):.2g}, the {known.about}.",
+        f"smallest over the dimensions; {float(threshold):.2g} is the {known.about}.",
+        "No head moves further." * bool(score.max() <= threshold),
+        "Framed: the heads beside." * bool(heads),
         "Bars: attention of a dimension word's token, mean over words." * bool(heads),
     ]
     width = 4.4 + len(heads) * max(1.7, len(names) * 0.34 + 0.5)
@@ -90,7 +88,9 @@ def class_overview(
     page = style.page((max(6.0, width), height), fill=True)
     with style.context(page.points):
         title = "Which heads look at other phones for another dimension"
-        figure = head_sheet(results, style, page, title, [field, of_class], " ".join(foot).strip())
+        figure = head_sheet(
+            results, style, page, title, [field, of_class], " ".join(filter(None, foot))
+        )
         beside = [max(1.7, len(names) * 0.34 + 0.5)] * len(heads)
         grid = figure.add_gridspec(1, 1 + len(heads), width_ratios=[3.4, *beside])
         _overview(figure, grid[0], results, score, float(threshold), heads)
@@ -155,8 +155,7 @@ def head_phones(
     norm = even_norm(maps)
     foot = f"{size_words(top)} Its colour is the first side's share of it. {colour_words(norm)}"
     foot += f" Hatched: fewer than {max(1, min_count)} words." * bool(too_few.any())
-    width = len(heads) * max(1.7, len(columns) * COLUMN) + 2.2
-    page = style.page((max(6.0, width), max(2.0, len(rows) * ROW) + 3.4), fill=True)
+    page = map_page(style, len(heads), len(rows), len(columns))
     with style.context(page.points):
         title = "Where single heads look for each dimension"
         figure = head_sheet(results, style, page, title, [field, of_share], foot)
@@ -165,9 +164,7 @@ def head_phones(
             axes.set_title(one.name, loc="left", fontsize="small")
             share_squares(axes, maps[place], looks[place], norm, cmap, top)
             _class_borders(axes, rows, len(columns))
-            axes.set_xticks(np.arange(len(columns)), columns, rotation=90, fontsize="x-small")
-            size = "small" if len(rows) <= 20 else "x-small"
-            axes.set_yticks(np.arange(len(rows)), rows if place == 0 else [], fontsize=size)
+            label_cells(axes, rows, columns, is_first=place == 0)
         panels[0].set_ylabel(_class_words(rows))
         draw_keys(panels[-1], norm, cmap, top, "share toward the first side")
     return figure
@@ -201,10 +198,7 @@ def chosen_heads(
     allowed[np.ix_(*at)] = score[np.ix_(*at)]
     is_one = style.layer is not None and style.head is not None
     places = standing_out(allowed, -0.5 if is_one else threshold, most)
-    return [
-        Chosen(a, b, f"layer {numbers[0][a]}, head {numbers[1][b]}", float(score[a, b]))
-        for a, b in places
-    ]
+    return [Chosen(a, b, f"layer {numbers[0][a]}, head {numbers[1][b]}") for a, b in places]
 
 
 def _moves(results: Results, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, float]:

@@ -22,7 +22,7 @@ from interp_lab.studies.semdim.figures.squares import (
     size_words,
 )
 from interp_lab.studies.semdim.figures.words import WordStyle, bands_of
-from interp_lab.visualization.base import NothingToDrawError
+from interp_lab.visualization.base import NothingToDrawError, Page
 from interp_lab.visualization.reading import shown
 from interp_lab.visualization.toolbox import aggregate, aggregate_or_none, head_sheet
 
@@ -79,8 +79,7 @@ def phone_dimension_heatmap(
     foot = [_foot(numbers.max(axis=0), min_count, counted.about or "words"), colour_words(norm)]
     foot += [size_words(top, ", mean over heads"), ALIKE] if top is not None else []
     foot += [_dots_words(results, permutation, ends)]
-    width = len(maps) * max(1.6, len(columns) * COLUMN) + 2.0
-    page = style.page((max(6.0, width), max(2.0, len(rows) * ROW) + 3.4), fill=True)
+    page = map_page(style, len(maps), len(rows), len(columns))
     with style.context(page.points):
         title = "Which side of a dimension attends to each phone"
         figure = head_sheet(results, style, page, title, [field], " ".join(foot).strip())
@@ -89,12 +88,23 @@ def phone_dimension_heatmap(
             axes.set_title(name, loc="left", fontsize="small")
             share_squares(axes, one, looks[place], norm, cmap, top or 1.0)
             _dots(axes, one, [end[bands[place].rows].mean(0) for end in ends if end is not None])
-            axes.set_xticks(np.arange(len(columns)), columns, rotation=90, fontsize="x-small")
-            size = "small" if len(rows) <= 20 else "x-small"
-            axes.set_yticks(np.arange(len(rows)), rows if place == 0 else [], fontsize=size)
+            label_cells(axes, rows, columns, is_first=place == 0)
         panels[0].set_ylabel("phone")
         draw_keys(panels[-1], norm, cmap, top, "share toward the first side")
     return figure
+
+
+def map_page(style: WordStyle, n_panels: int, n_rows: int, n_columns: int) -> Page:
+    """Return the page of maps side by side, each of so many phones and dimensions."""
+    width = n_panels * max(1.6, n_columns * COLUMN) + 2.0
+    return style.page((max(6.0, width), max(2.0, n_rows * ROW) + 3.4), fill=True)
+
+
+def label_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str], *, is_first: bool) -> None:
+    """Write dimensions across, and phones down where it is the first panel."""
+    axes.set_xticks(np.arange(len(columns)), columns, rotation=90, fontsize="x-small")
+    size = "small" if len(rows) <= 20 else "x-small"
+    axes.set_yticks(np.arange(len(rows)), rows if is_first else [], fontsize=size)
 
 
 def _foot(counts: np.ndarray, min_count: int, what: str) -> str:
