@@ -210,14 +210,14 @@ def _chance(
         low[:, columns, column], high[:, columns, column] = one.estimate.low, one.estimate.high
         all_low[:, columns, column], all_high[:, columns, column] = ends
     about = "share of the first feature, phones shuffled between words"
-    joint = {"definition": "semdim.phone_familywise/1"}
+    joint = "semdim.phone_familywise/1"
     all_cells = f"{about}, of all cells together"
     return [
         (PhoneMap("phone_permutation_low", f"{about}, lower 95 % bound"), low),
         (PhoneMap("phone_permutation_high", f"{about}, upper 95 % bound"), high),
-        (PhoneMap("phone_familywise_low", f"{all_cells}, lower bound", **joint), all_low),
+        (PhoneMap("phone_familywise_low", f"{all_cells}, lower bound", definition=joint), all_low),
         (
-            PhoneMap("phone_familywise_high", f"{all_cells}, upper bound", **joint),
+            PhoneMap("phone_familywise_high", f"{all_cells}, upper bound", definition=joint),
             all_high,
         ),
     ]

@@ -40,8 +40,9 @@ def phone_class(label: str) -> PhoneClass:
     bare = re.fullmatch(r"([A-Z]{1,3})[0-2]?", label.strip())
     if bare is not None:
         name = bare[1]
-        known = (ARPABET_VOWELS, "vowel"), (ARPABET_CONSONANTS, "consonant")
-        return next((kind for names, kind in known if name in names), "unknown")
+        if name in ARPABET_VOWELS:
+            return "vowel"
+        return "consonant" if name in ARPABET_CONSONANTS else "unknown"
     letters = _letters(label)
     if label.strip().lower() in NOT_PHONES:
         return "unknown"

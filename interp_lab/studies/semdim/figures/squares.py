@@ -89,12 +89,12 @@ def draw_keys(axes: Axes, norm: TwoSlopeNorm, cmap: str, top: float | None, labe
     centres = np.stack([np.zeros(len(KEYS)), places * 1.4], axis=-1)[:, None, :]
     sizes = FULL * np.sqrt(KEYS)[:, None, None]
     width = matplotlib.rcParams["axes.linewidth"]
-    for corners, look in (
-        (CORNERS, {"facecolors": "white", "edgecolors": "0.7"}),
-        (CORNERS * sizes, {"facecolors": "0.6", "edgecolors": "0.45"}),
-    ):
+    for corners, face, edge in ((CORNERS, "white", "0.7"), (CORNERS * sizes, "0.6", "0.45")):
         key.add_collection(
-            PolyCollection(list(centres + corners), linewidths=width * 0.7, **look), autolim=False
+            PolyCollection(
+                list(centres + corners), linewidths=width * 0.7, facecolors=face, edgecolors=edge
+            ),
+            autolim=False,
         )
     key.set(xlim=(-0.55, 0.55), ylim=(places[-1] * 1.4 + 0.55, -0.55), xticks=[])
     key.yaxis.tick_right()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.collections import LineCollection
 from matplotlib.text import Text
 from matplotlib.transforms import ScaledTranslation
@@ -60,7 +60,7 @@ def token_ticks(axis: Axis, tokens: Sequence[Token], inches: float) -> None:
         inches: of a token. On an x-axis labels of text that are longer stand upright.
     """
     points = matplotlib.rcParams["font.size"] * _label_share(len(tokens))
-    across = axis.axis_name == "x"
+    across = isinstance(axis, XAxis)
     line = LINE_SHARE * points / 72
     written = [(i, token) for i, token in enumerate(tokens) if token.seconds is None]
     # Words that stand side by side would need their lengths; upright they need a line each.
