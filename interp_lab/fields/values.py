@@ -87,6 +87,20 @@ class PhoneMap(Field):
 
 
 @dataclass(frozen=True)
+class HeadPhoneMap(Field):
+    """One number a layer, head, phone and dimension; two documents name phones and dimensions."""
+
+    axes: ClassVar[tuple[str, ...]] = ("layer", "head", "head_phone", "dimension")
+
+
+@dataclass(frozen=True)
+class HeadClassMap(Field):
+    """One number a layer, head, class of phones and dimension; documents name the last two."""
+
+    axes: ClassVar[tuple[str, ...]] = ("layer", "head", "phone_class", "dimension")
+
+
+@dataclass(frozen=True)
 class DimensionCurve(Field):
     """One number a dimension and layer; a document names the dimensions."""
 

@@ -2,11 +2,13 @@
 
 from collections import Counter
 
-from interp_lab.fields import Category, Scalar
+from interp_lab.fields import Category, Document, Scalar
 from interp_lab.store.opening import WITHOUT
 from interp_lab.store.results import Results
 
 LONGEST_LIST = 10
+# The aggregate in which a study says in words what stands out in its numbers.
+FINDINGS = "findings"
 # Samples that are read at once; the fields that are read here are small.
 BLOCK = 4096
 
@@ -34,10 +36,18 @@ def summary(results: Results) -> str:
     if results.aggregates:
         lines.append("over all samples")
         lines += [f"  {f.name:<24} {f.kind:<14} {f.about}" for f in results.aggregates.values()]
+    lines += _findings(results)
     if results.failures:
         lines.append("failures")
         lines += _listed([f"  {f.sample_id} ({f.stage}): {f.reason}" for f in results.failures])
     return "\n".join(lines)
+
+
+def _findings(results: Results) -> list[str]:
+    """Return what the numbers of a study say in words: its Document `findings`, if it has one."""
+    if not isinstance(results.aggregates.get(FINDINGS), Document):
+        return []
+    return str(results.aggregate(FINDINGS)).splitlines()
 
 
 def prompt_lines(results: Results) -> list[str]:

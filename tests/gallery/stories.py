@@ -16,7 +16,7 @@ import numpy as np
 from known_trajectories import WORDS, Story
 from known_words import Word, asked, sample_values
 
-from interp_lab.fields import Field, UnitScores
+from interp_lab.fields import Field, Scalar, UnitScores
 from interp_lab.store.merge import merge
 from interp_lab.store.parts import PartWriter, list_parts
 from interp_lab.studies.avigate.analysis import GateTracing
@@ -161,17 +161,25 @@ def trajectory(folder: Path, size: Size) -> Path:
 
 def semdim(folder: Path, size: Size) -> Path:
     """Words that are read and heard, with every pair in both orders."""
-    n_words = min(max(1, size.samples // 4), 8)
+    # Eight words are heard, every second one: of few no head can stand out from shuffles.
+    n_words = 1 if size.samples < 4 else 16 if size.tokens < 100 else 8
     words = [_word(size, i) for i in range(n_words)]
-    questions = asked(words)[: max(2, size.samples)]
+    questions = asked(words)[: 2 if n_words == 1 else None]
 
     def values(index: int) -> dict[str, Any]:
         found = sample_values(*questions[index], size.layers, min(size.heads, 8))
-        return found | {"mass": np.full_like(found["fraction_sum"], 0.1)}
+        # One head looks at what is first in the word for one pair and at what is last for another.
+        mass = np.full_like(found["fraction_sum"], 0.1)
+        mass[-1, -1, 0 if found["pair"] == "big-small" else -1] = 1.5
+        return found | {"mass": mass, "n_dim1_tokens": 1, "n_dim2_tokens": 1}
 
     ids = [f"{w.language}/{w.word}/{w.data_type}/{'-'.join(p)}/{int(f)}" for w, p, f in questions]
     definitions = SemanticDimensionAttention().definitions
-    fields = [*known_words.FIELDS, UnitScores("mass", "attention on the phone")]
+    fields = [
+        *known_words.FIELDS,
+        UnitScores("mass", "attention on the phone"),
+        *(Scalar(f"n_dim{n}_tokens", "tokens of a dimension", dtype="int64") for n in (1, 2)),
+    ]
     measured = Measured(fields, definitions)
     return _write(folder, "semdim", ids, measured, values, WordNumbers(bootstrap=100))
 

@@ -226,8 +226,13 @@ def phone_aggregates(
         (PhoneMap("phone_dimension_count", "words", dtype="int64"), counts),
         (Document("phones", "phones"), json.dumps(list(phones))),
         (Document("dimensions", "dimensions"), json.dumps(list(dimensions))),
-        (PhoneMap("phone_permutation_low", about), np.full_like(shares, 0.4)),
-        (PhoneMap("phone_permutation_high", about), np.full_like(shares, 0.6)),
+        (PhoneMap("phone_mass", "attention"), rng.uniform(0.02, 0.5, shares.shape)),
+        (PhoneMap("phone_permutation_low", about), np.full_like(shares, 0.42)),
+        (PhoneMap("phone_permutation_high", about), np.full_like(shares, 0.58)),
+        *(
+            (PhoneMap(f"phone_familywise_{end}", about, definition="a/1"), np.full_like(shares, v))
+            for end, v in (("low", 0.4), ("high", 0.6))
+        ),
         (DimensionCurve("permutation_low", about), np.full_like(curves, 0.47)),
         (DimensionCurve("permutation_high", about), np.full_like(curves, 0.53)),
     ]

@@ -6,9 +6,8 @@ phone or dimension is given is the share of the pair's canonical first feature.
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,53 +18,22 @@ from interp_lab.fields import DimensionCurve, Document, Field, PhoneMap, Scalar
 from interp_lab.statistics.heads import bootstrap_mean
 from interp_lab.store.results import Results
 from interp_lab.studies.semdim import shares as statistics
+from interp_lab.studies.semdim.head_fields import Numbers, head_fields
+from interp_lab.studies.semdim.heads import HeadTotals
 from interp_lab.studies.semdim.knockout import CONDITIONS
 from interp_lab.studies.semdim.report import report
+from interp_lab.studies.semdim.samples import (
+    Aggregation,
+    Pooling,
+    Word,
+    kept,
+    pairs_of,
+    words_of,
+)
 
 log = logging.getLogger(__name__)
 Named = tuple[Field, Any]
-Pooling = Literal["word", "run"]
 PHONE_MEANS = {"word": "semdim.phone_mean/1", "run": "semdim.phone_runs/1"}
-
-
-@dataclass(frozen=True)
-class Aggregation:
-    """How words are put together.
-
-    Args:
-        normalize: which fraction: `sum` or `mean` over a feature's tokens.
-        correct_only: leave out what was answered wrongly: a `pair` with all its orders, or the
-            single `sample`; None = nothing.
-        pooling: see `WordNumbers`.
-        resamples: of the bootstrap, and permutations of the baseline.
-        seed: of both.
-        definition: of the fraction, with its scope and normalisation.
-        layers, heads: which are stored; null = all.
-    """
-
-    normalize: str
-    correct_only: Literal["pair", "sample"] | None
-    pooling: Pooling
-    resamples: int
-    seed: int
-    definition: str
-    layers: tuple[int, ...] | None
-    heads: tuple[int, ...] | None
-
-
-@dataclass
-class _Word:
-    """One word and pair, its option orders combined: values (layer, unit).
-
-    `entries` (layer, entry) are what means over phones are made of: the same units, or every run of
-    every order.
-    """
-
-    word: str
-    pair: str
-    values: np.ndarray
-    labels: list[str]
-    entries: np.ndarray
 
 
 @dataclass
@@ -76,11 +44,16 @@ class _Rows:
     pairs: list[str] = field(default_factory=list)
     means: list[np.ndarray] = field(default_factory=list)
     units: dict[str, list[tuple[str, str, np.ndarray]]] = field(default_factory=dict)
+    entries: list[tuple[str, list[str], np.ndarray, np.ndarray]] = field(default_factory=list)
+    heads: HeadTotals = field(default_factory=HeadTotals)
 
-    def add(self, word: _Word, pooled: bool) -> None:
+    def add(self, word: Word, pooled: bool) -> None:
         self.words.append(word.word)
         self.pairs.append(word.pair)
         self.means.append(word.values.mean(axis=1))
+        self.entries.append((word.pair, word.labels, word.entries, word.mass))
+        if word.asked is not None:
+            self.heads.update(word.word, word.asked)
         of_pair = self.units.setdefault(word.pair, [])
         for i, label in enumerate(word.labels):
             # What is pooled is its own word: nothing is averaged before it counts.
@@ -157,15 +130,18 @@ def aggregates(results: Results, how: Aggregation) -> list[Named]:
         return found
     rows = _Rows()
     pooled = how.pooling == "run"
-    for word in _words(results, how):
+    for word in words_of(results, how):
         rows.add(word, pooled)
     if not rows.words:
         log.warning("numbers.correct_only=%s leaves no word: there are no means", how.correct_only)
         return found
     dimensions = sorted(set(rows.pairs))
-    totals = statistics.PhoneTotals(len(rows.means[0]), dimensions, pooled)
-    for word in _words(results, how):
-        totals.update(word.pair, word.labels, word.entries)
+    totals, masses = (
+        statistics.PhoneTotals(len(rows.means[0]), dimensions, pooled) for _ in range(2)
+    )
+    for pair, labels, entries, mass in rows.entries:
+        totals.update(pair, labels, entries)
+        masses.update(pair, labels, mass)
     means = totals.compute()
     found += [
         (
@@ -173,104 +149,77 @@ def aggregates(results: Results, how: Aggregation) -> list[Named]:
             _list(dimensions),
         ),
         (Document("phones", "phones or tokens"), _list(means.phones)),
-        *_phone_maps(means, rows, dimensions, how),
+        *_phone_maps(means, masses.compute().mean, rows, dimensions, how),
         *_curves(rows, dimensions, how),
+        *head_fields(
+            rows.heads,
+            dimensions,
+            Numbers(how.layers, how.heads),
+            seed=how.seed,
+            n_permutations=how.permutations,
+        ),
     ]
     return found
 
 
-def _words(results: Results, how: Aggregation) -> Iterator[_Word]:
-    """Yield words in the data set's order; the orders of one word and pair follow each other."""
-    for key, rows in _pairs(results):
-        rows = _kept(rows, [bool(results.read("correct", row)) for row in rows], how.correct_only)
-        if not rows:
-            continue
-        values = statistics.combine_orders([_canonical(results, row, how) for row in rows])
-        labels, entries = _labels(results, rows[0]), values
-        if how.pooling == "run":
-            runs = [_runs(results, row, how) for row in rows]
-            labels = [label for own, _ in runs for label in own]
-            entries = np.concatenate([shares for _, shares in runs], axis=1)
-        pair = str(results.read("pair", rows[0]))
-        yield _Word(key.rpartition("/")[0], pair, values, labels, entries)
-
-
-def _kept(rows: list[int], correct: list[bool], only: str | None) -> list[int]:
-    """Return the orders of a word and pair that count."""
-    if only == "sample":
-        return [row for row, is_right in zip(rows, correct, strict=True) if is_right]
-    return rows if only is None or all(correct) else []
-
-
-def _labels(results: Results, row: int) -> list[str]:
-    return [unit["label"] for unit in json.loads(results.read("units", row))]
-
-
-def _runs(results: Results, row: int, how: Aggregation) -> tuple[list[str], np.ndarray]:
-    """Return the label and the canonical first feature's share of each run, (layer, run)."""
-    units = json.loads(results.read("units", row))
-    runs = statistics.phone_runs(units)
-    if len(runs) == len(units):
-        return _labels(results, row), _canonical(results, row, how)
-    mass = results.read("mass", row)
-    sizes = [int(results.read(f"n_dim{n}_tokens", row)) for n in (1, 2)]
-    shown = statistics.run_fractions(
-        results.read("fraction_sum", row),
-        mass,
-        runs,
-        (sizes[0], sizes[1]) if how.normalize == "mean" else None,
-    )
-    attended = np.stack([mass[..., run].sum(axis=-1) for run in runs], axis=-1) > 0
-    flipped = bool(results.read("flipped", row))
-    shares = statistics.canonical_fraction(shown, flipped, attended).mean(axis=1)
-    return [units[run[0]]["label"] for run in runs], shares
-
-
-def _pairs(results: Results) -> Iterator[tuple[str, list[int]]]:
-    """Yield the id of each word and pair, without the order, and the rows of its orders."""
-    numbered = enumerate(results.sample_ids)
-    for key, group in groupby(numbered, key=lambda item: item[1].rpartition("/")[0]):
-        yield key, [row for row, _ in group]
-
-
-def _canonical(results: Results, row: int, how: Aggregation) -> np.ndarray:
-    """Return the canonical first feature's fraction of one sample, (layer, unit)."""
-    shown = results.read(f"fraction_{how.normalize}", row)
-    attended = results.read("mass", row) > 0
-    flipped = bool(results.read("flipped", row))
-    return statistics.canonical_fraction(shown, flipped, attended).mean(axis=1)
-
-
 def _phone_maps(
-    means: statistics.PhoneMeans, rows: _Rows, dimensions: list[str], how: Aggregation
+    means: statistics.PhoneMeans,
+    mass: np.ndarray,
+    rows: _Rows,
+    dimensions: list[str],
+    how: Aggregation,
 ) -> list[Named]:
     share = "share of the first feature"
-    low = np.zeros(means.mean.shape)
-    high = np.ones(means.mean.shape)
-    place = {phone: i for i, phone in enumerate(means.phones)}
-    for column, pair in enumerate(dimensions):
-        units = rows.units[pair]
-        labels, estimate = statistics.permutation_baseline(
-            np.stack([values for _, _, values in units]),
-            [label for label, _, _ in units],
-            [word for _, word, _ in units],
-            seed=how.seed,
-            n_permutations=min(how.resamples, 200),
-        )
-        columns = [place[label] for label in labels]
-        low[:, columns, column], high[:, columns, column] = estimate.low, estimate.high
     count = np.broadcast_to(means.n_words, means.mean.shape)
-    # Never seen together: 0 words, and a value that the count says to leave blank.
-    mean = np.where(count > 0, means.mean, 0.0)
-    about = f"{share}, phones shuffled between words"
     runs = how.pooling == "run"
     definition = how.definition + f", {PHONE_MEANS['run']}" * runs
     counted = "runs of the phone" if runs else "words"
+    attention = "attention of a dimension word's token on the phone, mean over heads"
+    # Never seen together: 0 words, and a value that the count says to leave blank.
+    mean, mass = (np.where(count > 0, one, 0.0) for one in (means.mean, mass))
     return [
         (PhoneMap("phone_dimension", share, definition=definition), mean),
+        (PhoneMap("phone_mass", attention, definition="semdim.phone_mass/1"), mass),
         (PhoneMap("phone_dimension_count", counted, dtype="int64"), count),
+        *_chance(means.phones, rows, dimensions, how),
+    ]
+
+
+def _chance(
+    phones: Sequence[str], rows: _Rows, dimensions: list[str], how: Aggregation
+) -> list[Named]:
+    """Return where shares lie with phones shuffled: each cell by itself, and all together."""
+    place = {phone: i for i, phone in enumerate(phones)}
+    found = []
+    for pair in dimensions:
+        units = rows.units[pair]
+        found.append(
+            statistics.shuffle_phones(
+                np.stack([values for _, _, values in units]),
+                [label for label, _, _ in units],
+                [word for _, word, _ in units],
+                seed=how.seed,
+                n_permutations=how.permutations,
+            )
+        )
+    shape = (len(rows.means[0]), len(phones), len(dimensions))
+    low, high, all_low, all_high = np.zeros(shape), np.ones(shape), np.zeros(shape), np.ones(shape)
+    together = statistics.familywise_bounds(found)
+    for column, (one, ends) in enumerate(zip(found, together, strict=True)):
+        columns = [place[label] for label in one.labels]
+        low[:, columns, column], high[:, columns, column] = one.estimate.low, one.estimate.high
+        all_low[:, columns, column], all_high[:, columns, column] = ends
+    about = "share of the first feature, phones shuffled between words"
+    joint = "semdim.phone_familywise/1"
+    all_cells = f"{about}, of all cells together"
+    return [
         (PhoneMap("phone_permutation_low", f"{about}, lower 95 % bound"), low),
         (PhoneMap("phone_permutation_high", f"{about}, upper 95 % bound"), high),
+        (PhoneMap("phone_familywise_low", f"{all_cells}, lower bound", definition=joint), all_low),
+        (
+            PhoneMap("phone_familywise_high", f"{all_cells}, upper bound", definition=joint),
+            all_high,
+        ),
     ]
 
 
@@ -304,9 +253,9 @@ def _chosen(how: Aggregation) -> list[Named]:
 def _answers(results: Results, how: Aggregation) -> list[Named]:
     correct = np.concatenate([b["correct"] for b in results.stream(["correct"])])
     found = _estimates("accuracy", "answered correctly", correct, how)
-    pairs = [rows for _, rows in _pairs(results)]
-    kept = [_kept(rows, [bool(correct[row]) for row in rows], how.correct_only) for rows in pairs]
-    dropped = sum(not rows for rows in kept), len(results) - sum(map(len, kept))
+    pairs = [rows for _, rows in pairs_of(results)]
+    counted = [kept(rows, [bool(correct[row]) for row in rows], how.correct_only) for rows in pairs]
+    dropped = sum(not rows for rows in counted), len(results) - sum(map(len, counted))
     about = "words and pairs left out as answered wrongly"
     found.append((Scalar("n_dropped", about, dtype="int64"), dropped[0]))
     about = "samples left out as answered wrongly, or with their pair"

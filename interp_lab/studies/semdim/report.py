@@ -35,6 +35,8 @@ def report(results: Results) -> str:
     lines += _lengths(results)
     if "dimension_curve" in results.aggregates:
         lines += _dimensions(results)
+    if "findings" in results.aggregates:
+        lines += [str(results.aggregate("findings")), ""]
     if "knockout_baseline_accuracy" in results.aggregates:
         lines.append(
             "The word hidden from the options by layer band, and from everything (95 % intervals)"
@@ -57,7 +59,7 @@ def _dimensions(results: Results) -> list[str]:
     curve = results.aggregate("dimension_curve")
     low, high = (results.aggregate(f"dimension_curve_{b}") for b in ("low", "high"))
     lines = [
-        "Share of the first feature, mean over layers, and the layer that is furthest from 0.5"
+        "Share of the first feature, mean over layers and heads, and the layer furthest from 0.5"
     ]
     for row, name in enumerate(names):
         layer = int(np.abs(curve[row] - 0.5).argmax())

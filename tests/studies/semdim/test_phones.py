@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from known_words import APPLE, asked, knockout_aggregates, phone_aggregates, written
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
@@ -39,8 +40,27 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
         yield held
 
 
+def squares_of(axes: Axes) -> list[PolyCollection]:
+    """The squares whose colours are shares."""
+    return [
+        c for c in axes.collections if isinstance(c, PolyCollection) and c.get_array() is not None
+    ]
+
+
 def panels(figure: Figure) -> list[Axes]:
-    return [axes for axes in figure.axes if axes.get_images()]
+    return [axes for axes in figure.axes if squares_of(axes) and axes.get_title(loc="left")]
+
+
+def read_cells(axes: Axes) -> tuple[np.ma.MaskedArray, np.ndarray]:
+    """Shares (masked where nothing is drawn) and filled parts of cells, from the drawn shapes."""
+    (squares,) = squares_of(axes)
+    shape = round(axes.get_ylim()[0] + 0.5), round(axes.get_xlim()[1] + 0.5)
+    shares, parts = np.ma.masked_all(shape), np.zeros(shape)
+    for path, share in zip(squares.get_paths(), squares.get_array(), strict=True):
+        low, high = path.vertices.min(axis=0), path.vertices.max(axis=0)
+        column, row = np.rint((low + high) / 2).astype(int)
+        shares[row, column], parts[row, column] = share, np.prod(high - low)
+    return shares, parts
 
 
 def said(figure: Figure) -> str:
@@ -57,8 +77,8 @@ def test_a_panel_a_band_with_0_5_in_the_middle_of_the_colours(results: Results) 
         "late layers 5–6",
     ]
     for axes, rows in zip(drawn, (slice(0, 2), slice(2, 5), slice(5, 7)), strict=True):
-        (image,) = axes.get_images()
-        values = image.get_array()
+        (image,) = squares_of(axes)
+        values, _ = read_cells(axes)
         never = counts[0] == 0
         assert never.any()
         assert (np.ma.getmaskarray(values) == never).all()
@@ -86,7 +106,7 @@ def test_labels_are_phones_down_and_dimensions_across(results: Results) -> None:
 def test_too_few_words_are_blank_too(results: Results) -> None:
     counts = results.aggregate("phone_dimension_count")[0]
     figure = phone_dimension_heatmap(results, STYLE, min_count=6)
-    mask = np.ma.getmaskarray(panels(figure)[0].get_images()[0].get_array())
+    mask = np.ma.getmaskarray(read_cells(panels(figure)[0])[0])
     assert (mask == (counts < 6)).all()
     assert "fewer than 6 words" in said(figure)
     assert f"is the mean of: {counts[counts >= 6].min()} to {counts.max()}." in said(figure)
@@ -97,7 +117,7 @@ def test_too_few_words_are_blank_too(results: Results) -> None:
 def test_cells_beyond_the_shuffles_have_a_dot(results: Results) -> None:
     figure = phone_dimension_heatmap(results, STYLE)
     for axes in panels(figure):
-        values = np.ma.filled(axes.get_images()[0].get_array(), 0.5)
+        values = np.ma.filled(read_cells(axes)[0], 0.5)
         rows, columns = np.nonzero((values < 0.4) | (values > 0.6))
         (dots,) = axes.get_lines()
         assert (dots.get_ydata().tolist(), dots.get_xdata().tolist()) == (
@@ -105,7 +125,34 @@ def test_cells_beyond_the_shuffles_have_a_dot(results: Results) -> None:
             columns.tolist(),
         )
     assert len(rows)  # the late layers have some
-    assert "Dots: beyond 95 % of shuffles" in said(figure)
+    assert "Dots: beyond what 95 % of shuffles of the phones between words reach in any" in said(
+        figure
+    )
+    # A result of before has bounds of single cells alone, and the caption says so.
+    named = phone_dimension_heatmap(results, STYLE, permutation="phone_permutation")
+    assert "each cell by itself; not corrected for the number of cells" in said(named)
+
+
+def test_a_cell_is_filled_as_far_as_it_is_attended_to(results: Results) -> None:
+    mass = results.aggregate("phone_mass")
+    seen = results.aggregate("phone_dimension_count")[0] > 0
+    figure = phone_dimension_heatmap(results, STYLE)
+    drawn = [read_cells(axes)[1] for axes in panels(figure)]
+    means = [mass[rows].mean(axis=0) for rows in (slice(0, 2), slice(2, 5), slice(5, 7))]
+    top = max(mean[seen].max() for mean in means)
+    for parts, mean in zip(drawn, means, strict=True):
+        # 0.94 of a cell's side are filled at most.
+        assert parts[seen] == pytest.approx(mean[seen] / top * 0.94**2, rel=1e-4)
+    assert f"a full cell is {top:.2g}" in said(figure)
+
+
+def test_without_masses_cells_are_full(tmp_path: Path) -> None:
+    kept = [(f, v) for f, v in KNOWN if f.name != "phone_mass"]
+    with opened(tmp_path, kept) as results:
+        figure = phone_dimension_heatmap(results, STYLE)
+        parts = read_cells(panels(figure)[0])[1]
+    assert set(parts[parts > 0].round(6)) == {round(0.94**2, 6)}
+    assert "full cell" not in said(figure)
 
 
 def test_layers_of_a_band_weigh_by_their_words() -> None:
@@ -128,8 +175,9 @@ def test_noise_has_no_full_colour(tmp_path: Path) -> None:
         (Document("dimensions", "dimensions"), json.dumps(["big-small"])),
     ]
     with opened(tmp_path, found) as results:
-        image = panels(phone_dimension_heatmap(results, STYLE))[0].get_images()[0]
-        assert image.get_clim() == pytest.approx((0.48, 0.52))
+        figure = phone_dimension_heatmap(results, STYLE)
+        assert squares_of(panels(figure)[0])[0].get_clim() == pytest.approx((0.4, 0.6))
+        assert "Colours run from 0.40 to 0.60." in said(figure)
 
 
 def test_a_curve_a_dimension_between_its_bands(results: Results) -> None:

@@ -113,6 +113,8 @@ def stored(folder: Path, rows: list[dict[str, Any]], **options: Any) -> dict[str
                 "mass": np.ones_like(share),
                 "units": json.dumps(units),
                 "pair": "big-small",
+                "n_dim1_tokens": 1,
+                "n_dim2_tokens": 1,
                 "flipped": int(row["flipped"]),
                 "correct": int(row.get("correct", 1)),
             },

@@ -34,7 +34,7 @@ from interp_lab.store.merge import merge
 from interp_lab.store.parts import PartWriter, list_parts
 from interp_lab.store.results import Results, open_results
 from interp_lab.studies.semdim.figures.word_average import average_heatmap, pool
-from interp_lab.studies.semdim.figures.word_axes import FRAME_SECONDS, column_of
+from interp_lab.studies.semdim.figures.word_axes import FRAME_SECONDS, column_of, spread
 from interp_lab.studies.semdim.figures.word_flow import (
     ALL_TOGETHER,
     WIDEST,
@@ -163,7 +163,9 @@ def test_sound_and_phones_stand_over_their_tokens(words: Results) -> None:
     texts = {t.get_text(): t.get_position() for t in strip.texts}
     # Four phones of four tokens each, after two silent ones; then the dimensions.
     assert [texts[p][0] for p in "nabi"] == pytest.approx([3.5, 7.5, 11.5, 15.5])
-    assert [texts[d][0] for d in ("big", "small")] == pytest.approx([20, 21])
+    # Upright names of neighbours are moved apart by what a line of letters needs.
+    assert [texts[d][0] for d in ("big", "small")] == pytest.approx([20, 21], abs=0.4)
+    assert texts["small"][0] - texts["big"][0] > 1
     assert "word" not in texts
     assert labels(axes) == ["0 s", "0.2 s", "0.4 s", "0.6 s", "big", "small"]
     assert axes.get_xticks()[:2] == pytest.approx([-0.5, 4.5])
@@ -213,10 +215,12 @@ def test_links_are_as_wide_as_their_weights(words: Results) -> None:
     values = words.read("flow_matrix", SPOKEN)[1, 0]
     first, second = (c for c in axes.collections if isinstance(c, LineCollection))
     # 20 word tokens, "big", "smal", "l", then the answer.
+    top = max(values[20:23, :20].max(), values[23:, 20:23].max())
+    most = max(*first.get_linewidths(), *second.get_linewidths())
     for links, weights in ((first, values[20:23, :20]), (second, values[23:, 20:23])):
         expected = np.sort(weights.ravel())
         widths = np.array(links.get_linewidths())
-        assert widths == pytest.approx(expected / expected.max() * widths.max(), rel=1e-4)
+        assert widths == pytest.approx(expected / top * most, rel=1e-4)
         alphas = links.get_colors()[:, 3]
         assert (np.diff(alphas) >= 0).all() and alphas[-1] > alphas[0]
         assert widths.max() <= WIDEST * 1.06
@@ -231,11 +235,32 @@ def test_links_are_as_wide_as_their_weights(words: Results) -> None:
 def test_panels_of_a_flow_share_one_scale(words: Results) -> None:
     figure = attention_flow(words, STYLE, WRITTEN)
     values = words.read("flow_matrix", WRITTEN)[:, 0]
-    tops = [values[rows].mean(axis=0)[2:5, :2].max() for rows in ([0], [1, 2], [3])]
-    widest = [max(axes.collections[0].get_linewidths()) for axes in figure.axes]
-    assert np.array(widest) / max(widest) == pytest.approx(np.array(tops) / max(tops), rel=1e-4)
-    assert f"the widest from word to options is {max(tops):.2g}" in said(figure)
+    means = [values[rows].mean(axis=0) for rows in ([0], [1, 2], [3])]
+    tops = [[m[2:5, :2].max(), m[5:, 2:5].max()] for m in means]
+    widest = [[max(c.get_linewidths()) for c in axes.collections[:2]] for axes in figure.axes]
+    # One number of points for an attention of 1: in every panel, of both kinds of links.
+    points = np.array(widest) / np.array(tops)
+    assert points == pytest.approx(np.full_like(points, points[0, 0]), rel=1e-4)
+    assert f"The widest from word to options is {np.max(tops, axis=0)[0]:.2g}" in said(figure)
+    key = figure.axes[-1].get_legend()
+    shown_widths = {
+        t.get_text(): line.get_linewidth()
+        for t, line in zip(key.texts, key.get_lines(), strict=True)
+    }
+    assert len(shown_widths) == 3
+    for text, width in shown_widths.items():
+        assert width == pytest.approx(float(text) * points[0, 0], rel=1e-4)
     assert "model says" in said(figure)
+
+
+def test_labels_move_apart_as_little_as_they_must() -> None:
+    # Two of length 2 with one place between their middles: half a place each.
+    assert spread(np.array([4.0, 5.0]), np.array([2.0, 2.0])) == pytest.approx([3.5, 5.5])
+    # A third one pushes both: the middle of 4, 5, 6 stays.
+    assert spread(np.array([4.0, 5.0, 6.0]), np.full(3, 2.0)) == pytest.approx([3, 5, 7])
+    assert spread(np.array([0.0, 5.0, 5.5]), np.ones(3)) == pytest.approx([0, 4.75, 5.75])
+    assert spread(np.array([1.0, 2.0]), np.ones(2)).tolist() == [1, 2]
+    assert spread(np.array([]), np.array([])).size == 0
 
 
 def test_many_even_links_are_thin() -> None:
@@ -268,8 +293,9 @@ def test_a_flow_goes_from_the_word_through_options_to_the_answer() -> None:
 def test_units_are_coloured_from_the_middle_of_0_5(words: Results) -> None:
     axes, *_ = fraction_by_unit(words, STYLE, SPOKEN).axes
     expected = words.read("fraction_sum", SPOKEN).mean(axis=1)
-    assert drawn(axes) == pytest.approx(expected)
-    low, high = axes.get_images()[0].get_clim()
+    (squares,) = (c for c in axes.collections if c.get_array() is not None)
+    assert np.asarray(squares.get_array()) == pytest.approx(expected.ravel())
+    low, high = squares.get_clim()
     assert (low + high) / 2 == pytest.approx(0.5)
     assert labels(axes) == ["n", "a", "b", "i"]
 

@@ -1,33 +1,35 @@
-"""Which phones are attended to for which side of a dimension.
+"""Which phones are attended to for which side of a dimension, and how much.
 
 Shares are toward the first side of a pair; 0.5 is no preference and the middle of the colours.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from interp_lab.fields import Document, PhoneMap
 from interp_lab.store.results import Results
-from interp_lab.studies.semdim.figures.words import (
-    WordStyle,
-    bands_of,
+from interp_lab.studies.semdim.figures.squares import (
+    ALIKE,
+    colour_words,
+    draw_keys,
+    share_squares,
+    size_words,
 )
-from interp_lab.visualization.base import NothingToDrawError
+from interp_lab.studies.semdim.figures.words import WordStyle, bands_of
+from interp_lab.visualization.base import NothingToDrawError, Page
 from interp_lab.visualization.reading import shown
 from interp_lab.visualization.toolbox import aggregate, aggregate_or_none, head_sheet
 
 EVEN = 0.5
 ROW, COLUMN = 0.16, 0.19  # inches of a phone and of a dimension, at the least
 # The smallest distance from 0.5 that has a full colour: noise must not look like an effect.
-LEAST_SPAN = 0.02
+LEAST_SPAN = 0.1
 
 
 def phone_dimension_heatmap(
@@ -38,7 +40,8 @@ def phone_dimension_heatmap(
     counts: str = "phone_dimension_count",
     phones: str = "phones",
     dimensions: str = "dimensions",
-    permutation: str = "phone_permutation",
+    mass: str = "phone_mass",
+    permutation: str = "phone_familywise",
     min_count: int = 1,
     cmap: str = "RdBu_r",
 ) -> Figure:
@@ -50,8 +53,10 @@ def phone_dimension_heatmap(
         shares: PhoneMap (layer, phone, dimension) of mean shares toward a pair's first side.
         counts: PhoneMap of how many words each is the mean of; a layer of a band weighs by it.
         phones, dimensions: Documents with the labels, as JSON lists.
+        mass: PhoneMap of the attention behind the shares; cells are all full if it is not there.
         permutation: PhoneMaps named with `_low` and `_high`, where shares lie with phones shuffled
-            between words; a cell outside both bounds' means has a dot. Left out if not there.
+            between words; a cell outside both bounds' means has a dot. `phone_familywise` holds for
+            all cells together, `phone_permutation` for each by itself. Left out if not there.
         min_count: cells of fewer words are blank, not a value.
         cmap: a diverging colormap, its middle at 0.5.
 
@@ -67,28 +72,39 @@ def phone_dimension_heatmap(
     if not any(one.count() for one in maps.values()):
         raise NothingToDrawError(f"no phone was measured with {min_count} words or more")
     norm = even_norm(list(maps.values()))
+    attention = aggregate_or_none(results, mass, PhoneMap)
+    looks = [None if attention is None else attention[b.rows].mean(axis=0) for b in bands]
+    top = _top(maps.values(), looks)
     ends = [aggregate_or_none(results, f"{permutation}_{e}", PhoneMap) for e in ("low", "high")]
-    foot = _foot(numbers.max(axis=0), min_count, counted.about or "words")
-    foot += " Dots: beyond 95 % of shuffles of the phones between words." * all(
-        end is not None for end in ends
-    )
-    width = len(maps) * max(1.6, len(columns) * COLUMN) + 2.0
-    page = style.page((max(6.0, width), max(2.0, len(rows) * ROW) + 3.4), fill=True)
+    foot = [_foot(numbers.max(axis=0), min_count, counted.about or "words"), colour_words(norm)]
+    foot += [size_words(top, ", mean over heads"), ALIKE] if top is not None else []
+    foot += [_dots_words(results, permutation, ends)]
+    page = map_page(style, len(maps), len(rows), len(columns))
     with style.context(page.points):
         title = "Which side of a dimension attends to each phone"
-        figure = head_sheet(results, style, page, title, [field], foot)
+        figure = head_sheet(results, style, page, title, [field], " ".join(foot).strip())
         panels = figure.subplots(1, len(maps), squeeze=False)[0]
         for place, (axes, (name, one)) in enumerate(zip(panels, maps.items(), strict=True)):
             axes.set_title(name, loc="left", fontsize="small")
-            _phone_map(axes, one, norm, cmap)
+            share_squares(axes, one, looks[place], norm, cmap, top or 1.0)
             _dots(axes, one, [end[bands[place].rows].mean(0) for end in ends if end is not None])
-            axes.set_xticks(np.arange(len(columns)), columns, rotation=90, fontsize="x-small")
-            size = "small" if len(rows) <= 20 else "x-small"
-            axes.set_yticks(np.arange(len(rows)), rows if place == 0 else [], fontsize=size)
-            axes.tick_params(length=0)
+            label_cells(axes, rows, columns, is_first=place == 0)
         panels[0].set_ylabel("phone")
-        _share_bar(panels[-1], ScalarMappable(norm, cmap))
+        draw_keys(panels[-1], norm, cmap, top, "share toward the first side")
     return figure
+
+
+def map_page(style: WordStyle, n_panels: int, n_rows: int, n_columns: int) -> Page:
+    """Return the page of maps side by side, each of so many phones and dimensions."""
+    width = n_panels * max(1.6, n_columns * COLUMN) + 2.0
+    return style.page((max(6.0, width), max(2.0, n_rows * ROW) + 3.4), fill=True)
+
+
+def label_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str], *, is_first: bool) -> None:
+    """Write dimensions across, and phones down where it is the first panel."""
+    axes.set_xticks(np.arange(len(columns)), columns, rotation=90, fontsize="x-small")
+    size = "small" if len(rows) <= 20 else "x-small"
+    axes.set_yticks(np.arange(len(rows)), rows if is_first else [], fontsize=size)
 
 
 def _foot(counts: np.ndarray, min_count: int, what: str) -> str:
@@ -136,12 +152,30 @@ def band_mean(shares: np.ndarray, counts: np.ndarray, min_count: int = 1) -> np.
     return np.ma.masked_where(counts.max(axis=0) < max(1, min_count), mean)
 
 
-def _phone_map(axes: Axes, values: np.ma.MaskedArray, norm: TwoSlopeNorm, cmap: str) -> None:
-    """Draw one map; a cell without a value shows the hatched ground."""
-    axes.set_facecolor("0.97")
-    axes.patch.set(hatch="/////", edgecolor="0.78", linewidth=0)
-    axes.imshow(values, cmap=cmap, norm=norm, aspect="auto")
-    axes.spines[:].set_visible(False)
+def _top(maps: Iterable[np.ma.MaskedArray], looks: Sequence[np.ndarray | None]) -> float | None:
+    """Return the largest attention of any drawn cell; None if it is not known, or nothing."""
+    shown = [
+        float(look[~np.ma.getmaskarray(one)].max(initial=0))
+        for one, look in zip(maps, looks, strict=True)
+        if look is not None
+    ]
+    return max(shown, default=0.0) or None
+
+
+def _dots_words(results: Results, name: str, ends: Sequence[np.ndarray | None]) -> str:
+    """Return what the dots are: corrected for the number of cells, or not."""
+    if any(end is None for end in ends):
+        return ""
+    definition = results.aggregates[f"{name}_low"].definition
+    if definition:
+        return (
+            "Dots: beyond what 95 % of shuffles of the phones between words reach in any cell, "
+            f"by the largest deviation of all layers, phones and dimensions ({definition})."
+        )
+    return (
+        "Dots: beyond 95 % of shuffles of the phones between words, each cell by itself; not "
+        "corrected for the number of cells."
+    )
 
 
 def _dots(axes: Axes, values: np.ma.MaskedArray, ends: Sequence[np.ndarray]) -> None:
@@ -161,11 +195,3 @@ def _dots(axes: Axes, values: np.ma.MaskedArray, ends: Sequence[np.ndarray]) -> 
         markeredgecolor="white",
         markeredgewidth=size * 0.35,
     )
-
-
-def _share_bar(axes: Axes, mappable: ScalarMappable) -> None:
-    assert axes.figure is not None
-    bar = axes.figure.colorbar(mappable, cax=axes.inset_axes((1.04, 0.0, 0.045, 1.0)))
-    bar.outline.set_visible(False)
-    bar.locator = MaxNLocator(7)
-    bar.set_label("share toward the first side")

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.collections import LineCollection
+from matplotlib.text import Text
+from matplotlib.transforms import ScaledTranslation
 
 from interp_lab.studies.semdim.figures.words import Token, Unit, spans
 from interp_lab.visualization.panels import Grid
@@ -21,6 +23,8 @@ TIME_STEPS = (0.04, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 MOST_TIMES = 6
 # Labels of tokens of text on one axis; beyond that every second, third, ... is labelled.
 MOST_LABELS = 60
+# Height of a line of letters as a share of their size, with some air.
+LINE_SHARE = 1.3
 # Parts of the strip above a heat map that the sound and the phones take.
 SOUND_TOP, PHONE_LOW, PHONE_HIGH = 0.6, 0.66, 0.84
 
@@ -44,37 +48,81 @@ def column_of(tokens: Sequence[Token], seconds: np.ndarray | float) -> np.ndarra
     return np.asarray(np.interp(seconds, times, columns))
 
 
-def token_ticks(axis: Axis, tokens: Sequence[Token], inches: float | None = None) -> None:
+def token_ticks(axis: Axis, tokens: Sequence[Token], inches: float) -> None:
     """Label an axis: a token of text by its text, tokens of audio by seconds at their borders.
 
-    Labels have the colour of their group.
+    Labels have the colour of their group. Those of neighbours that have no room beside each other
+    are moved apart, and every second, third, ... is written where all have none.
 
     Args:
         axis: an x- or y-axis.
         tokens: along it.
-        inches: of a token on an x-axis: labels of text that are longer stand upright.
+        inches: of a token. On an x-axis labels of text that are longer stand upright.
     """
-    timed = _time_ticks(tokens)
-    written = [(i, token) for i, token in enumerate(tokens) if token.seconds is None]
-    if written and timed:
-        # The last second would stand where the first label of text does.
-        timed = {t: c for t, c in timed.items() if min(abs(c - i) for i, _ in written) > 0.6}
-    written = written[:: max(1, -(-len(written) // MOST_LABELS))]
-    axis.set_ticks(
-        [*timed.values(), *(float(i) for i, _ in written)],
-        [*timed, *(token.label for _, token in written)],
-    )
     points = matplotlib.rcParams["font.size"] * _label_share(len(tokens))
-    room = np.inf if inches is None else 0.9 * inches
+    across = isinstance(axis, XAxis)
+    line = LINE_SHARE * points / 72
+    written = [(i, token) for i, token in enumerate(tokens) if token.seconds is None]
+    # Words that stand side by side would need their lengths; upright they need a line each.
+    most = min(MOST_LABELS, max(1, int(0.95 * len(tokens) * inches / line)))
+    written = written[:: max(1, -(-len(written) // most))]
+    lengths = [text_inches(token.label, points) for _, token in written]
+    is_long = [across and length > 0.9 * inches for length in lengths]
+    flat = [across and not long for long in is_long]
+    sizes = [length if own else line for length, own in zip(lengths, flat, strict=True)]
+    places = np.array([float(i) for i, _ in written])
+    moved = spread(places, np.array(sizes) / inches)
+    timed = {
+        text: column
+        for text, column in _time_ticks(tokens).items()
+        if _is_clear(column, text_inches(text, points) if across else line, moved, sizes, inches)
+    }
+    axis.set_ticks([*timed.values(), *places], [*timed, *(token.label for _, token in written)])
     length = matplotlib.rcParams["xtick.major.size"]
     for place, tick in enumerate(axis.get_major_ticks()):
-        is_time = place < len(timed)
-        token = None if is_time else written[place - len(timed)][1]
-        is_long = token is not None and text_inches(token.label, points) > room
-        tick.tick1line.set_markersize(length if is_time else 0)
-        tick.label1.set(
-            color=token.color if token else "0.2", fontsize=points, rotation=90 if is_long else 0
-        )
+        own = place - len(timed)
+        tick.tick1line.set_markersize(length if own < 0 else 0)
+        color = "0.2" if own < 0 else written[own][1].color
+        upright = own >= 0 and is_long[own]
+        tick.label1.set(color=color, fontsize=points, rotation=90 if upright else 0)
+        if own >= 0 and moved[own] != places[own]:
+            _move(tick.label1, (moved[own] - places[own]) * inches, across=across)
+
+
+def spread(places: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return places (n,), rising, moved as little as can be so that no two things overlap.
+
+    The squared moves are the least possible: neighbours that touch move together.
+
+    Args:
+        places: where the middles should be.
+        sizes: how long each is, in the same unit.
+    """
+    if len(places) == 0:
+        return places
+    behind = np.concatenate([[0.0], np.cumsum((sizes[1:] + sizes[:-1]) / 2)])
+    groups: list[list[float]] = []
+    for wanted in places - behind:
+        groups.append([float(wanted)])
+        while len(groups) > 1 and np.mean(groups[-2]) > np.mean(groups[-1]):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return behind + np.concatenate([np.full(len(g), np.mean(g)) for g in groups])
+
+
+def _is_clear(
+    column: float, size: float, others: np.ndarray, sizes: Sequence[float], inches: float
+) -> bool:
+    """Return whether a label at a column has room beside others: sizes and `inches` a token."""
+    needed = (size + np.asarray(sizes)) / 2 / inches
+    return bool((np.abs(others - column) > np.maximum(needed, 0.6)).all())
+
+
+def _move(label: Text, inches: float, *, across: bool) -> None:
+    """Move a label along its axis: to the right, or down."""
+    assert label.figure is not None
+    scale = label.figure.dpi_scale_trans
+    by = (inches, 0.0) if across else (0.0, -inches)
+    label.set_transform(label.get_transform() + ScaledTranslation(*by, scale))
 
 
 def _label_share(n: int) -> float:
@@ -162,16 +210,27 @@ def draw_strip(
         draw_sound(axes, tokens, sound)
         draw_phones(axes, tokens, units, inches / len(tokens))
     points = matplotlib.rcParams["font.size"] * 0.85
-    for group, start, end in spans(tokens):
-        if has_sound and place is not None and start < place[1] and end > place[0]:
-            continue
-        name, middle = names.get(group, group), (start + end - 1) / 2
-        is_narrow = _is_narrow(name, (end - start) / len(tokens) * inches, points)
+    pitch = inches / len(tokens)
+    named = [
+        (names.get(group, group), start, end)
+        for group, start, end in spans(tokens)
+        if not (has_sound and place is not None and start < place[1] and end > place[0])
+        and names.get(group, group)
+    ]
+    is_narrow = [_is_narrow(name, (end - start) * pitch, points) for name, start, end in named]
+    sizes = [
+        LINE_SHARE * points / 72 if narrow else (end - start) * pitch
+        for narrow, (_, start, end) in zip(is_narrow, named, strict=True)
+    ]
+    middles = np.array([(start + end - 1) / 2 for _, start, end in named])
+    # The room is an estimate from above.
+    moved = spread(middles, np.array(sizes) / (0.8 * pitch)) if any(is_narrow) else middles
+    for (name, start, _), middle, narrow in zip(named, moved, is_narrow, strict=True):
         axes.text(
-            middle,
+            float(middle),
             0.06,
             name,
-            rotation=90 if is_narrow else 0,
+            rotation=90 if narrow else 0,
             ha="center",
             va="bottom",
             fontsize=points,

@@ -1,7 +1,8 @@
 """Flow of attention: from a word's tokens through the options' tokens to where the answer is given.
 
-A link is as wide as the later token's attention to the earlier one. It is what each layer reads,
-not a path that was traced: attention says where a head looks, not what it carries on.
+A link is as wide as the later token's attention to the earlier one, on one scale in all panels and
+for both kinds of links. It is what each layer reads, not a path that was traced: attention says
+where a head looks, not what it carries on.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from interp_lab.fields import Pattern
 from interp_lab.store.results import Results
@@ -40,7 +42,10 @@ WORD_X, OPTION_X, ANSWER_X = 0.0, 1.0, 1.75
 WIDEST = 7.0
 # And of all links of one token together: many even ones must not become a wall.
 ALL_TOGETHER = 30.0
-STRONG, FAINT = 0.85, 0.06
+STRONG, FAINT = 0.85, 0.18
+# Attention that the key may show; it shows the three largest steps that occur.
+STEPS = tuple(part * 10.0**-power for power in range(4) for part in (1, 0.5, 0.2))
+MOST_STEPS = 3
 CURVE = np.linspace(0, 1, 25)
 
 
@@ -90,13 +95,14 @@ def attention_flow(
     places = node_places(named)
     stages = [flow_links(mean, named, places) for mean in means]
     tops = [max(float(stage[k].weights.max(initial=0)) for stage in stages) for k in (0, 1)]
-    widths = [points_of([stage[k] for stage in stages], tops[k]) for k in (0, 1)]
+    top = max(tops)
+    width = min(points_of([stage[k] for stage in stages], top) for k in (0, 1))
     direct = np.mean([_direct(mean, named) for mean in means])
     foot = (
         "A link's width is the later token's attention to the earlier one, on one scale in all "
-        f"panels: the widest from word to options is {tops[0]:.2g}, from options to the answer "
-        f"{tops[1]:.2g}. Not drawn: the answer position's own attention to the word, "
-        f"{direct:.2g} in all."
+        "panels and for both kinds of links; the key gives widths. The widest from word to "
+        f"options is {tops[0]:.2g}, from options to the answer {tops[1]:.2g}. Not drawn: the "
+        f"answer position's own attention to the word, {direct:.2g} in all."
     )
     head = word_heading(results, sample, title, [field], ["mean over heads"], foot)
     facts, units = facts_of(results, sample), read_units(results, sample)
@@ -112,11 +118,12 @@ def attention_flow(
         figure = sheet(style, page, head)
         row = figure.subplots(1, len(bands), squeeze=False)[0]
         for axes, band, stage in zip(row, bands, stages, strict=True):
-            for links, top, width in zip(stage, tops, widths, strict=True):
+            for links in stage:
                 draw_links(axes, links, top, width * page.points / 10)
             _nodes(axes, named, places, units, answer)
             _headings(axes, places, named, [*names, "model says" if answer else ""])
             axes.set_title(band.name, loc="left", fontsize="small")
+        _key(row[-1], top, width * page.points / 10)
     return figure
 
 
@@ -209,6 +216,29 @@ def draw_links(axes: Axes, links: Links, top: float, width: float) -> LineCollec
     )
     axes.add_collection(lines)
     return lines
+
+
+def _key(axes: Axes, top: float, width: float) -> None:
+    """Draw below a panel how wide links of a few round numbers are; `top` has `width` points."""
+    steps = [step for step in STEPS if step <= top * 1.1][:MOST_STEPS]
+    links = [
+        Line2D([], [], color="0.35", linewidth=width * step / top, solid_capstyle="butt")
+        for step in steps
+    ]
+    if links:
+        axes.legend(
+            links,
+            [f"{step:g}" for step in steps],
+            loc="upper right",
+            bbox_to_anchor=(1, 0),
+            ncols=len(links),
+            title="width of a link: attention",
+            title_fontsize="small",
+            fontsize="small",
+            handlelength=2.0,
+            columnspacing=1.2,
+            borderaxespad=0.1,
+        )
 
 
 def _nodes(

@@ -183,6 +183,8 @@ def draw_panels(
         for p in panels
     )
     ratios = [strip, max(1.0, page.height - strip - 2.2)]
+    # On paper the sheet is lower than the page by its heading, and so by most of what is taken off.
+    height = max(1.0, min(ratios[1], figure.get_figheight() - strip - 0.9))
     grid = figure.add_gridspec(2, len(panels), height_ratios=ratios)
     for place, panel in enumerate(panels):
         above = figure.add_subplot(grid[0, place])
@@ -191,7 +193,7 @@ def draw_panels(
         axes = figure.add_subplot(grid[1, place])
         same = [p for p, color in zip(panels, colors, strict=True) if color == colors[place]]
         norm = norm_of(same, scale)
-        draw_map(axes, panel, norm, cmap, width)
+        draw_map(axes, panel, norm, cmap, (width, height))
         axes.tick_params(axis="y", labelleft=labelled[place])
         axes.set_ylabel("attending token (query)" if place == 0 else "")
         if colors[place] not in colors[place + 1 :]:
@@ -224,14 +226,16 @@ def _log_ticks(low: float | None, top: float | None) -> Locator:
     return FixedLocator([tick for tick in even if low <= tick <= top])
 
 
-def draw_map(axes: Axes, panel: Panel, norm: Normalize, cmap: str, inches: float) -> None:
+def draw_map(
+    axes: Axes, panel: Panel, norm: Normalize, cmap: str, inches: tuple[float, float]
+) -> None:
     """Draw one heat map with token labels and separators; a masked cell is gray.
 
     Args:
         axes: where.
         panel: what.
         norm, cmap: from value to colour.
-        inches: width of the axes, about.
+        inches: width and height of the axes, about; the labels take some of them.
     """
     axes.set_facecolor(UNSEEN)
     axes.imshow(panel.values, cmap=cmap, norm=norm, aspect="auto")
@@ -239,7 +243,7 @@ def draw_map(axes: Axes, panel: Panel, norm: Normalize, cmap: str, inches: float
     n_rows, n_columns = panel.values.shape
     draw_separators(axes, borders(panel.columns), rows, (n_rows, n_columns))
     axes.spines[:].set_visible(False)
-    token_ticks(axes.xaxis, panel.columns, inches / n_columns)
-    token_ticks(axes.yaxis, panel.rows)
+    token_ticks(axes.xaxis, panel.columns, 0.85 * inches[0] / n_columns)
+    token_ticks(axes.yaxis, panel.rows, 0.85 * inches[1] / n_rows)
     axes.set(xlim=(-0.5, n_columns - 0.5), ylim=(n_rows - 0.5, -0.5))
     axes.set_xlabel("attended token (key)")

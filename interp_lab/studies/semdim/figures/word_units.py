@@ -1,14 +1,20 @@
-"""Toward which dimension each phone of a word is attended to, layer by layer."""
+"""Toward which dimension each phone of a word is attended to, and how much, layer by layer."""
+
+from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from interp_lab.fields import UnitScores
 from interp_lab.store.results import Results
 from interp_lab.studies.semdim.figures.phones import even_norm
+from interp_lab.studies.semdim.figures.squares import (
+    ALIKE,
+    colour_words,
+    draw_keys,
+    share_squares,
+    size_words,
+)
 from interp_lab.studies.semdim.figures.words import (
     WordStyle,
     facts_of,
@@ -29,16 +35,20 @@ def fraction_by_unit(
     sample: str,
     *,
     fraction: str = "fraction_sum",
+    mass: str = "mass",
     title: str = "{word}: {dimension1} or {dimension2}?",
     cmap: str = "RdBu_r",
 ) -> Figure:
     """Draw layers (down) by phones or tokens (across), in colours whose middle is 0.5.
+
+    A cell is filled as far as it is attended to; all are full where the result does not say.
 
     Args:
         results: an open result.
         style: how; its head is shown, else the mean over heads.
         sample: its id.
         fraction: UnitScores (layer, head, unit), the share toward the first dimension.
+        mass: UnitScores of the attention of both dimensions' tokens on the unit, summed.
         title: with names of fields in braces.
         cmap: a diverging colormap.
 
@@ -54,30 +64,41 @@ def fraction_by_unit(
     mean = np.ma.masked_array(values[:, heads].mean(axis=1))
     facts = facts_of(results, sample)
     sides = [facts.get(key, key) for key in ("dimension1", "dimension2")]
-    foot = f"Above 0.5 a unit is attended to more from {sides[0]}, below 0.5 from {sides[1]}."
-    head = word_heading(results, sample, title, [field], [words], foot)
+    norm = even_norm([mean])
+    look = _look(results, sample, mass, heads, facts)
+    top = None if look is None else float(look.max()) or None
+    foot = (
+        f"Above 0.5 a unit is attended to more from {sides[0]}, below 0.5 from {sides[1]}. "
+        f"{colour_words(norm)}"
+    )
+    if top is not None:
+        foot += f" {size_words(top, f', {words}')} {ALIKE * (len(heads) > 1)}"
+    head = word_heading(results, sample, title, [field], [words], foot.strip())
     n_layers, n_units = mean.shape
     page = style.page((max(6.0, n_units * 0.4 + 2.0), max(2.0, n_layers * 0.13) + 2.4), fill=True)
-    norm = even_norm([mean])
     with style.context(page.points):
         figure = sheet(style, page, head)
         axes = figure.add_subplot()
-        axes.imshow(mean, cmap=cmap, norm=norm, aspect="auto")
+        share_squares(axes, mean, look, norm, cmap, top or 1.0)
         axes.set_xticks(np.arange(n_units), [unit.label for unit in units])
         index_ticks(axes.yaxis, n_layers, 16)
         numbers = numbers_of(results, "layer", n_layers)
         axes.set_yticks(ticks := axes.get_yticks(), [str(numbers[int(tick)]) for tick in ticks])
-        axes.spines[:].set_visible(False)
-        axes.tick_params(length=0)
         is_token = units[0].unit == "token"
         axes.set(xlabel="token of the word" if is_token else "phone", ylabel="layer")
-        _bar(axes, ScalarMappable(norm, cmap), sides[0])
+        draw_keys(axes, norm, cmap, top, f"share toward {sides[0]}")
     return figure
 
 
-def _bar(axes: Axes, mappable: ScalarMappable, side: str) -> None:
-    assert axes.figure is not None
-    bar = axes.figure.colorbar(mappable, cax=axes.inset_axes((1.03, 0.0, 0.04, 1.0)))
-    bar.outline.set_visible(False)
-    bar.locator = MaxNLocator(6)
-    bar.set_label(f"share toward {side}")
+def _look(
+    results: Results, sample: str, name: str, heads: np.ndarray, facts: Mapping[str, str]
+) -> np.ndarray | None:
+    """Return a dimension word's token's attention on each unit (layer, unit), mean over heads.
+
+    None if the result does not hold it.
+    """
+    sizes = [facts.get(f"n_dim{n}_tokens") for n in (1, 2)]
+    if name not in results.fields or None in sizes:
+        return None
+    _, values = read_field(results, sample, name, UnitScores)
+    return values[:, heads].mean(axis=1) / sum(float(size or 0) for size in sizes)
