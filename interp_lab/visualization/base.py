@@ -159,9 +159,8 @@ class Style:
         self._check_word("style", LOOKS, f"give one of {', '.join(LOOKS)}.")
         self._check_columns()
         self._check_name()
-        if self.cmap is None:
-            object.__setattr__(self, "cmap", self.look.cmap)
-        self._check_word("cmap", matplotlib.colormaps, "matplotlib has no such colormap.")
+        if self.cmap is not None:
+            self._check_word("cmap", matplotlib.colormaps, "matplotlib has no such colormap.")
         self._check_word("format", FORMATS, f"give one of {', '.join(FORMATS)}.")
         self._check_number("dpi", 10, 4800, whole=True)
         self._check_number("max_samples", -1, math.inf, whole=True)
@@ -171,6 +170,11 @@ class Style:
             self._check_number("font_size", 2, 100)
         if self.figsize is not None:
             self._check_figsize()
+
+    @property
+    def colormap(self) -> str:
+        """The colormap's name: the one that was given, else the style's."""
+        return self.cmap or self.look.cmap
 
     @property
     def look(self) -> Look:

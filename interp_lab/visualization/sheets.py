@@ -109,7 +109,7 @@ class Sheet(Figure):
             width = axes.get_position().width * self.get_size_inches()[0] * 1.1
             for text in (*titles_of(axes), axes.xaxis.label):
                 lines = text.get_text().split("\n")
-                broken = "\n".join(wrap(line, width, text.get_fontsize()) for line in lines)
+                broken = "\n".join(wrap(line, width, float(text.get_fontsize())) for line in lines)
                 found = found or broken != text.get_text()
                 text.set_text(broken)
         return found

@@ -152,8 +152,8 @@ def test_letters_of_a_drawing_for_print_can_be_edited(tmp_path: Path) -> None:
 
 
 def test_the_style_gives_the_colormap_unless_one_is_named() -> None:
-    assert (Style().cmap, Style(style="paper").cmap) == ("viridis", "cividis")
-    assert Style(style="paper", cmap="magma").cmap == "magma"
+    assert (Style().colormap, Style(style="paper").colormap) == ("viridis", "cividis")
+    assert Style(style="paper", cmap="magma").colormap == "magma"
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def gate_comparison(
         )
         grid = figure.subplots(len(kinds), 1, squeeze=False, sharex=True)[:, 0]
         for axes, kind in zip(grid, kinds, strict=True):
-            _compared(axes, means[kind], kind, style.cmap)
+            _compared(axes, means[kind], kind, style.colormap)
             axes.tick_params(axis="x", length=0)
         legend_of_layers(grid[0])
         _name_samples(grid[-1], names, [str(sounds[n]) for n in names])

@@ -66,7 +66,7 @@ def gate_analysis(results: Results, style: Style, sample: str, *, cmap: str = "R
             elif name.startswith("map "):
                 _map(axes, gates[name[4:]], style, cmap, norm, length, name[4:])
             else:
-                _lines(axes, gates[name], length, name, style.cmap, norm)
+                _lines(axes, gates[name], length, name, style.colormap, norm)
                 legend_of_layers(axes)
         _shade(grid, results, sample)
         grid[-1].set(xlabel=unit, xlim=(0, length))
@@ -208,7 +208,7 @@ def _map(
     kind: str,
 ) -> None:
     if gates.shape[2] > 1:  # channels of either sign would cancel in a mean
-        values, cmap, label = np.abs(gates).mean(axis=2), style.cmap, "mean |g|"
+        values, cmap, label = np.abs(gates).mean(axis=2), style.colormap, "mean |g|"
         norm = Normalize(0, float(norm.vmax or 1.0))
     else:
         values, label = gates[..., 0], "gate"

@@ -46,7 +46,7 @@ def overall_statistics(results: Results, style: Style) -> Figure:
         grid = figure.subplots(len(kinds), 3, squeeze=False, width_ratios=[1.15, 1, 1])
         for row, kind in zip(grid, kinds, strict=True):
             _all_values(row[0], results, kind)
-            _means(row[1], results, kind, style.cmap)
+            _means(row[1], results, kind, style.colormap)
             _signs(row[2], results, kind, legend=kind == kinds[0])
     return figure
 
@@ -151,7 +151,7 @@ def layer_distributions(results: Results, style: Style) -> Figure:
         figure = gate_sheet(results, style, page, "Gates of each layer", foot=foot)
         row = figure.subplots(1, len(kinds), squeeze=False)[0]
         for axes, (kind, (counts, borders)) in zip(row, held.items(), strict=True):
-            _ridges(axes, counts, borders, style.cmap)
+            _ridges(axes, counts, borders, style.colormap)
             _quartiles(axes, results, kind)
             axes.set_title(f"{kind} gate", loc="left", fontsize="small")
     return figure

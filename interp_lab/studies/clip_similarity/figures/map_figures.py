@@ -195,7 +195,7 @@ def draw_tiles_panel(
 ) -> None:
     """Add a panel with a heat map, its title and its colour bar."""
     axes = figure.add_subplot(slot)
-    tiles = panels.draw_tiles(axes, drawn, style.cmap)
+    tiles = panels.draw_tiles(axes, drawn, style.colormap)
     panels.frame(axes, drawn.grid, aspect, labels=True)
     panels.draw_colorbar(axes, tiles, drawn)
     axes.set_title(drawn.title)
@@ -206,7 +206,7 @@ def _overlay(
 ) -> None:
     axes = figure.add_subplot(slot)
     panels.draw_over_picture(
-        axes, drawn, picture, style.cmap, alpha=style.overlay_alpha, gray=style.overlay_gray
+        axes, drawn, picture, style.colormap, alpha=style.overlay_alpha, gray=style.overlay_gray
     )
     panels.frame(axes, drawn.grid, panels.cell_aspect(picture, drawn.grid), labels=False)
     axes.set_title("On the image")
@@ -219,7 +219,7 @@ def _distributions(
     grid = slot.subgridspec(len(drawn), 1)
     for position, one in enumerate(drawn):
         axes = figure.add_subplot(grid[position])
-        panels.draw_values(axes, one, style.cmap, one_line=is_wide)
+        panels.draw_values(axes, one, style.colormap, one_line=is_wide)
         axes.set_ylabel("count")
         # Fixed colour limits must not hide the values beyond them.
         whole = panels.limits([one.values, np.array([one.norm.vmin, one.norm.vmax])])

@@ -105,7 +105,7 @@ def distributions(
     if not rows:
         raise NothingToDrawError("the result holds neither histograms nor numbers of samples")
     page = style.page((max(map(len, rows)) * PANEL * 1.15, len(rows) * PANEL * 0.85 + 0.7))
-    color = matplotlib.colormaps[style.cmap](0.4)
+    color = matplotlib.colormaps[style.colormap](0.4)
     title, shown = "Values, pooled and sample by sample,", [f for row in rows for f in row]
     with style.context(page.points):
         figure = sheet(style, page, heading(results, None, shown, over_run=title))

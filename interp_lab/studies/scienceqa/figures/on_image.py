@@ -202,13 +202,13 @@ def _panel(
     """Draw one layer's map over the picture, its largest cell framed."""
     rows, cols = drawn.grid
     if picture is None:
-        panels.draw_tiles(axes, drawn, str(style.cmap))
+        panels.draw_tiles(axes, drawn, str(style.colormap))
     else:
         panels.draw_picture(axes, picture, drawn.grid, gray=style.overlay_gray)
         axes.imshow(
             drawn.values,
             extent=(0, cols, rows, 0),
-            cmap=style.cmap,
+            cmap=style.colormap,
             norm=drawn.norm,
             alpha=style.overlay_alpha,
             aspect="auto",
@@ -236,7 +236,9 @@ def _scale(
     figure: Figure, grid: GridSpec, norm: Normalize, style: HeadStyle, field: Field, page: Page
 ) -> None:
     place = figure.add_subplot(grid[:, -1])
-    bar = figure.colorbar(ScalarMappable(norm, style.cmap), cax=place, alpha=style.overlay_alpha)
+    bar = figure.colorbar(
+        ScalarMappable(norm, style.colormap), cax=place, alpha=style.overlay_alpha
+    )
     bar.outline.set_visible(False)
     bar.locator = MaxNLocator(5)
     bar.set_label(wrap(sentence(field.about), page.height * 0.5, page.points * 0.9))

@@ -118,7 +118,7 @@ def average_heatmap(
     with style.context(page.points):
         figure = sheet(style, page, heading)
         # What dimensions attend to is little beside what a word's tokens do: colours of its own.
-        draw_panels(figure, page, panels, style.cmap, scale, [0] + [1] * (len(panels) - 1))
+        draw_panels(figure, page, panels, style.colormap, scale, [0] + [1] * (len(panels) - 1))
     return figure
 
 

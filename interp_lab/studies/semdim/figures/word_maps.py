@@ -133,7 +133,7 @@ def attention_heatmap(
     page = style.page((max(6.0, len(panels) * (PANEL + 0.1) + 1.6), PANEL + 2.6), fill=True)
     with style.context(page.points):
         figure = sheet(style, page, head)
-        draw_panels(figure, page, panels, style.cmap, scale)
+        draw_panels(figure, page, panels, style.colormap, scale)
     return figure
 
 

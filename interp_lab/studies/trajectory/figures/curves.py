@@ -69,7 +69,7 @@ def share_maps(results: Results, style: TrajectoryStyle) -> Figure:
         )
         for column, (part, (_, values)) in enumerate(found.items()):
             axes = figure.add_subplot(grid[0, column])
-            axes.imshow(values, cmap=style.cmap, norm=norm, aspect="auto")
+            axes.imshow(values, cmap=style.colormap, norm=norm, aspect="auto")
             axes.set_title(f"on {PARTS[part][0]}", loc="left", fontsize="small")
             axes.spines[:].set_visible(False)
             axes.tick_params(length=0, labelbottom=is_one or column > 0, labelleft=column == 0)
@@ -79,7 +79,9 @@ def share_maps(results: Results, style: TrajectoryStyle) -> Figure:
             axes.set_ylabel("layer" if column == 0 else "")
             if not is_one and column == 0:
                 _counts(figure.add_subplot(grid[1, 0]), results, COUNTS, n_steps, is_first=True)
-        bar = figure.colorbar(ScalarMappable(norm, style.cmap), cax=figure.add_subplot(grid[0, 3]))
+        bar = figure.colorbar(
+            ScalarMappable(norm, style.colormap), cax=figure.add_subplot(grid[0, 3])
+        )
         bar.set_label("share of attention")
         bar.outline.set_visible(False)
     return figure
@@ -140,7 +142,7 @@ def distance_curves(results: Results, style: TrajectoryStyle) -> Figure:
     panels = _merged({kind: values for kind, (_, values) in found.items()})
     counts = _apart(results, [_counted(results, names[0]) for names in panels])
     with_counts = _Panels(results, style, title, kinds, counts, foot)
-    colors = matplotlib.colormaps[style.cmap](np.linspace(0.1, 0.8, len(shown)))
+    colors = matplotlib.colormaps[style.colormap](np.linspace(0.1, 0.8, len(shown)))
     top = max(float(values.max()) for _, values in found.values()) * 1.05
     with style.context(with_counts.page.points):
         figure, pairs = with_counts.panels()

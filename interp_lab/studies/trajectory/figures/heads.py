@@ -79,7 +79,7 @@ def head_overview(results: Results, style: TrajectoryStyle) -> Figure:
             cell,
             scores,
             norm=norm,
-            cmap=style.cmap or style.look.cmap,
+            cmap=style.colormap,
             label="moving peak",
             number=".2f",
             highest_only=True,
