@@ -24,6 +24,12 @@ def proofs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def short_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take back what a command sets for its process, which here is that of all tests."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+
+
 @dataclass(frozen=True)
 class Said:
     """What a command returned and printed."""
@@ -41,7 +47,6 @@ def command(
     from interp_lab.cli.command import run
 
     def call(*arguments: str) -> Said:
-        # The command sets it for its process, which here is that of all tests.
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         places = [f"output.root={tmp_path}/outputs", f"hydra.sweep.dir={tmp_path}/multirun"]
         code = run([*arguments, *places])

@@ -249,9 +249,13 @@ def measure_with(
     analysis = build(cfg, "analysis", seed=cfg.seed, batch_size=cfg.batch_size)
     study = analysis.for_model(model)
     foreign = None if cfg.model.get("init") == "random" else note_on(*_named(cfg))
-    notes = [*untested(), *model.notes, *study.notes, *([foreign] if foreign else [])]
+    notes = [*untested(), *model.notes, *study.notes]
     for note in notes:
         log.warning(note)
+    if foreign is not None:
+        # What the first command of everybody shows; the figures say it.
+        log.info(foreign)
+        notes.append(foreign)
     settings = plain(cfg.capture)
     check = SelfCheck(model, settings["live_check"], settings["verify"])
 

@@ -48,4 +48,7 @@ def note_on(checkpoint: str | None, dataset: str) -> str | None:
     known, words = TRAINED_ON[name]
     if dataset == known:
         return None
-    return f"{name} knows {words} alone; of other data its numbers show how a figure looks, no more"
+    return (
+        f"this model ({name}) knows {words} alone: of other data its numbers show how a figure "
+        "looks, no more"
+    )

@@ -33,7 +33,7 @@ def test_help_and_cfg_import_no_torch(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "False"
-    assert "cmap: viridis" in done.stdout
+    assert "style: screen" in done.stdout
 
 
 def test_default_command_measures_draws_and_names_its_result(

@@ -83,7 +83,7 @@ def test_what_the_figure_must_say_of_a_crop_and_of_foreign_pictures(
     assert "The model saw the middle 12% of this picture, the rest was cropped" in wide
     assert "the middle" not in square
     for text in (wide, square):
-        assert "tiny_clip knows synthetic scenes alone" in text
+        assert "This model (tiny_clip) knows synthetic scenes alone" in text
 
 
 def said_by(figure: Figure) -> str:

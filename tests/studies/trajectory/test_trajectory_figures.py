@@ -362,7 +362,7 @@ def test_several_samples_and_layers_have_folders(tmp_path: Path) -> None:
     paths = draw_all(tmp_path, video, style, tmp_path / "figures")
     assert [str(p.relative_to(tmp_path / "figures")) for p in paths] == [
         f"{sample}/combined_attention_visualization_layer{layer}.mp4"
-        for sample in ("answer_1.png", "two")
+        for sample in ("answer_1_png", "two")
         for layer in (2, 4)
     ]
     with pytest.raises(ConfigError, match="select.layer=5: sample 'answer_1.png' holds.*2, 4"):

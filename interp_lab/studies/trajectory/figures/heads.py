@@ -124,8 +124,11 @@ class Path:
         sizes = [rows * cols for rows, cols in self.tokens.grids]
         values = np.zeros(sum(sizes))
         np.maximum.at(values, self.cells, self.peaks)
-        parts = np.split(values, np.cumsum(sizes)[:-1])
-        return [part.reshape(grid) for part, grid in zip(parts, self.tokens.grids, strict=True)]
+        ends = np.cumsum(sizes)
+        return [
+            values[end - size : end].reshape(grid)
+            for size, end, grid in zip(sizes, ends, self.tokens.grids, strict=True)
+        ]
 
     def numbers(self) -> dict[tuple[int, int, int], str]:
         """Return image, row and column of strong peaks -> the steps at which they are."""
