@@ -226,8 +226,20 @@ def models_to_keep(cfg: DictConfig, job: SweepJob | None) -> int:
     return 1 if job else 0
 
 
-def _named(cfg: DictConfig) -> tuple[str | None, str]:
-    return cfg.model.get("checkpoint"), str(cfg.dataset.get("name", ""))
+def _notes(cfg: DictConfig, notes: list[str]) -> list[str]:
+    """Return what a reader of the numbers must know, and log it."""
+    from interp_lab.zoo import note_on
+
+    for note in notes:
+        log.warning(note)
+    if cfg.model.get("init") == "random":
+        return notes
+    foreign = note_on(cfg.model.get("checkpoint"), str(cfg.dataset.get("name", "")))
+    if foreign is None:
+        return notes
+    # The first command of everybody has it; the figures say it in red.
+    log.info(foreign)
+    return [*notes, foreign]
 
 
 def measure_with(
@@ -243,19 +255,11 @@ def measure_with(
     from interp_lab.doctor.versions import untested
     from interp_lab.run.measure import Measurement
     from interp_lab.run.selfcheck import SelfCheck
-    from interp_lab.zoo import note_on
 
     started = now()
     analysis = build(cfg, "analysis", seed=cfg.seed, batch_size=cfg.batch_size)
     study = analysis.for_model(model)
-    foreign = None if cfg.model.get("init") == "random" else note_on(*_named(cfg))
-    notes = [*untested(), *model.notes, *study.notes]
-    for note in notes:
-        log.warning(note)
-    if foreign is not None:
-        # What the first command of everybody shows; the figures say it.
-        log.info(foreign)
-        notes.append(foreign)
+    notes = _notes(cfg, [*untested(), *model.notes, *study.notes])
     settings = plain(cfg.capture)
     check = SelfCheck(model, settings["live_check"], settings["verify"])
 
