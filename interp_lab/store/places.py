@@ -37,6 +37,7 @@ def sample_folder(folder: Path, results: Results, sample_id: str) -> Path:
     plain = re.sub(r"\.([A-Za-z]\w{0,4})$", r"_\1", name)
     if plain == name or (folder / name).is_dir():
         return folder / name
-    if plain in set(map(safe_name, results.sample_ids)):
+    # No other name can become this one: a name that had to be changed ends in a dash and a hash.
+    if plain in results:
         plain = f"{plain}-{hashlib.sha256(sample_id.encode()).hexdigest()[:6]}"
     return folder / plain

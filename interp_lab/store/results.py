@@ -55,6 +55,10 @@ class Results:
     def __len__(self) -> int:
         return len(self.sample_ids)
 
+    def __contains__(self, sample_id: object) -> bool:
+        """Return whether a sample of this id was measured."""
+        return sample_id in self._rows
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()

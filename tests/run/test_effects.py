@@ -142,6 +142,9 @@ class Named:
     def __len__(self) -> int:
         return len(self.sample_ids)
 
+    def __contains__(self, sample_id: object) -> bool:
+        return sample_id in self.sample_ids
+
 
 def test_folders_of_samples_are_not_called_like_files(tmp_path: Path) -> None:
     results: Any = Named("a.png", "b.jpeg", "1.5", "b_jpeg", "old.png")
