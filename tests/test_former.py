@@ -40,14 +40,24 @@ TYPED: list[tuple[list[str], str]] = [
         "similarity.metric is analysis.metric here: type analysis.metric=dot_product",
     ),
     (["output.dir=my_results"], "output.dir is output.root here: type output.root=my_results"),
-    (["output.format=pdf"], "output.format is visualization.format here: type "
-     "visualization.format=pdf"),
-    (["output.save_similarities=false"], "output.save_similarities is output.exports here: type "
-     "output.exports=false"),
-    (["output.save_visualizations=false"], "output.save_visualizations is "
-     "visualization.max_samples here: type visualization.max_samples=0"),
-    (["output.save_visualizations=true"], "leave output.save_visualizations out: figures are drawn "
-     "unless visualization.max_samples=0 is given"),
+    (
+        ["output.format=pdf"],
+        "output.format is visualization.format here: type visualization.format=pdf",
+    ),
+    (
+        ["output.save_similarities=false"],
+        "output.save_similarities is output.exports here: type output.exports=false",
+    ),
+    (
+        ["output.save_visualizations=false"],
+        "output.save_visualizations is "
+        "visualization.max_samples here: type visualization.max_samples=0",
+    ),
+    (
+        ["output.save_visualizations=true"],
+        "leave output.save_visualizations out: figures are drawn "
+        "unless visualization.max_samples=0 is given",
+    ),
     (
         ["--multirun", "image.path=image1.jpg,image2.jpg,image3.jpg"],
         "image.path is dataset.path here, with dataset=images: type dataset=images "
@@ -93,8 +103,10 @@ TYPED: list[tuple[list[str], str]] = [
         "--model, --data-path: options of the original tool; type task=semdim model=qwen_omni_7b "
         "dataset=semdim dataset.data_file=words.json",
     ),
-    (["--summary"], "--summary is mode here, with task=semdim: type task=semdim mode=summary "
-     "results=PATH"),
+    (
+        ["--summary"],
+        "--summary is mode here, with task=semdim: type task=semdim mode=summary results=PATH",
+    ),
     (
         "--auto-process-all --data-type original".split(),
         "--auto-process-all, --data-type: options of the original tool; type task=semdim "
@@ -142,15 +154,25 @@ TYPED: list[tuple[list[str], str]] = [
     # The other spellings of one option.
     (["num-samples=100"], "num-samples is dataset.max_samples here: type dataset.max_samples=100"),
     (["num_samples=100"], "num_samples is dataset.max_samples here: type dataset.max_samples=100"),
-    (["--num-samples=-1"], "--num-samples is dataset.max_samples here, with task=scienceqa: type "
-     "task=scienceqa dataset.max_samples=-1"),
-    (["task=trajectory", "layer_idx=20"], "layer_idx is analysis.layers here: type "
-     "analysis.layers=20"),
-    (["task=avigate", "save_raw_data=true"], "save_raw_data is numbers.save_raw here: type "
-     "numbers.save_raw=true"),
+    (
+        ["--num-samples=-1"],
+        "--num-samples is dataset.max_samples here, with task=scienceqa: type "
+        "task=scienceqa dataset.max_samples=-1",
+    ),
+    (
+        ["task=trajectory", "layer_idx=20"],
+        "layer_idx is analysis.layers here: type analysis.layers=20",
+    ),
+    (
+        ["task=avigate", "save_raw_data=true"],
+        "save_raw_data is numbers.save_raw here: type numbers.save_raw=true",
+    ),
     # An option of another study, where the task was chosen.
-    (["task=semdim", "similarity.metric=cosine"], "leave similarity.metric out: it belongs to "
-     "task=clip_similarity, where it is analysis.metric=cosine"),
+    (
+        ["task=semdim", "similarity.metric=cosine"],
+        "leave similarity.metric out: it belongs to "
+        "task=clip_similarity, where it is analysis.metric=cosine",
+    ),
     # A name that two studies have, and nothing says which is meant.
     (
         "--model_path x".split(),
@@ -160,10 +182,12 @@ TYPED: list[tuple[list[str], str]] = [
         "model=qd_detr_avigate model.checkpoint=x)",
     ),
     # Our own keys, typed as flags.
-    (["--dataset.max_samples", "3"], "--dataset.max_samples is dataset.max_samples here: type "
-     "dataset.max_samples=3"),
+    (
+        ["--dataset.max_samples", "3"],
+        "--dataset.max_samples is dataset.max_samples here: type dataset.max_samples=3",
+    ),
     (["--device", "0"], "--device is device here: type device=0"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("given", "says"), TYPED, ids=lambda value: " ".join(value)[:40])

@@ -60,8 +60,17 @@ def reading(path: Path | str) -> Iterator[None]:
         yield
     except InterpLabError:
         raise
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError,
-            OverflowError, IndexError) as error:  # fmt: skip
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        MemoryError,
+        OverflowError,
+        IndexError,
+    ) as error:
         if isinstance(error, OSError) and error.errno:
             raise
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -13,19 +13,38 @@ def seq2seq_inputs(read: int, written: int, batch: int = 1) -> Inputs:
 
 def t5() -> Made:
     config = tf.T5Config(
-        vocab_size=99, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
-        decoder_start_token_id=0, pad_token_id=0, eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=99,
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=2,
+    )
     return tf.T5ForConditionalGeneration(config), seq2seq_inputs(17, 5)
 
 
 def whisper() -> Made:
     config = tf.WhisperConfig(
-        vocab_size=99, num_mel_bins=8, d_model=32, encoder_layers=2, decoder_layers=2,
-        encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=64,
-        decoder_ffn_dim=64, max_source_positions=20, max_target_positions=40, pad_token_id=0,
-        bos_token_id=1, eos_token_id=2, decoder_start_token_id=3, begin_suppress_tokens=None,
-    )  # fmt: skip
+        vocab_size=99,
+        num_mel_bins=8,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_source_positions=20,
+        max_target_positions=40,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=3,
+        begin_suppress_tokens=None,
+    )
     inputs = {"input_features": torch.randn(1, 8, 40), "decoder_input_ids": ids(1, 6)}
     return tf.WhisperForConditionalGeneration(config), inputs
 
@@ -105,9 +124,11 @@ def minimax() -> Made:
 def qformer() -> Made:
     config = tf.Blip2QFormerConfig(
         **{k: TEXT[k] for k in ("vocab_size", "hidden_size", "intermediate_size")},
-        num_hidden_layers=2, num_attention_heads=4, encoder_hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        encoder_hidden_size=24,
         cross_attention_frequency=1,
-    )  # fmt: skip
+    )
     inputs = {"query_embeds": torch.randn(1, 5, 32), "encoder_hidden_states": torch.randn(1, 9, 24)}
     return tf.Blip2QFormerModel(config), inputs
 

@@ -41,9 +41,14 @@ def wav(rate: int, channels: int, data: int) -> bytes:
     """The head of a WAV file that claims this many bytes of 8-bit sound."""
     form = struct.pack("<HHIIHH", 1, channels, rate, rate * channels, channels, 8)
     return (
-        b"RIFF" + struct.pack("<I", 36 + data) + b"WAVEfmt " + struct.pack("<I", 16) + form
-        + b"data" + struct.pack("<I", data)
-    )  # fmt: skip
+        b"RIFF"
+        + struct.pack("<I", 36 + data)
+        + b"WAVEfmt "
+        + struct.pack("<I", 16)
+        + form
+        + b"data"
+        + struct.pack("<I", data)
+    )
 
 
 def npy(shape: tuple[int, ...]) -> bytes:

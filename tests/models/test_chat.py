@@ -32,9 +32,12 @@ def test_a_word_that_the_system_turn_holds_too_is_found_where_it_stands() -> Non
     found = [(prompt[s.start : s.end], s.role) for s in spans]
     first, second = "<s>Say big or u.</s><u>", "</u><a>"
     assert found == [
-        ("big", "o"), ("big", "user"), ("\n1: big\n", "user"), (first, "system"),
+        ("big", "o"),
+        ("big", "user"),
+        ("\n1: big\n", "user"),
+        (first, "system"),
         (second, "assistant"),
-    ]  # fmt: skip
+    ]
     assert spans[0].start == len("<s>Say big or u.</s><u>big[clip]\n1: ")
     assert spans[1].start == len("<s>Say big or u.</s><u>")
 

@@ -333,22 +333,6 @@ def shuffle_phones(
     return Shuffles(names, Estimate(observed, low, high), middle, spread, z.max(axis=(1, 2)))
 
 
-def permutation_baseline(
-    values: np.ndarray,
-    phones: Sequence[str],
-    words: Sequence[str],
-    *,
-    seed: int,
-    n_permutations: int = 200,
-    level: float = 0.95,
-) -> tuple[tuple[str, ...], Estimate]:
-    """Return labels and estimate of `shuffle_phones`: an interval for each cell by itself."""
-    found = shuffle_phones(
-        values, phones, words, seed=seed, n_permutations=n_permutations, level=level
-    )
-    return found.labels, found.estimate
-
-
 def familywise_bounds(
     shuffles: Sequence[Shuffles], level: float = 0.95
 ) -> list[tuple[np.ndarray, np.ndarray]]:

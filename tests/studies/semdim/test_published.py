@@ -46,10 +46,16 @@ def token_map(phones: list[str]) -> TokenMap:
         text += " " * (i > 0) + phone
         tokens.append(Token(phone, "word", chars=(start, len(text)), label="word"))
     rest = [
-        ("D", "dimension", "dim1"), ("E", "dimension", "dim2"), ("F", "dimension", "dim2"),
-        ("1", "option", "number1"), ("O", "option", "dim1"), ("2", "option", "number2"),
-        ("P", "option", "dim2"), ("Q", "option", "dim2"), ("?", "assistant", None),
-    ]  # fmt: skip
+        ("D", "dimension", "dim1"),
+        ("E", "dimension", "dim2"),
+        ("F", "dimension", "dim2"),
+        ("1", "option", "number1"),
+        ("O", "option", "dim1"),
+        ("2", "option", "number2"),
+        ("P", "option", "dim2"),
+        ("Q", "option", "dim2"),
+        ("?", "assistant", None),
+    ]
     for name, role, label in rest:
         tokens.append(Token(name, role, chars=(len(text), len(text) + 1), label=label))
         text += name
@@ -72,11 +78,16 @@ def samples() -> list[dict[str, Any]]:
             shown = ("big", "small")[:: -1 if flipped else 1]
             found.append(
                 {
-                    "word": word, "phones": phones.split(), "flipped": flipped, "said": said,
-                    "answer": str(1 + shown.index("big")), "shown": shown, "tokens": tokens,
+                    "word": word,
+                    "phones": phones.split(),
+                    "flipped": flipped,
+                    "said": said,
+                    "answer": str(1 + shown.index("big")),
+                    "shown": shown,
+                    "tokens": tokens,
                     "attention": planted(len(found), len(tokens)),
                 }
-            )  # fmt: skip
+            )
     return found
 
 
@@ -88,11 +99,15 @@ def computed(folder: Path, scope: str, **options: Any) -> tuple[dict[str, Any], 
     for number, one in enumerate(samples()):
         places = [(i, i + 1) for i in range(0, 2 * len(one["phones"]), 2)]
         facts = {
-            "word": one["word"], "pair": "big-small", "flipped": one["flipped"],
-            "dimension1": one["shown"][0], "dimension2": one["shown"][1], "phone_unit": "char",
+            "word": one["word"],
+            "pair": "big-small",
+            "flipped": one["flipped"],
+            "dimension1": one["shown"][0],
+            "dimension2": one["shown"][1],
+            "phone_unit": "char",
             "phones": tuple((p, *at) for p, at in zip(one["phones"], places, strict=True)),
             "options": dict(zip("12", one["shown"], strict=True)),
-        }  # fmt: skip
+        }
         ids.append(f"en/{one['word']}/big-small/{'flipped' if one['flipped'] else 'plain'}")
         captured = {}
         for name, plan in study.plans(one["tokens"]).items():
@@ -160,8 +175,9 @@ BLOCKS = {
 
 
 @pytest.mark.parametrize("scope", BLOCKS)
-@pytest.mark.parametrize(("correct_only", "keep"), [(False, ""), ("pair", "pair"), (True, "pair"),
-                                                    ("sample", "sample")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("correct_only", "keep"), [(False, ""), ("pair", "pair"), (True, "pair"), ("sample", "sample")]
+)
 @pytest.mark.parametrize("pooling", ["word", "run"])
 def test_phone_means(
     tmp_path: Path, scope: str, correct_only: Any, keep: str, pooling: str

@@ -164,9 +164,15 @@ def encoder_decoder(folder: Path) -> str:
     words.save_pretrained(folder)
     torch.manual_seed(0)
     config = T5Config(
-        vocab_size=128, d_model=16, d_kv=8, d_ff=16, num_layers=3, num_heads=2,
-        num_decoder_layers=2, decoder_start_token_id=0,
-    )  # fmt: skip
+        vocab_size=128,
+        d_model=16,
+        d_kv=8,
+        d_ff=16,
+        num_layers=3,
+        num_heads=2,
+        num_decoder_layers=2,
+        decoder_start_token_id=0,
+    )
     T5ForConditionalGeneration(config).eval().save_pretrained(folder)
     return str(folder)
 

@@ -131,14 +131,15 @@ def test_the_baseline_holds_noise_and_not_a_planted_phone() -> None:
     words = np.repeat([f"w{i}" for i in range(n_words)], 3)
     values = rng.normal(0.5, 0.05, (3 * n_words, 2))
     values[phones == "b", 1] += 0.2
-    labels, found = statistics.permutation_baseline(values, list(phones), list(words), seed=0)
+    shuffled = statistics.shuffle_phones(values, list(phones), list(words), seed=0)
+    labels, found = shuffled.labels, shuffled.estimate
     assert labels == ("a", "b", "c")
     assert found.value.shape == (2, 3)
     assert found.value[1, 1] == pytest.approx(values[phones == "b", 1].mean())
     inside = (found.low <= found.value) & (found.value <= found.high)
     assert inside[0].tolist() == [True, True, True]
     assert not inside[1, 1]
-    again = statistics.permutation_baseline(values, list(phones), list(words), seed=0)[1]
+    again = statistics.shuffle_phones(values, list(phones), list(words), seed=0).estimate
     assert (again.low == found.low).all()
 
 
@@ -152,15 +153,16 @@ def test_the_baselines_means_are_those_of_phone_totals() -> None:
         rows = [i for i, w in enumerate(words) if w == word]
         totals.update("x-y", [phones[i] for i in rows], values[rows].T)
     expected = totals.compute()
-    labels, found = statistics.permutation_baseline(values, phones, words, seed=0, n_permutations=2)
+    shuffled = statistics.shuffle_phones(values, phones, words, seed=0, n_permutations=2)
+    labels, found = shuffled.labels, shuffled.estimate
     assert labels == expected.phones
     assert found.value == pytest.approx(expected.mean[:, :, 0])
     with pytest.raises(ValueError, match="at least 1 unit"):
-        statistics.permutation_baseline(values[:0], [], [], seed=0)
+        statistics.shuffle_phones(values[:0], [], [], seed=0)
 
 
 def test_one_phone_alone_cannot_be_shuffled() -> None:
     values = np.array([[0.2], [0.6], [0.8]])
-    _, found = statistics.permutation_baseline(values, ["a"] * 3, ["v", "v", "w"], seed=0)
+    found = statistics.shuffle_phones(values, ["a"] * 3, ["v", "v", "w"], seed=0).estimate
     # ((0.2 + 0.6) / 2 + 0.8) / 2
     assert [float(x[0, 0]) for x in found] == pytest.approx([0.6, 0.6, 0.6])
