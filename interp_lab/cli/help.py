@@ -24,6 +24,7 @@ Examples
   python -m interp_lab mode=render results=outputs/.../results.h5 visualization.cmap=hot
   python -m interp_lab mode=summary results=outputs/.../results.h5
   python -m interp_lab mode=plan task=scienceqa model=llava_1_5_7b
+  python -m interp_lab mode=models                          which task runs with which model?
   python -m interp_lab mode=doctor                          is everything exact and there, here?
 
 Choose one option of a group with group=option"""

@@ -42,7 +42,7 @@ def word(default: str, *others: str) -> Any:
 
 
 class Mode(Enum):
-    """What a command does: measure, plan it, merge, compute numbers, draw, list, look around."""
+    """What a command does: measure, plan it, merge, compute numbers, draw, list or look around."""
 
     run = "run"
     plan = "plan"
@@ -51,6 +51,7 @@ class Mode(Enum):
     render = "render"
     summary = "summary"
     doctor = "doctor"
+    models = "models"
 
 
 @dataclass

@@ -53,6 +53,7 @@ class Dataset(Protocol):
 
     It may state, as attributes, what its samples are (`run.fit` holds the other parts to it):
     `gives`, the kinds of input (text, image, audio, video), and `knows`, the facts of every sample.
+    A class whose options change what it gives lists the other sets of kinds as `or_gives`.
     It may also state its `prompts`: name -> full text, its placeholders and the system part that
     goes before it included. They are stored with the result; see `stated_prompts`.
 

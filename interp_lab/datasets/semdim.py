@@ -8,6 +8,7 @@ a written one.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,10 @@ class SemanticDimensions:
     """
 
     gives: tuple[str, ...] = ("text", "audio")
+    or_gives = (("text",),)
+    only_with = MappingProxyType(
+        dict.fromkeys(("audio_root", "alignment_dir", "trim_silence"), ("data_type", "audio"))
+    )
     knows = ("word", "dimension1", "dimension2")
 
     def __init__(

@@ -54,8 +54,8 @@ class LoadedModel(Protocol):
     """A model on its device, as the runner and the capture see it.
 
     Its class may state, before it is loaded, the kinds of input that it `reads` and those that it
-    `needs` (text, image, audio, video), what it `lacks`: "answers", "gates", "hidden states", and
-    the `conversations` that it can be asked in. A static `examine(values)` tells `mode=doctor` what
+    `needs` (text, image, audio, video), what it `lacks` (see `models.lacks`), and the
+    `conversations` that it can be asked in. A static `examine(values)` tells `mode=doctor` what
     a checkpoint is, without a run: name, state (ok, note, warning, failure) and a line, each.
 
     Attributes:

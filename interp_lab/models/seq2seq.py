@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM
 
 from interp_lab.errors import UnsupportedModelError
+from interp_lab.models.lacks import DECODER
 from interp_lab.models.text import TextModel
 
 
@@ -22,6 +23,7 @@ class Seq2SeqModel(TextModel):
     networks = (AutoModelForSeq2SeqLM,)
     title = "an encoder-decoder"
     reading_tower = "encoder"
+    lacks = (*TextModel.lacks, DECODER)
 
     def __post_init__(self) -> None:
         """Make the network and its tokenizer; positions count from the left, so padding is right.

@@ -24,9 +24,9 @@ from interp_lab.tokens import TokenMap
 class Analysis(Protocol):
     """The options of what is measured.
 
-    It may state what it `needs` of every sample (kinds of input, names of facts), and which fields
-    it `measures` beside `fields`, such as `gate_*`; `check_model(kind)` may refuse a class of
-    models before one is loaded.
+    It may state what it `needs` of every sample (kinds of input, names of facts), what it `asks` of
+    a model (words of `LoadedModel.lacks`), and which fields it `measures` beside `fields`, such as
+    `gate_*`; `check_model(kind)` may refuse a class of models before one is loaded.
 
     Attributes:
         fields: what a sample may hold, as far as it is known before a model is.

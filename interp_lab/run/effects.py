@@ -62,20 +62,25 @@ def check_effects(cfg: DictConfig, overrides: Sequence[str]) -> None:
 def check_companions(values: Mapping[str, Any], node: str, typed: set[str]) -> None:
     """Check that options that count only beside another one stand beside it.
 
-    A class says so as `only_with`: option -> the option that must be set for it.
+    A class says so as `only_with`: option -> the option that must be set for it, or that option and
+    the value that it must have.
 
     Raises:
         ConfigError: names both.
     """
     if not any(key.startswith(f"{node}.") for key in typed):
         return
-    target = target_of(values, node)
-    stated = getattr(target, "only_with", {})
-    for option, other in stated.items() if isinstance(stated, Mapping) else ():
-        if f"{node}.{option}" in typed and not values.get(other):
+    stated = getattr(target_of(values, node), "only_with", {})
+    for option, companion in stated.items() if isinstance(stated, Mapping) else ():
+        other, needed = companion if isinstance(companion, tuple) else (companion, None)
+        there = values.get(other)
+        if f"{node}.{option}" not in typed or not values.get(option):
+            continue
+        if there != needed if needed is not None else not there:
+            wanted = "" if needed is None else f"={needed}"
             raise ConfigError(
-                f"{node}.{option}={values.get(option)}: has an effect with {node}.{other} alone, "
-                f"which is {values.get(other)!r}; set that too, or leave this out"
+                f"{node}.{option}={values.get(option)}: has an effect with {node}.{other}{wanted} "
+                f"alone, which is {there!r}; set that too, or leave this out"
             )
 
 

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from interp_lab.config.nodes import build, check_arguments, conf_dir, node_name, plain, target_of
 from interp_lab.datasets.base import stated_prompts
 from interp_lab.errors import ConfigError
+from interp_lab.run.pairing import check_model
 
 
 def check_fit(cfg: DictConfig, dataset: Any) -> None:
@@ -34,8 +35,7 @@ def check_fit(cfg: DictConfig, dataset: Any) -> None:
     values = plain(cfg.model)
     model = target_of(values, "model")
     check_arguments(model, values, "model")
-    if hasattr(analysis, "check_model"):
-        analysis.check_model(model)
+    check_model(analysis, model)
     _check_facts(cfg, dataset, analysis, model)
     _check_inputs(cfg, dataset, analysis, model)
     _check_conversation(cfg, dataset, model)

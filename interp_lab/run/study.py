@@ -116,6 +116,11 @@ def run_study(
         text = plan(cfg, job)
         print(text) if text else None
         return Outcome(None, 0, 0)
+    if cfg.mode == Mode.models:
+        from interp_lab.run.pairing import pairs
+
+        print(pairs(cfg).table())
+        return Outcome(None, 0, 0)
     if cfg.mode == Mode.doctor:
         examine(cfg, overrides or [])
         return Outcome(None, 0, 0)

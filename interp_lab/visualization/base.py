@@ -307,7 +307,8 @@ class Style:
 def save(figure: Figure, path: Path, style: Style, about: Mapping[str, str] | None = None) -> Path:
     """Write a figure, whole or not at all, and release it.
 
-    Words that are no part of the picture (see `looks`) lie beside it, as NAME.txt.
+    Words that are no part of the picture (see `looks`) lie beside it, as NAME.txt; where they are
+    part of it, such a file of before is removed.
 
     Args:
         figure: the figure; it is empty afterwards.
@@ -333,9 +334,12 @@ def save(figure: Figure, path: Path, style: Style, about: Mapping[str, str] | No
         # Not `clear`, which makes every panel anew before it is thrown away.
         for axes in list(figure.axes):
             figure.delaxes(axes)
-    caption = getattr(figure, "caption", "")
-    if caption and not style.look.words:
-        path.with_suffix(".txt").write_text(f"{caption}\n", encoding="utf-8")
+    caption = "" if style.look.words else getattr(figure, "caption", "")
+    beside = path.with_suffix(".txt")
+    if caption:
+        beside.write_text(f"{caption}\n", encoding="utf-8")
+    else:
+        beside.unlink(missing_ok=True)  # of a figure that had its words beside it before
     _pass_on(caught, path.name)
     return path
 

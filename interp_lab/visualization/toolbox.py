@@ -150,6 +150,14 @@ def reference_line(axes: Axes, value: float, words: str, *, beside: bool = False
     )
 
 
+def shortened(name: str, longest: int) -> str:
+    """Return a name of at most so many letters, its middle left out: names differ at their ends."""
+    if len(name) <= longest:
+        return name
+    end = (longest - 1) // 2
+    return f"{name[: longest - 1 - end]}…{name[len(name) - end :]}"
+
+
 def legend_above(axes: Axes) -> None:
     """Put the legend of an axes above it, on the left: in one row, or one below the other."""
     handles, labels = axes.get_legend_handles_labels()

@@ -887,8 +887,8 @@ CASES = [
         "task=avigate",
         "model=tiny_clip",
         says=(
-            "task=avigate: ClipVision has no gates; name them in model.gates, or choose a "
-            "model such as model=tiny_avigate"
+            "ClipVision has no gates, which this task measures: name them in model.gates, or take "
+            "a model that has some; mode=models lists which task runs with which model"
         ),
     ),
     typed(

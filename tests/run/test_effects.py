@@ -34,6 +34,10 @@ TARGET = "interp_lab.studies.scienceqa.analysis.ScienceQAHeads"
             ("task=scienceqa", "analysis.knockout_heads=3"),
             "analysis.knockout_heads=3: has an effect with analysis.knockout alone",
         ),
+        (
+            ("task=semdim", "dataset.data_type=ipa", "dataset.trim_silence=true"),
+            "dataset.trim_silence=True: has an effect with dataset.data_type=audio alone",
+        ),
     ],
 )
 def test_what_would_do_nothing_is_refused(typed: tuple[str, ...], says: str) -> None:
@@ -50,6 +54,8 @@ def test_what_would_do_nothing_is_refused(typed: tuple[str, ...], says: str) -> 
         # Without a result's path the same keys say which run is meant.
         ("mode=render", "task=scienceqa", "seed=3", "batch_size=2", "model=tiny_llava"),
         ("task=scienceqa", "analysis.knockout=winners", "analysis.knockout_heads=3"),
+        ("task=semdim", "dataset.trim_silence=true"),
+        ("task=semdim", "dataset.data_type=ipa", "dataset.audio_root=null"),
     ],
 )
 def test_what_does_something_passes(typed: tuple[str, ...]) -> None:

@@ -88,6 +88,13 @@ def test_words_lie_beside_the_figure_and_not_in_it(
         assert caption.split(" (")[0] not in inside
 
 
+def test_words_beside_a_figure_go_when_it_has_them_inside_again(tmp_path: Path) -> None:
+    for style, beside in ((Style(style="paper"), True), (Style(), False)):
+        figure, _ = small(style)
+        path = save(figure, tmp_path / "a.png", style)
+        assert path.with_suffix(".txt").exists() is beside
+
+
 def small(style: Style, notes: tuple[str, ...] = ()) -> tuple[Figure, Page]:
     page = style.page((6.0, 5.0), fill=True)
     with style.context(page.points):

@@ -11,9 +11,10 @@ from typing import Any
 
 from interp_lab.capture.plans import GatePlan, Intervention
 from interp_lab.datasets.base import Sample
-from interp_lab.errors import ConfigError, UnsupportedModelError
+from interp_lab.errors import ConfigError
 from interp_lab.fields import Field
 from interp_lab.models.base import GatedModel, GateHooks, LoadedModel, Seen
+from interp_lab.models.lacks import unfit
 from interp_lab.studies.avigate.gates import (
     VERSION,
     canonical,
@@ -68,20 +69,9 @@ class GateTracing:
         }
         self.fields: Sequence[Field] = []
 
+    asks = ("gates",)
     # Which kinds of gates there are, and so the fields, the model says.
     measures = ("gate_*", "magnitude_*", "audio_kind", "query")
-
-    def check_model(self, kind: type) -> None:
-        """Refuse a class of models that states that it has no gates."""
-        if "gates" in getattr(kind, "lacks", ()):
-            raise self._unfit(kind)
-
-    @staticmethod
-    def _unfit(kind: type) -> UnsupportedModelError:
-        return UnsupportedModelError(
-            f"task=avigate: {kind.__name__} has no gates; name them in model.gates, or choose a "
-            "model such as model=tiny_avigate"
-        )
 
     def for_model(self, model: LoadedModel) -> "GatesOfModel":
         """Return what measures with a model that has gates.
@@ -91,7 +81,7 @@ class GateTracing:
             ConfigError: with `masked`, if gates may depend on the padding of a batch.
         """
         if not isinstance(model, GatedModel) or not model.gates:
-            raise self._unfit(type(model))
+            raise unfit(type(model), "gates")
         changes: dict[str, tuple[Intervention, ...]] = {}
         if model.audio_gates:
             changes = {

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 
 from interp_lab.capture.plans import HiddenPlan, Intervention
 from interp_lab.datasets.base import Sample
-from interp_lab.errors import ConfigError, UnsupportedModelError
+from interp_lab.errors import ConfigError
 from interp_lab.fields import Field, Picture, Scalar
 from interp_lab.models.base import LoadedModel, Seen
+from interp_lab.models.lacks import unfit
 from interp_lab.studies.clip_similarity.numbers import MAPS
 from interp_lab.tokens import TokenMap
 
@@ -60,6 +61,7 @@ class ClipSimilarity:
     """
 
     needs = ("image",)
+    asks = ("hidden states",)
 
     def __init__(
         self, metric: Metric = "cosine", layer: int = -1, keep_picture: bool = True
@@ -80,18 +82,6 @@ class ClipSimilarity:
         picture = Picture("picture", "as the model saw it")
         self.fields: Sequence[Field] = [*maps, *means, picture, seen]
 
-    def check_model(self, kind: type) -> None:
-        """Refuse a class of models that states that it names no hidden states."""
-        if "hidden states" in getattr(kind, "lacks", ()):
-            raise self._unfit(kind)
-
-    @staticmethod
-    def _unfit(kind: type) -> UnsupportedModelError:
-        return UnsupportedModelError(
-            f"task=clip_similarity: {kind.__name__} names no hidden states; choose a vision tower "
-            "such as model=clip_vit_large_patch14"
-        )
-
     def for_model(self, model: LoadedModel) -> "SimilarityOfModel":
         """Return what measures this layer of a model.
 
@@ -101,7 +91,7 @@ class ClipSimilarity:
         """
         layers = [name for name in model.hookpoints if name.startswith("hidden.")]
         if not layers:
-            raise self._unfit(type(model))
+            raise unfit(type(model), "hidden states")
         if not -len(layers) <= self.layer < len(layers):
             raise ConfigError(
                 f"analysis.layer={self.layer}: this model has hidden states 0 to "

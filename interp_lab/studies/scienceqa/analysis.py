@@ -17,9 +17,10 @@ from interp_lab.capture.reduce import Max, Sum
 from interp_lab.config.signature import Distinct
 from interp_lab.datasets.answers import CHOICE, parse_letter
 from interp_lab.datasets.base import Sample
-from interp_lab.errors import ConfigError, UnsupportedModelError
+from interp_lab.errors import ConfigError
 from interp_lab.fields import Category, Field, HeadIndex, HeadScores, LayerCurve, Scalar
 from interp_lab.models.base import AnsweringModel, LoadedModel, Seen
+from interp_lab.models.lacks import DECODER, unfit
 from interp_lab.statistics.heads import head_margins, winners
 from interp_lab.studies.scienceqa.cells import by_cell, map_fields, map_values
 from interp_lab.studies.scienceqa.knockout import Knockout, image_block
@@ -94,6 +95,7 @@ class ScienceQAHeads:
     """
 
     needs = ("text", "options")
+    asks = ("answers", DECODER)
     only_with = MappingProxyType({"knockout_heads": "knockout"})
 
     def __init__(
@@ -132,27 +134,14 @@ class ScienceQAHeads:
             *(map_fields(definition) if maps else ()),
         ]
 
-    def check_model(self, kind: type) -> None:
-        """Refuse a class of models that states that it does not answer."""
-        if "answers" in getattr(kind, "lacks", ()):
-            raise self._unfit(kind)
-
-    @staticmethod
-    def _unfit(kind: type) -> UnsupportedModelError:
-        return UnsupportedModelError(
-            f"task=scienceqa: {kind.__name__} does not answer; choose a model such as "
-            "model=llava_1_5_7b or model=tiny_llava"
-        )
-
     def for_model(self, model: LoadedModel) -> "HeadsOfModel":
         """Return what measures with a model that answers in words.
 
         Raises:
             UnsupportedModelError: for a model without a language part.
         """
-        self.check_model(type(model))
         if not isinstance(model, AnsweringModel):
-            raise self._unfit(type(model))
+            raise unfit(type(model), "answers")
         return HeadsOfModel(self, model.token_of, (model.n_layers, model.n_heads))
 
 

@@ -16,9 +16,10 @@ from interp_lab.capture.reduce import Keep, Mean
 from interp_lab.config.signature import Distinct
 from interp_lab.datasets.answers import CHOICE, parse_letter
 from interp_lab.datasets.base import Sample
-from interp_lab.errors import ConfigError, UnsupportedModelError
+from interp_lab.errors import ConfigError
 from interp_lab.fields import Category, Document, Field, Pattern, Scalar, Spectrogram, UnitScores
 from interp_lab.models.base import AnsweringModel, LoadedModel, Seen
+from interp_lab.models.lacks import unfit
 from interp_lab.studies.semdim.knockout import knockout_fields, knockout_values, word_blocks
 from interp_lab.studies.semdim.shares import fraction, masses
 from interp_lab.studies.semdim.spans import WordSpans, word_spans
@@ -52,6 +53,7 @@ class SemanticDimensionAttention:
     """
 
     needs = ("text", "word", "dimension1", "dimension2")
+    asks = ("answers",)
 
     def __init__(
         self,
@@ -88,9 +90,7 @@ class SemanticDimensionAttention:
         self.fields: Sequence[Field] = _fields(self.definitions, knockout)
 
     def check_model(self, kind: type) -> None:
-        """Refuse a class of models that does not answer, or has not the attention asked for."""
-        if "answers" in getattr(kind, "lacks", ()):
-            raise self._unfit(kind)
+        """Refuse a class of models that has not the attention asked for."""
         crossing = getattr(kind, "reading_tower", "language") == "encoder"
         if self.layer_type == "cross" and not crossing:
             raise ConfigError(
@@ -109,13 +109,6 @@ class SemanticDimensionAttention:
                 "word by another attention than the options do"
             )
 
-    @staticmethod
-    def _unfit(kind: type) -> UnsupportedModelError:
-        return UnsupportedModelError(
-            f"task=semdim: {kind.__name__} does not answer; choose a model such as "
-            "model=qwen_omni_7b or model=tiny_omni"
-        )
-
     def for_model(self, model: LoadedModel) -> "WordsOfModel":
         """Return what measures with a model that answers in words.
 
@@ -125,7 +118,7 @@ class SemanticDimensionAttention:
         """
         self.check_model(type(model))
         if not isinstance(model, AnsweringModel):
-            raise self._unfit(type(model))
+            raise unfit(type(model), "answers")
         for name, chosen, count in (
             ("layers", self.layers, model.n_layers),
             ("heads", self.heads, model.n_heads),

@@ -18,7 +18,7 @@ from interp_lab.capture.reduce import ArgMax, Keep, Max, Mean, Sum
 from interp_lab.config.signature import Distinct
 from interp_lab.datasets.base import Sample
 from interp_lab.datasets.points import POINT, Coordinates, parse_point
-from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
+from interp_lab.errors import ConfigError, SampleError
 from interp_lab.fields import (
     Category,
     Document,
@@ -34,6 +34,7 @@ from interp_lab.fields import (
 )
 from interp_lab.models.answers import Answer
 from interp_lab.models.base import AnsweringModel, LoadedModel, Seen
+from interp_lab.models.lacks import DECODER, unfit
 from interp_lab.models.tokenmaps import with_generated
 from interp_lab.studies.trajectory.numbers import CENTRE, CURVES, DISTANCE, SHARE
 from interp_lab.studies.trajectory.peaks import (
@@ -86,6 +87,7 @@ class Trajectory:
     """
 
     needs = ("text",)
+    asks = ("answers", DECODER)
 
     def __init__(
         self,
@@ -126,18 +128,6 @@ class Trajectory:
             *(Picture(f"image_{i}", f"picture {i}", ragged=True) for i in range(MOST_PICTURES)),
         ]
 
-    def check_model(self, kind: type) -> None:
-        """Refuse a class of models that states that it does not answer."""
-        if "answers" in getattr(kind, "lacks", ()):
-            raise self._unfit(kind)
-
-    @staticmethod
-    def _unfit(kind: type) -> UnsupportedModelError:
-        return UnsupportedModelError(
-            f"task=trajectory: {kind.__name__} does not write; choose a model such as "
-            "model=qwen2_vl_2b or model=tiny_qwen_vl"
-        )
-
     def for_model(self, model: LoadedModel) -> "AnswersOfModel":
         """Return what measures with a model that writes and has these layers and heads.
 
@@ -145,9 +135,8 @@ class Trajectory:
             UnsupportedModelError: for a model without a language part.
             ConfigError: for a layer or head that the model does not have.
         """
-        self.check_model(type(model))
         if not isinstance(model, AnsweringModel):
-            raise self._unfit(type(model))
+            raise unfit(type(model), "answers")
         chosen = chosen_layers(self.layers, model.n_layers)
         for head in self.heads if isinstance(self.heads, list) else ():
             if not 0 <= head < model.n_heads:

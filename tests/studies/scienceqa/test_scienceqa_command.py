@@ -94,7 +94,7 @@ def test_interventions_of_the_configuration_reach_the_model(command) -> None:
         ("analysis.definition=max_text_to_imge", "'max_text_to_image'"),
         ("analysis.knockout=[[99,0]]", "no head [99, 0]"),
         ("dataset.question_file=nowhere.json", "no such file"),
-        ("model=tiny_clip", "does not answer"),
+        ("model=tiny_clip", "has no answers"),
     ],
 )
 def test_mistakes_are_one_line(command, typed: str, says: str) -> None:

@@ -248,7 +248,7 @@ def test_a_missing_wav_is_a_recorded_failure_and_never_a_text_prompt(command, tm
         ("dataset.word_group=odd", "common"),
         ("dataset.dimensions=[big-smal]", "'big-small'"),
         ("analysis.layers=[40]", "4 layers"),
-        ("model=tiny_clip", "does not answer"),
+        ("model=tiny_clip", "has no answers"),
     ],
 )
 def test_mistakes_are_one_line(command, typed: str, says: str) -> None:

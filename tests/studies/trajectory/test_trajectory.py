@@ -249,7 +249,7 @@ def test_layers_by_number_depth_and_end() -> None:
 def test_wrong_heads_and_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no head 4; this model has 4"):
         Trajectory(heads=[4]).for_model(model(tmp_path))
-    with pytest.raises(UnsupportedModelError, match="does not write"):
+    with pytest.raises(UnsupportedModelError, match="has no answers"):
         Trajectory().for_model(object())  # type: ignore[arg-type]
 
 

@@ -28,6 +28,7 @@ MEASURES = {
     "average_precision": "mAP",
     "loss": "loss",
 }
+PANELS_A_ROW = 4
 WORDS = {"plain": "gates as\nthey are", "audio_off": "audio\noff", "gates_open": "gates\nopen"}
 USE_CAPTION = (
     "The sign of a tanh gate is arbitrary, so |g| is shown. A correlation over samples is no proof "
@@ -53,8 +54,10 @@ def gate_benefit(
     if not np.isfinite(saved).any() or not held:
         raise NothingToDrawError("no sample has a loss with and without audio")
     sizes = {kind: stacked(results, f"magnitude_{kind}", LayerCurve) for kind in held}
-    n_layers = max(size.shape[1] for size in sizes.values())
-    page = style.page((max(6.0, 1.1 + 2.25 * n_layers), 1.9 + 2.3 * len(held)), fill=True)
+    panels = [(kind, layer) for kind in held for layer in range(sizes[kind].shape[1])]
+    cols = min(PANELS_A_ROW, max(size.shape[1] for size in sizes.values()))
+    rows = sum(-(-size.shape[1] // cols) for size in sizes.values())
+    page = style.page((max(6.0, 1.1 + 2.25 * cols), 1.9 + 2.3 * rows), fill=True)
     foot = (
         "Each point is a sample. Upwards: loss with the audio gates closed minus loss as the model "
         "is; above 0 the audio helps. ρ: Spearman's correlation with its 95 % bootstrap interval."
@@ -68,15 +71,35 @@ def gate_benefit(
             foot=foot,
             caption=USE_CAPTION,
         )
-        grid = figure.subplots(len(held), n_layers, squeeze=False, sharey=True)
-        for row, kind in zip(grid, held, strict=True):
-            for layer in range(sizes[kind].shape[1]):
-                _points(row[layer], results, sizes[kind][:, layer], saved)
-                row[layer].set_title(_rho(results, kind, layer), loc="left", fontsize="small")
-                row[layer].set_xlabel(f"mean |g|, {kind} layer {layer}")
-            row[0].set_ylabel("loss saved by the audio")
+        grid = figure.subplots(rows, cols, squeeze=False, sharey=True)
+        used = _placed(grid, [sizes[kind].shape[1] for kind in held])
+        for axes, (kind, layer) in zip(used, panels, strict=True):
+            _points(axes, results, sizes[kind][:, layer], saved)
+            axes.set_title(_rho(results, kind, layer), loc="left", fontsize="small")
+            axes.set_xlabel(f"mean |g|, {kind} layer {layer}")
+        for row in grid:
+            row[0].set_ylabel("loss saved\nby the audio")
         _legend(grid[0, 0], results)
     return figure
+
+
+def _placed(grid: np.ndarray, counts: Sequence[int]) -> list[Axes]:
+    """Return the axes of each kind's layers, a kind from a row's start on; remove the others.
+
+    Args:
+        grid: axes (row, col).
+        counts: layers of each kind.
+    """
+    used: list[Axes] = []
+    start, cols = 0, grid.shape[1]
+    for count in counts:
+        end = start + -(-count // cols)
+        here = grid[start:end].ravel()
+        used += list(here[:count])
+        for axes in here[count:]:
+            axes.remove()
+        start = end
+    return used
 
 
 def _points(axes: Axes, results: Results, size: np.ndarray, saved: np.ndarray) -> None:

@@ -18,8 +18,10 @@ from interp_lab.studies.avigate.figures.gate_panels import (
     zero_line,
 )
 from interp_lab.visualization.base import NothingToDrawError, Style
+from interp_lab.visualization.toolbox import shortened
 
 MOST_COMPARED = 12
+LONGEST_NAME = 24
 
 
 def gate_comparison(
@@ -85,7 +87,8 @@ def _compared(axes: Axes, means: np.ndarray, kind: str, cmap: str) -> None:
 
 def _name_samples(axes: Axes, names: Sequence[str], kinds: Sequence[str]) -> None:
     known = sorted(set(kinds) - {""})
-    labels = [f"{n}\n{k}" if k else n for n, k in zip(names, kinds, strict=True)]
+    short = [shortened(name, LONGEST_NAME) for name in names]
+    labels = [f"{n}\n{k}" if k else n for n, k in zip(short, kinds, strict=True)]
     axes.set_xticks(np.arange(len(names)), labels, rotation=45, ha="right", fontsize="x-small")
     for label, kind in zip(axes.get_xticklabels(), kinds, strict=True):
         if kind:

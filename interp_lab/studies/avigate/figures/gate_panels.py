@@ -26,6 +26,8 @@ HELPS, MISLEADS = "informative", "misleading"
 KIND_COLORS = {HELPS: "#4b2e83", MISLEADS: "#d9902f", "all": "0.35"}
 OTHER_COLORS = ("#2a8c82", "#a05195", "#8a6d3b")
 TRUE_COLOR, FOUND_COLOR = "#4f8a5b", "#b5541c"
+# Layers that a legend names all of.
+MOST_NAMED = 16
 
 
 def gate_kinds(results: Results) -> list[str]:
@@ -164,11 +166,20 @@ def gate_map(
 
 
 def legend_of_layers(axes: Axes) -> None:
-    """Put the legend of layers in a row above the axes, on the left."""
+    """Put the legend of layers above the axes, on the left: of many layers, some from end to end.
+
+    Its columns are as many as fit: a long name, such as one with its mean, takes two places.
+    """
+    handles, labels = axes.get_legend_handles_labels()
+    if len(labels) > MOST_NAMED:
+        chosen = np.unique(np.linspace(0, len(labels) - 1, MOST_NAMED // 2).round().astype(int))
+        handles, labels = ([values[i] for i in chosen] for values in (handles, labels))
     axes.legend(
+        handles,
+        labels,
         loc="lower left",
         bbox_to_anchor=(0, 1),
-        ncols=8,
+        ncols=8 if max(map(len, labels), default=0) < 10 else 4,
         fontsize="x-small",
         borderaxespad=0.1,
         handlelength=1.2,

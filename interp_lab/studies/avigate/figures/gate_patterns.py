@@ -21,6 +21,7 @@ from interp_lab.studies.avigate.figures.gate_panels import (
     symmetric,
 )
 from interp_lab.visualization.base import NothingToDrawError, Style
+from interp_lab.visualization.toolbox import shortened
 
 FEWEST_TO_CLUSTER = 3
 # More rows than this have no room for their names.
@@ -82,7 +83,7 @@ def _name_rows(axes: Axes, names: list[str], kinds: np.ndarray, edge_share: floa
     axes.set_yticks([])
     points = float(matplotlib.rcParams["font.size"])
     if len(names) <= MOST_NAMED:
-        short = [n if len(n) <= LONGEST_NAME else n[: LONGEST_NAME - 1] + "…" for n in names]
+        short = [shortened(n, LONGEST_NAME) for n in names]
         axes.set_yticks(np.arange(len(names)), short, fontsize=min(points * 0.7, 420 / len(names)))
     else:
         axes.set_ylabel("sample", labelpad=points * 1.6)

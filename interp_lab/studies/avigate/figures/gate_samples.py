@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from interp_lab.store.results import Results
 from interp_lab.studies.avigate.figures.gate_panels import (
     FOUND_COLOR,
+    MOST_NAMED,
     TRUE_COLOR,
     gate_kinds,
     gate_map,
@@ -109,7 +110,8 @@ def _foot(gates: dict[str, np.ndarray], *, has_moments: bool) -> str:
     channels = max(g.shape[2] for g in gates.values())
     foot = "Green: relevant windows and annotated saliency; orange: what the model found. "
     foot *= has_moments
-    foot += "Above each panel: the layers' means. "
+    some = max(map(len, gates.values())) > MOST_NAMED
+    foot += f"Above each panel: the means of {'some' if some else 'the'} layers. "
     foot += "A gate for the whole video is level. " * all(g.shape[1] == 1 for g in gates.values())
     if channels > 1:
         foot += f"Lines: mean over {channels} channels; bands: their middle 90 %. "
@@ -214,7 +216,7 @@ def _map(
         values, label = gates[..., 0], "gate"
     image = gate_map(axes, values, cmap, norm, label, few_ticks=True)
     image.set_extent((0, length, len(gates) - 0.5, -0.5))
-    axes.set(ylabel=f"{kind}\nlayer", yticks=np.arange(len(gates)))
+    axes.set(ylabel=f"{kind}\nlayer", yticks=np.arange(0, len(gates), 1 + len(gates) // 8))
 
 
 def _shade(grid: Iterable[Axes], results: Results, sample: str) -> None:
