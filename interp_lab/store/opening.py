@@ -165,8 +165,18 @@ def check_file(file: h5py.File, path: Path) -> None:
             check_dataset(dataset, path, size, stacked=name == "samples")
 
 
-def check_ragged(parent: h5py.Group, name: str, path: Path) -> h5py.Group | None:
-    """Return a sample's own group, checked; None if there is none."""
+def check_ragged(
+    parent: h5py.Group, name: str, path: Path, only: str | None = None
+) -> h5py.Group | None:
+    """Return a sample's own group, checked; None if there is none.
+
+    Args:
+        parent: of the samples' own groups.
+        name: of the group.
+        path: of the file.
+        only: the one array that is going to be read, if it is one: a result is read field by
+            field, and all of a sample's arrays for each of them would be their square.
+    """
     if name not in parent:
         return None
     seen: set[Any] = set()
@@ -174,7 +184,7 @@ def check_ragged(parent: h5py.Group, name: str, path: Path) -> h5py.Group | None
     if not isinstance(group, h5py.Group):
         raise StoreError(f"{path}: ragged/{name} is no group; not written by interp_lab")
     check_attributes(group, path)
-    for inner in group:
+    for inner in group if only is None else [only] if only in group else []:
         dataset = _plain(group, inner, path, seen)
         if not isinstance(dataset, h5py.Dataset):
             raise StoreError(f"{path}: ragged/{name}/{inner} is no array")

@@ -146,7 +146,7 @@ class Results:
         if field.ragged:
             with reading(self.path):
                 place = ragged_name(self._indices[row])
-                group = check_ragged(self._file["ragged"], place, self.path)
+                group = check_ragged(self._file["ragged"], place, self.path, only=name)
                 if group is None or name not in group:
                     raise StoreError(f"sample {self.sample_ids[row]!r} holds no field {name!r}")
                 return _value(group[name], at)

@@ -23,6 +23,7 @@ class Look:
         limits: the smallest and largest letters that may stand in the picture; None for any.
         widths: of a figure in inches, narrow first; none for its natural width.
         tallest: the greatest height in inches; None for any.
+        squeezed: whether panels, too, are made as low as that; else only pictures are.
         words: whether heading and caption are part of the picture.
         cmap: the colormap of quantities that have no sign.
         settings: further settings of matplotlib.
@@ -32,6 +33,7 @@ class Look:
     limits: tuple[float, float] | None = None
     widths: tuple[float, ...] = ()
     tallest: float | None = None
+    squeezed: bool = True
     words: bool = True
     cmap: str = "viridis"
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -58,7 +60,8 @@ class Look:
         share = width / natural[0]
         # Rows of letters keep their height where the figure becomes narrower than its letters do.
         height = natural[1] * (max(share, letters) if fill else share)
-        if self.tallest is not None and height > self.tallest:
+        bound = self.tallest is not None and (self.squeezed or not fill)
+        if self.tallest is not None and bound and height > self.tallest:
             return (width if fill else width * self.tallest / height), self.tallest
         return width, height
 
@@ -79,7 +82,10 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
             cmap="cividis",
             settings=MappingProxyType({"svg.fonttype": "none"}),
         ),
-        # A slide of 13.33 by 7.5 inches, less its margins and its title.
-        "slides": Look(points=16, limits=(13, 20), widths=(12.2,), tallest=6.0, words=False),
+        # A slide of 13.33 by 7.5 inches, less its margins and its title. A figure of many rows is higher than a
+        # slide: squeezed into one, its letters would lie on each other.
+        "slides": Look(
+            points=16, limits=(13, 20), widths=(12.2,), tallest=6.0, squeezed=False, words=False
+        ),
     }
 )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from interp_lab.errors import StoreError
 from interp_lab.fields import CellMap, Document, Pattern, RightEdgeMap, Scalar
+from interp_lab.store import opening
 from interp_lab.store.merge import merge
 from interp_lab.store.parts import Failure, PartWriter, finished_samples, list_parts
 from interp_lab.store.results import Results, open_results
@@ -101,6 +102,24 @@ def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:
         assert [f.name for f in results.of_kind(Scalar)] == ["score"]
         mean = np.mean([np.float32(values(i)["cells"]) for i in (0, 2, 3)], axis=0)
         np.testing.assert_allclose(results.aggregate("mean_cells"), mean, rtol=1e-6)
+
+
+def test_reading_an_array_of_a_sample_checks_that_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[str] = []
+    check = opening.check_dataset
+
+    def counted(dataset: h5py.Dataset, path: Path, size: int, stacked: bool) -> None:
+        checked.append(str(dataset.name))
+        check(dataset, path, size, stacked)
+
+    path = make(tmp_path, [0, 1, 2], [3], frozenset())
+    with open_results(path) as results:
+        monkeypatch.setattr(opening, "check_dataset", counted)
+        for sample in results.sample_ids:
+            results.read("pattern", sample)
+    assert len(checked) == 3 and all(name.endswith("/pattern") for name in checked)
 
 
 def test_xarray_sees_axes_coordinates_and_units(tmp_path: Path) -> None:

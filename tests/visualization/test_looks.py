@@ -150,6 +150,12 @@ def test_proportions_are_kept_where_a_picture_is_shown() -> None:
     assert tall.height == pytest.approx(6.0) and tall.width == pytest.approx(3.0)
 
 
+def test_panels_are_not_squeezed_into_a_slide() -> None:
+    # 16 points where 10.5 were planned for: each row of letters needs half as much again.
+    page = Style(style="slides").page((4.0, 8.0), fill=True)
+    assert page.width == pytest.approx(12.2) and page.height >= 8.0 * 16 / 10.5
+
+
 def test_letters_of_a_drawing_for_print_can_be_edited(tmp_path: Path) -> None:
     for name, editable in (("paper", True), ("screen", False)):
         style = Style(style=name, format="svg")
