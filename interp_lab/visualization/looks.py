@@ -82,8 +82,8 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
             cmap="cividis",
             settings=MappingProxyType({"svg.fonttype": "none"}),
         ),
-        # A slide of 13.33 by 7.5 inches, less its margins and its title. A figure of many rows is higher than a
-        # slide: squeezed into one, its letters would lie on each other.
+        # A slide of 13.33 by 7.5 inches, less its margins and its title. A figure of many rows is
+        # higher than a slide: squeezed into one, its letters would lie on each other.
         "slides": Look(
             points=16, limits=(13, 20), widths=(12.2,), tallest=6.0, squeezed=False, words=False
         ),

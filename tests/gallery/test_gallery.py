@@ -1,4 +1,4 @@
-"""Every text of every figure can be read, at small and medium size, on a screen and on paper.
+"""Every text of every figure can be read, at small and medium size, on a screen, a slide and paper.
 
 `make gallery` draws the large sizes too, for a person to look at.
 """
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from stories import MEDIUM, SMALL, STUDIES, Size
 
-SHOWN = [(SMALL, "screen"), (MEDIUM, "screen"), (MEDIUM, "paper")]
+SHOWN = [(SMALL, "screen"), (SMALL, "slides"), (MEDIUM, "screen"), (MEDIUM, "paper")]
 
 
 @pytest.mark.parametrize(("size", "style"), SHOWN, ids=lambda shown: getattr(shown, "name", shown))
