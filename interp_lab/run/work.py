@@ -91,7 +91,8 @@ def work_on(cfg: DictConfig, job: SweepJob | None) -> Done:
         work = work_of_share(remaining, share, left, pool)
         measured = failed = 0
         if left.any and work.anything():
-            measured, failed = measure(cfg, remaining, work, left, job)
+            with work.given_back():
+                measured, failed = measure(cfg, remaining, work, left, job)
         elif left.any or work.over():
             check_device(cfg)
         with place.held():
@@ -242,15 +243,7 @@ def measure_with(
             remaining.prints,
             lambda: left.failed + remaining.failed,
         )
-        blameless = True
-        try:
-            whole = measurement.run_all(work)
-        except Exception:
-            blameless = False
-            raise
-        finally:
-            work.give_back(blameless)
-        if not whole:
+        if not measurement.run_all(work):
             raise StoppedByUserError(
                 f"stopped with {progress.done} of {progress.total} samples finished; "
                 "the same command goes on"

@@ -9,8 +9,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from interp_lab.errors import StoppedByUserError
 from interp_lab.run.sweep.chunks import Chunk, next_of_others
 from interp_lab.store.claims import Claims, Taken
 
@@ -57,6 +59,18 @@ class Fixed:
 
     def give_back(self, blameless: bool) -> None:
         """Let others take what this job does not finish; see `Claims.give_back`."""
+
+    @contextmanager
+    def given_back(self) -> Iterator[None]:
+        """Let others take what is not finished when the block ends, however it does."""
+        blameless = True
+        try:
+            yield
+        except Exception as error:
+            blameless = isinstance(error, StoppedByUserError)
+            raise
+        finally:
+            self.give_back(blameless)
 
     def more(self, stop: Callable[[], bool]) -> bool:
         """Wait until something is free again; return whether it is."""
