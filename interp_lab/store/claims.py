@@ -20,7 +20,7 @@ from interp_lab.errors import StoreError, unlockable
 log = logging.getLogger(__name__)
 HELD, DONE = ".lock", ".done"
 # Who dies with a piece may have died of it: after so many deaths nobody takes it again.
-MOST_DEATHS = 2
+MOST_DEATHS = 3
 # A byte of the lock file for each holder; one that gives a piece back changes his.
 _HOLDER, _BLAMELESS = b".", b"-"
 _MOST_BYTES = 4096
@@ -100,7 +100,7 @@ class Claims:
         )
 
     def take(self, name: str) -> Taken | None:
-        """Take a piece, unless somebody holds it, has finished it, or two have ended in it.
+        """Take a piece, unless somebody holds it, has finished it, or too many have ended in it.
 
         Raises:
             StoreError: if the lock file cannot be written.
