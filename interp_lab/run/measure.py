@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
@@ -35,6 +35,15 @@ log = logging.getLogger(__name__)
 Loaded = list[tuple[int, Sample]]
 # Place, the sample or what loading it raised, and its fingerprint.
 Attempt = tuple[int, Sample | Exception, str]
+
+
+@runtime_checkable
+class EncodesAhead(Protocol):
+    """A model whose processor may work on a batch while the model works on the one before."""
+
+    def encode_ahead(self, samples: Sequence[Sample]) -> None:
+        """Do what `prepare` needs no device for; it takes up what was made of these samples."""
+        ...
 
 
 class Check(Protocol):
@@ -172,7 +181,12 @@ class Measurement:
                 yield places, self._without_failures(loaded)
 
     def _load(self, indices: Sequence[int]) -> list[Attempt]:
-        return [(i, *loaded_with_print(self.dataset, self._prints, i)) for i in indices]
+        """Load a batch, and let the model's processor work on it; in a thread beside the model."""
+        loaded = [(i, *loaded_with_print(self.dataset, self._prints, i)) for i in indices]
+        good = [sample for _, sample, _ in loaded if not isinstance(sample, Exception)]
+        if good and isinstance(self.model, EncodesAhead) and len(good) <= self.batch_size:
+            self.model.encode_ahead(good)
+        return loaded
 
     def _without_failures(self, loaded: Sequence[Attempt]) -> Loaded:
         good: Loaded = []
