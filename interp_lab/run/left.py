@@ -12,7 +12,7 @@ from interp_lab.identity.files import hash_of
 from interp_lab.run.going_on import Standing, check_failed_share, say_failed_before, standing_of
 from interp_lab.run.sweep.chunks import cut
 from interp_lab.run.sweep.pool import Fixed, Pool
-from interp_lab.run.sweep.sharding import Share
+from interp_lab.run.sweep.sharding import Share, order_of
 from interp_lab.store.parts import Stored, stored_samples
 from interp_lab.store.rundir import ALL, RunDirectory
 
@@ -53,6 +53,7 @@ class Remaining:
     ) -> None:
         self.cfg, self.place, self.prints, self.dataset = cfg, place, prints, dataset
         self.ids = list(dataset.ids())
+        self.order = order_of(dataset, cfg.batch_size)
         self.failed = 0
         self._stored: dict[str, list[Stored]] = {}
 
@@ -63,7 +64,7 @@ class Remaining:
             if not cfg.resume and self.place.begin_anew(command):
                 log.info("resume=false: beginning anew; an old result stays until the new is whole")
             stored = self._stored = stored_samples(self.place.whole_sources(move=True))
-        mine = share.places(len(ids), cfg.batch_size)
+        mine = self.places(share)
         standing = standing_of(cfg, stored, ids, self.prints, mine)
         standing.say()
         done = standing.done
@@ -95,6 +96,10 @@ class Remaining:
         self.failed += self._kept_failures(places, todo, standing)
         return todo
 
+    def places(self, share: Share) -> list[int]:
+        """Return the places of a share's samples, in the order of its batches."""
+        return share.places(len(self.ids), self.cfg.batch_size, self.order)
+
     def of_all(self) -> Standing:
         """Return what is finished of all samples; the directory is held."""
         stored = stored_samples(self.place.whole_sources(move=True))
@@ -118,14 +123,14 @@ def pool_of(cfg: DictConfig, share: Share, command: str) -> str:
 
 def work_of_share(remaining: Remaining, share: Share, left: Left, pool: str) -> Fixed:
     """Return the work of a job: its share, with what it may take of the others'."""
-    n, size = len(remaining.ids), remaining.cfg.batch_size
+    n, size, order = len(remaining.ids), remaining.cfg.batch_size, remaining.order
     todo = set(left.todo)
-    own = [[i for i in batch if i in todo] for batch in share.batches(n, size)]
+    own = [[i for i in batch if i in todo] for batch in share.batches(n, size, order=order)]
     fixed = Fixed([batch for batch in own if batch])
     if not pool:
         return fixed
     # Who has another idea of the samples has other chunks, too.
-    division = hash_of(str(share.count), str(size), *remaining.ids)[:16]
+    division = hash_of(str(share.count), str(size), *remaining.ids, *map(str, order or ()))[:16]
     claims = remaining.place.chunks(pool, division)
     if not claims.prepare():
         log.warning(
@@ -134,5 +139,5 @@ def work_of_share(remaining: Remaining, share: Share, left: Left, pool: str) -> 
             remaining.place.path,
         )
         return fixed
-    chunks = {i: cut(i, share.batches(n, size, i)) for i in {*share.among, share.index}}
+    chunks = {i: cut(i, share.batches(n, size, i, order)) for i in {*share.among, share.index}}
     return Pool(claims, chunks, share.index, left.todo, remaining.of)

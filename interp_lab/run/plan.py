@@ -21,7 +21,7 @@ from interp_lab.errors import DeviceError, MissingInputError, UnsupportedModelEr
 from interp_lab.run.fit import check_fit
 from interp_lab.run.going_on import finished_now
 from interp_lab.run.sweep.record import SweepJob, at_once, swept_jobs
-from interp_lab.run.sweep.sharding import Share, share_of, siblings_by_hand
+from interp_lab.run.sweep.sharding import Share, order_of, share_of, siblings_by_hand
 from interp_lab.store.rundir import RunDirectory
 from interp_lab.store.sizes import declared_bytes, measured_bytes, readable
 
@@ -129,7 +129,8 @@ def work_of(cfg: DictConfig, shares: Sequence[Share]) -> Work:
     done = finished_now(cfg, place, dataset, sources)
     failed = {name for name in ids if done.get(name) is False}
     left = [name not in done or (cfg.retry_failed and name in failed) for name in ids]
-    jobs = [sum(left[i] for i in s.places(len(ids), cfg.batch_size)) for s in shares]
+    order = order_of(dataset, cfg.batch_size)
+    jobs = [sum(left[i] for i in s.places(len(ids), cfg.batch_size, order)) for s in shares]
     finished = sum(bool(done.get(name)) for name in ids)
     return Work(place.path, len(ids), finished, len(failed), jobs, shares[0].count, sources)
 

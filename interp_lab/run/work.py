@@ -267,7 +267,7 @@ def finish(remaining: Remaining, share: Share, work: Fixed, command: str, in_swe
         return False
     standing = remaining.of_all()
     missing = [name for name in ids if name not in standing.done]
-    own = {ids[i] for i in work.own_places(share.places(len(ids), cfg.batch_size))}
+    own = {ids[i] for i in work.own_places(remaining.places(share))}
     changed = [name for name in missing if name in own]
     if changed:
         raise StoreError(

@@ -1,12 +1,14 @@
 """Which samples a job measures: the jobs of a sweep that differ in the device alone share them.
 
-A share is made of whole batches of the data set's order, dealt out like cards. So it is known
+A share is made of whole batches of the data set, dealt out like cards. So it is known
 before any job begins, and a batch holds the same samples however many jobs there are: to the last
 bit, the numbers are those of one job. A job begins with its own share; what nobody has begun of
 the others' is for whoever has finished his own (`pool`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,6 +16,9 @@ from interp_lab.config.nodes import run_dir
 from interp_lab.errors import ConfigError, did_you_mean
 from interp_lab.libraries.hydra_inside import parsed
 from interp_lab.run.sweep.record import SweepJob, SweptJobs, record_of, swept_jobs
+
+# Batches of the data set's order within which samples are sorted by their length.
+BATCHES_TO_SORT = 32
 
 
 @dataclass(frozen=True)
@@ -32,18 +37,53 @@ class Share:
     why: str = ""
     among: tuple[int, ...] = ()
 
-    def places(self, n: int, batch_size: int) -> list[int]:
-        """Return the places of this share's samples among `n`, in order."""
-        return [i for i in range(n) if (i // batch_size) % self.count == self.index]
+    def places(self, n: int, batch_size: int, order: Sequence[int] | None = None) -> list[int]:
+        """Return the places of this share's samples among `n`, in the order of its batches."""
+        return [i for batch in self.batches(n, batch_size, order=order) for i in batch]
 
-    def batches(self, n: int, batch_size: int, index: int | None = None) -> list[range]:
-        """Return the places of the samples of this share, or of another of its kind, by batch."""
+    def batches(
+        self,
+        n: int,
+        batch_size: int,
+        index: int | None = None,
+        order: Sequence[int] | None = None,
+    ) -> list[Sequence[int]]:
+        """Return the places of the samples of this share, or of another of its kind, by batch.
+
+        Args:
+            n: samples of the data set.
+            batch_size: samples a batch.
+            index: of the share; None for this one.
+            order: the samples in the order in which they are put into batches; None for the data
+                set's.
+        """
         own = self.index if index is None else index
         step = batch_size * self.count
-        return [range(i, min(i + batch_size, n)) for i in range(own * batch_size, n, step)]
+        spans = [range(i, min(i + batch_size, n)) for i in range(own * batch_size, n, step)]
+        return [span if order is None else [order[i] for i in span] for span in spans]
 
     def __str__(self) -> str:
         return f"samples {self.index + 1} of {self.count} ({self.why})"
+
+
+def order_of(dataset: Any, batch_size: int) -> list[int] | None:
+    """Return the samples in the order in which they are put into batches; None for the data set's.
+
+    Where the data set says how long its samples are, neighbours of like length share a batch, so
+    that little is padded. They are sorted within stretches of some batches: what is measured first
+    stays what stands first. It follows from the data set and the batch size, not from the jobs.
+    """
+    lengths = dataset.lengths() if callable(getattr(dataset, "lengths", None)) else None
+    if lengths is None or batch_size == 1:
+        return None
+    stretch = batch_size * BATCHES_TO_SORT
+    return [
+        place
+        for start in range(0, len(lengths), stretch)
+        for place in sorted(
+            range(start, min(start + stretch, len(lengths))), key=lambda i: (lengths[i], i)
+        )
+    ]
 
 
 def share_of(cfg: DictConfig, job: SweepJob | None) -> Share:
