@@ -1,6 +1,7 @@
 """What `interp_lab.libraries.joblib_inside` assumes of joblib, one test an assumption."""
 
 import inspect
+from collections.abc import Collection
 from types import SimpleNamespace
 
 import pytest
@@ -27,9 +28,9 @@ def test_the_others_end_first_unless_all_are_to_end(
     monkeypatch.setattr("interp_lab.libraries.joblib_inside.time.sleep", lambda seconds: None)
     seen: list[list[int]] = []
 
-    def at_work(processes: list[int]) -> bool:
+    def at_work(processes: Collection[int]) -> bool:
         assert not ended
-        seen.append(processes)
+        seen.append(list(processes))
         return len(seen) < 3
 
     let_workers_end(at_work)

@@ -76,14 +76,12 @@ def order_of(dataset: Any, batch_size: int) -> list[int] | None:
     lengths = dataset.lengths() if callable(getattr(dataset, "lengths", None)) else None
     if lengths is None or batch_size == 1:
         return None
-    stretch = batch_size * BATCHES_TO_SORT
-    return [
-        place
-        for start in range(0, len(lengths), stretch)
-        for place in sorted(
-            range(start, min(start + stretch, len(lengths))), key=lambda i: (lengths[i], i)
-        )
-    ]
+    known = list(lengths)
+    order: list[int] = []
+    for start in range(0, len(known), batch_size * BATCHES_TO_SORT):
+        end = min(start + batch_size * BATCHES_TO_SORT, len(known))
+        order += sorted(range(start, end), key=lambda i: (known[i], i))
+    return order
 
 
 def share_of(cfg: DictConfig, job: SweepJob | None) -> Share:
