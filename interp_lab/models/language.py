@@ -7,6 +7,7 @@ all of them and stands here.
 import contextlib
 import copy
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,7 @@ from interp_lab.models.pieces import pieces
 from interp_lab.models.tokenmaps import Span
 from interp_lab.tokens import TokenMap
 
+log = logging.getLogger(__name__)
 # Stands for a text part while its place in a chat template is learnt; of Unicode's private use.
 MARK = "\ue000{}\ue001"
 
@@ -87,7 +89,8 @@ class LanguageModel:
         self.notes = notes
         self.seed = seed
         self.hookpoints: dict[str, str] = {}
-        self._ahead, self._reader = Ahead(), None
+        self._ahead = Ahead()
+        self._reader: LanguageModel | None = None
         text = module.config.get_text_config()
         self.n_layers: int = text.num_hidden_layers
         self.n_heads: int = text.num_attention_heads
@@ -202,14 +205,23 @@ class LanguageModel:
         A tokenizer is no thing for two threads, so this one has a copy of it. What the samples
         raise is left for `prepare` to raise, in their turn.
         """
-        with self._ahead.lock:
-            if self._reader is None:
-                self._reader = copy.copy(self)
-                self._reader.processor = copy.deepcopy(self.processor)
-                own = self._reader.processor
-                self._reader.tokenizer = getattr(own, "tokenizer", own)
+        reader = self._reader or self._with_own_processor()
+        if reader is None:
+            return
+        self._reader = reader
         with contextlib.suppress(Exception), torch.inference_mode():
-            self._ahead.keep(samples, self._reader.encoded(samples))
+            self._ahead.keep(samples, reader.encoded(samples))
+
+    def _with_own_processor(self) -> "LanguageModel | None":
+        """Return this model with a copy of its processor; None if that cannot be copied."""
+        reader = copy.copy(self)
+        try:
+            reader.processor = copy.deepcopy(self.processor)
+        except Exception as error:  # a class of others' may hold anything
+            log.debug("%s cannot be copied: %s", type(self.processor).__name__, error)
+            return None
+        reader.tokenizer = getattr(reader.processor, "tokenizer", reader.processor)
+        return reader
 
     def run(self, prepared: Prepared) -> list[Answer]:
         """Write on from each prompt.
