@@ -169,3 +169,22 @@ def test_batches_are_the_same_however_many_jobs_there_are(
 def test_without_lengths_or_with_batches_of_one_the_order_is_the_data_sets() -> None:
     assert order_of(object(), 4) is None and order_of(Lengths(None), 4) is None
     assert order_of(Lengths([3, 1, 2]), 1) is None
+
+
+def test_jobs_take_from_the_shares_of_their_own_sweep_or_as_they_are_told(
+    shares: Callable[..., list[Share]],
+) -> None:
+    def among(*typed: str) -> list[tuple[int, ...]]:
+        return [share.among for share in shares(*typed)]
+
+    assert among("device=cpu,cpu") == [(0, 1)] * 2
+    assert among("device=cpu,cpu", "shard.steal=false") == [()] * 2
+    by_hand = ("shard.index=0,2", "shard.count=4")
+    assert among(*by_hand) == [(0, 2)] * 2
+    assert among(*by_hand, "shard.steal=true") == [(0, 1, 2, 3)] * 2
+    assert among(*by_hand, "shard.steal=false") == [()] * 2
+    # Separate commands keep their shares unless they say otherwise.
+    alone = composed("shard.index=1", "shard.count=3")
+    assert share_of(alone, None).among == ()
+    alone = composed("shard.index=1", "shard.count=3", "shard.steal=true")
+    assert share_of(alone, None).among == (0, 1, 2)

@@ -232,7 +232,10 @@ def limit_processes(hydra: Any) -> None:
 def at_work(folder: Path, processes: Collection[int]) -> bool:
     """Return whether one of these processes of this machine works on a job of a sweep."""
     for path in folder.glob("[0-9]*.json"):
-        told = json.loads(path.read_text())
+        try:
+            told = json.loads(path.read_text())
+        except OSError:  # the folder was deleted; who asks is joblib's own thread
+            continue
         if told["state"] == "running" and told["pid"] in processes:
             return True
     return False
