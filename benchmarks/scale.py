@@ -46,6 +46,7 @@ class Pool:
         cost: seconds a sample, on average.
         spread: standard deviation of the logarithm of a sample's cost.
         unequal: standard deviation of the logarithm of a device's slowness.
+        halved: share of the devices that are half as fast.
         start: seconds from a job's start to its first sample: imports, loading weights.
         failures: deaths a device and hour; a dead device does not come back.
         batch_size, part_size, part_seconds: as in the configuration.
@@ -55,6 +56,7 @@ class Pool:
     cost: float = 0.35
     spread: float = 0.3
     unequal: float = 0.0
+    halved: float = 0.0
     start: float = 60.0
     failures: float = 0.0
     batch_size: int = 8
@@ -99,14 +101,7 @@ def simulate(n: int, workers: int, pool: Pool, keep: Keep | None = None) -> Outc
     Raises:
         RuntimeError: if every device has died.
     """
-    rng = np.random.default_rng(pool.seed)
-    costs = pool.cost * rng.lognormal(-(pool.spread**2) / 2, pool.spread, n)
-    slowness = rng.lognormal(0.0, pool.unequal, workers)
-    deaths = (
-        rng.exponential(3600.0 / pool.failures, workers)
-        if pool.failures
-        else np.full(workers, np.inf)
-    )
+    costs, slowness, deaths = draws(n, workers, pool)
     done = np.zeros(n, dtype=bool)
     times_measured = np.zeros(n, dtype=np.int64)
     alive, now, rounds = list(range(workers)), 0.0, 0
@@ -131,12 +126,26 @@ def simulate(n: int, workers: int, pool: Pool, keep: Keep | None = None) -> Outc
         now = max(ends)
         alive = [device for device in alive if deaths[device] > now]
     work = float(costs.sum())
-    ideal = _soonest(work, slowness, np.full(workers, np.inf), pool.start)
-    bound = _soonest(work, slowness, deaths, pool.start)
+    ideal = soonest(work, slowness, np.full(workers, np.inf), pool.start)
+    bound = soonest(work, slowness, deaths, pool.start)
     return Outcome(now, ideal, bound, rounds, workers - len(alive), int((times_measured > 1).sum()))
 
 
-def _soonest(work: float, slowness: np.ndarray, deaths: np.ndarray, start: float) -> float:
+def draws(n: int, workers: int, pool: Pool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the seconds of every sample, and slowness and time of death of every device."""
+    rng = np.random.default_rng(pool.seed)
+    costs = pool.cost * rng.lognormal(-(pool.spread**2) / 2, pool.spread, n)
+    slowness = rng.lognormal(0.0, pool.unequal, workers)
+    slowness[: round(pool.halved * workers)] *= 2
+    deaths = (
+        rng.exponential(3600.0 / pool.failures, workers)
+        if pool.failures
+        else np.full(workers, np.inf)
+    )
+    return costs, slowness, deaths
+
+
+def soonest(work: float, slowness: np.ndarray, deaths: np.ndarray, start: float) -> float:
     """Return when the devices together can have done `work` seconds of work, cut up at will."""
     low, high = start, start + work * float(slowness.max())
     for _ in range(60):

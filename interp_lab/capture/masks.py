@@ -149,6 +149,8 @@ def _read_flash(call: Call, module: nn.Module, kwargs: dict[str, Any]) -> None:
     positions = kwargs.get("position_ids")
     if positions is None or call.padding is not None or call.query.shape[0] > 1:
         return
+    if positions.shape[-1] < 2:  # a decode step: the device need not be asked
+        return
     if bool((positions[..., 1:] - positions[..., :-1] != 1).any()):
         raise UnsupportedModelError(
             f"{type(module).__name__} packs several sequences into one row under flash attention; "

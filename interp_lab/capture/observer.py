@@ -1,7 +1,7 @@
 """What every way of observing attention shares: plans, their places in a call, and results."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from interp_lab.capture.interventions import check_heads
 from interp_lab.capture.masks import Index
 from interp_lab.capture.plans import AttentionChange, AttentionPlan, describe
 from interp_lab.capture.sites import Site
-from interp_lab.capture.tally import Captured, Tally
+from interp_lab.capture.tally import Captured, Tally, refuse_wrong_sums
 from interp_lab.errors import ConfigError, UnsupportedModelError
 
 
@@ -110,8 +110,12 @@ class Observer:
         """Return a plan's heads as an index, or None for all."""
         if plan.heads is None:
             return None
-        check_heads(plan.heads, count, "AttentionPlan.heads")
-        return torch.tensor(plan.heads, device=device)
+        memo = ("heads", plan.heads, count, device)
+        if memo not in self._memo:
+            check_heads(plan.heads, count, "AttentionPlan.heads")
+            # Once, not once a layer: what comes from pageable memory waits for the device.
+            self._memo[memo] = torch.tensor(plan.heads, device=device)
+        return cast(Tensor, self._memo[memo])
 
     def meet(self, module: nn.Module) -> None:
         """Take note of a module that attends and is none of the watched layers."""
@@ -131,6 +135,7 @@ class Observer:
             )
         for tower in self.forwards.frames:
             self.flush(tower)
+        refuse_wrong_sums([t for row in self._tallies for t in row.values()])
         rows = tuple({n: t.result() for n, t in row.items()} for row in self._tallies)
         for tally in (t for row in self._tallies for t in row.values()):
             if not rows[tally.row][tally.name].steps:

@@ -138,7 +138,6 @@ class Tally:
             )
         for layer in self.layers:
             self.close(layer)
-        self._refuse_wrong_sums()
         counts = {len(s) for s in self._steps.values()}
         if len(counts) != 1:
             seen = ", ".join(f"layer {k}: {len(s)}" for k, s in list(self._steps.items())[:6])
@@ -170,25 +169,46 @@ class Tally:
             )
         return torch.stack([p.to(parts[0].device) for p in parts])
 
-    def _refuse_wrong_sums(self) -> None:
-        """Refuse rows whose sum is not 1; the device is asked here and not before.
+    def sums_off(self) -> dict[int, Tensor]:
+        """Return, by layer, by how much each head's rows were off a sum of 1 at most."""
+        return self._off
+
+    def refuse_wrong_sum(self, layer: int, off: float) -> None:
+        """Refuse rows whose sum is not 1.
+
+        Args:
+            layer: where.
+            off: by how much, the largest of the layer's heads.
 
         Raises:
             UnsupportedModelError: names the layer and the sum.
-            NotFiniteError: if a sum is none; names the layer and the head.
+            NotFiniteError: if the sum is none; names the layer and the head.
         """
-        for layer, tensor in self._off.items():
-            off = float(tensor.max())
-            if not math.isfinite(off):
-                head = int((~tensor.isfinite()).nonzero()[0])
-                raise NotFiniteError(
-                    f"plan {self.name!r} holds NaN at layer {layer}, head {head}: the queries, "
-                    "keys or mask of this sample there are NaN or infinite"
-                )
-            if not off <= SUM_TOLERANCE:
-                whole = "all keys" if self.plan.keys is None else "its keys"
-                raise UnsupportedModelError(
-                    f"plan {self.name!r}, row {self.row}, layer {layer}: a row of the pattern sums "
-                    f"to 1 +- {abs(off):.3g} over {whole}, so it is no "
-                    "softmax over the keys that were named; this attention cannot be captured"
-                )
+        if not math.isfinite(off):
+            head = int((~self._off[layer].isfinite()).nonzero()[0])
+            raise NotFiniteError(
+                f"plan {self.name!r} holds NaN at layer {layer}, head {head}: the queries, "
+                "keys or mask of this sample there are NaN or infinite"
+            )
+        if not off <= SUM_TOLERANCE:
+            whole = "all keys" if self.plan.keys is None else "its keys"
+            raise UnsupportedModelError(
+                f"plan {self.name!r}, row {self.row}, layer {layer}: a row of the pattern sums "
+                f"to 1 +- {abs(off):.3g} over {whole}, so it is no "
+                "softmax over the keys that were named; this attention cannot be captured"
+            )
+
+
+def refuse_wrong_sums(tallies: Sequence[Tally]) -> None:
+    """Refuse rows whose sum is not 1; the device is asked here, once for all, and not before.
+
+    Raises:
+        UnsupportedModelError, NotFiniteError: see `Tally.refuse_wrong_sum`.
+    """
+    found = [(t, layer, off.max()) for t in tallies for layer, off in t.sums_off().items()]
+    if not found:
+        return
+    device = found[0][2].device
+    largest = torch.stack([off.to(device) for _, _, off in found]).tolist()
+    for (tally, layer, _), off in zip(found, largest, strict=True):
+        tally.refuse_wrong_sum(layer, off)

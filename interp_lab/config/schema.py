@@ -79,12 +79,14 @@ class Capture:
 class Shard:
     """Which samples a job measures: those at `index::count` in units of a batch.
 
-    By default the jobs of a sweep that differ in the key `axis` alone share the samples.
+    By default the jobs of a sweep that differ in the key `axis` alone share the samples. A job that
+    has finished its share goes on (`steal`) with what nobody has begun of the others'.
     """
 
     axis: str | None = text("device")
     index: int | None = number(None, 0, LARGEST_COUNT)
     count: int | None = number(None, 1, LARGEST_COUNT)
+    steal: bool | None = None
 
 
 @dataclass

@@ -60,6 +60,9 @@ class Dataset(Protocol):
     The constructor reads the index only and raises `MissingInputError` or `ConfigError` for what
     the configuration got wrong, so that nothing of that kind is found after a model is loaded.
 
+    It may say how long its samples are, without loading them: `lengths()`, one number a sample or
+    None, which need only grow with the tokens. Samples of like length then share a batch.
+
     A data set that asks in a format of its own (`datasets.conversations`) names it, as its
     `conversation`.
     """

@@ -38,6 +38,9 @@ ConvMode = Literal[
     "chat_template",
 ]
 
+# Characters of a text of about as many tokens as a picture has.
+PICTURE_LENGTH = 2000
+
 
 class ScienceQA:
     """Questions of a ScienceQA file.
@@ -130,6 +133,11 @@ class ScienceQA:
         except SampleError:
             files = ()
         return MadeOf(record, files)
+
+    def lengths(self) -> list[int]:
+        """Return how long each question is, in characters; one with a picture is longer."""
+        records = [self._records[n] for n in self._chosen]
+        return [_length(record) for record in records]
 
     def load(self, index: int) -> Sample:
         """Return one question with its picture.
@@ -241,6 +249,15 @@ def _without_mark(question: str) -> str:
 
 def _names_picture(record: Any) -> bool:
     return isinstance(record, dict) and record.get("image") is not None
+
+
+def _length(record: Any) -> int:
+    """Return how long a record's question is; 0 for one without a question."""
+    try:
+        question, _ = _turns(record)
+    except (SampleError, AttributeError):
+        return 0
+    return len(question) + (PICTURE_LENGTH if _names_picture(record) else 0)
 
 
 def _is_text_only(record: Any) -> bool:

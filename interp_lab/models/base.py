@@ -192,6 +192,17 @@ def resolve_device(device: int | str | None) -> torch.device:
     return wanted
 
 
+def sent(value: torch.Tensor, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Return a tensor of the host on a device, numbers that are not whole in `dtype`.
+
+    To a card it goes from pinned memory, so that the host does not wait for the card's work.
+    """
+    value = value.to(dtype) if value.is_floating_point() else value
+    if device.type != "cuda" or value.device.type != "cpu":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)
+
+
 def as_picture(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """Undo an image processor's normalisation of (3, h, w): uint8 (h, w, 3), as a person sees it.
 

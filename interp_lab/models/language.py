@@ -4,7 +4,10 @@ A family renders the prompt of a sample and builds its token map; everything els
 all of them and stands here.
 """
 
+import contextlib
+import copy
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,13 +18,15 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
+from interp_lab.models.ahead import Ahead, Encoded
 from interp_lab.models.answers import Answer
-from interp_lab.models.base import Prepared, Seen
+from interp_lab.models.base import Prepared, Seen, sent
 from interp_lab.models.loading import seeded
 from interp_lab.models.pieces import pieces
 from interp_lab.models.tokenmaps import Span
 from interp_lab.tokens import TokenMap
 
+log = logging.getLogger(__name__)
 # Stands for a text part while its place in a chat template is learnt; of Unicode's private use.
 MARK = "\ue000{}\ue001"
 
@@ -84,6 +89,8 @@ class LanguageModel:
         self.notes = notes
         self.seed = seed
         self.hookpoints: dict[str, str] = {}
+        self._ahead = Ahead()
+        self._reader: LanguageModel | None = None
         text = module.config.get_text_config()
         self.n_layers: int = text.num_hidden_layers
         self.n_heads: int = text.num_attention_heads
@@ -149,18 +156,7 @@ class LanguageModel:
         Raises:
             SampleError: if a prompt is longer than the model can read, or does not fit the model.
         """
-        for sample in samples:
-            refuse_special(self.processor, self.tokenizer, sample)
-        rendered = [self.render(s) for s in samples]
-        images = [image for s in samples for image in s.images]
-        clips = [wave for s in samples for wave, _ in s.audio]
-        batch = self.processor(
-            text=[prompt for prompt, _ in rendered],
-            padding=True,
-            return_tensors="pt",
-            **({"images": images} if images else {}),
-            **({"audio": clips} if clips else {}),
-        )
+        rendered, batch = self._ahead.take(samples) or self.encoded(samples)
         seen, first = [], 0
         for row, (sample, (prompt, spans)) in enumerate(zip(samples, rendered, strict=True)):
             own = batch["input_ids"][row][batch["attention_mask"][row].bool()]
@@ -177,13 +173,55 @@ class LanguageModel:
             first += len(sample.images)
         dtype = next(self.module.parameters()).dtype
         inputs = {
-            key: value.to(self.device, dtype)
-            if value.is_floating_point()
-            else value.to(self.device)
+            key: sent(value, self.device, dtype)
             for key, value in batch.items()
             if isinstance(value, torch.Tensor)
         }
         return Prepared(inputs, tuple(seen))
+
+    def encoded(self, samples: Sequence[Sample]) -> Encoded:
+        """Return the prompts with their roles, and what the processor makes of the samples.
+
+        Raises:
+            SampleError: if a prompt does not fit the model.
+        """
+        for sample in samples:
+            refuse_special(self.processor, self.tokenizer, sample)
+        rendered = [self.render(s) for s in samples]
+        images = [image for s in samples for image in s.images]
+        clips = [wave for s in samples for wave, _ in s.audio]
+        batch = self.processor(
+            text=[prompt for prompt, _ in rendered],
+            padding=True,
+            return_tensors="pt",
+            **({"images": images} if images else {}),
+            **({"audio": clips} if clips else {}),
+        )
+        return rendered, batch
+
+    def encode_ahead(self, samples: Sequence[Sample]) -> None:
+        """Do the processor's work on samples that `prepare` will be asked for, in another thread.
+
+        A tokenizer is no thing for two threads, so this one has a copy of it. What the samples
+        raise is left for `prepare` to raise, in their turn.
+        """
+        reader = self._reader or self._with_own_processor()
+        if reader is None:
+            return
+        self._reader = reader
+        with contextlib.suppress(Exception), torch.inference_mode():
+            self._ahead.keep(samples, reader.encoded(samples))
+
+    def _with_own_processor(self) -> "LanguageModel | None":
+        """Return this model with a copy of its processor; None if that cannot be copied."""
+        reader = copy.copy(self)
+        try:
+            reader.processor = copy.deepcopy(self.processor)
+        except Exception as error:  # a class of others' may hold anything
+            log.debug("%s cannot be copied: %s", type(self.processor).__name__, error)
+            return None
+        reader.tokenizer = getattr(reader.processor, "tokenizer", reader.processor)
+        return reader
 
     def run(self, prepared: Prepared) -> list[Answer]:
         """Write on from each prompt.

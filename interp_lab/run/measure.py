@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
@@ -28,12 +28,22 @@ from interp_lab.models.base import LoadedModel, Prepared, Seen
 from interp_lab.run.contract import Measuring
 from interp_lab.run.going_on import FEWEST_FAILURES
 from interp_lab.run.progress import Progress
+from interp_lab.run.sweep.pool import Fixed
 from interp_lab.store.parts import Failure, PartWriter
 
 log = logging.getLogger(__name__)
 Loaded = list[tuple[int, Sample]]
 # Place, the sample or what loading it raised, and its fingerprint.
 Attempt = tuple[int, Sample | Exception, str]
+
+
+@runtime_checkable
+class EncodesAhead(Protocol):
+    """A model whose processor may work on a batch while the model works on the one before."""
+
+    def encode_ahead(self, samples: Sequence[Sample]) -> None:
+        """Do what `prepare` needs no device for; it takes up what was made of these samples."""
+        ...
 
 
 class Check(Protocol):
@@ -74,7 +84,7 @@ class Measurement:
             language model's answers start from the seed and their prompt instead.
         stop: is asked after every batch whether to stop.
         prints: makes the samples' fingerprints, which are written with the parts.
-        failed_before: samples that failed before and are not tried again; they count.
+        failed_before: returns how many samples failed before and are not tried again; they count.
 
     Attributes:
         paths: how captured numbers were made ("lse", "rows", "eager"), by which kernels, and notes.
@@ -96,7 +106,7 @@ class Measurement:
         seed: int = 0,
         stop: Callable[[], bool] = lambda: False,
         prints: SamplePrints | None = None,
-        failed_before: int = 0,
+        failed_before: Callable[[], int] = lambda: 0,
     ) -> None:
         self.model = model
         self.dataset = dataset
@@ -122,31 +132,61 @@ class Measurement:
         Raises:
             TooManyFailuresError: if too large a share has failed.
         """
+        size = self.batch_size
+        batches = [list(places) for _, places in itertools.groupby(todo, lambda i: i // size)]
+        return self.run_all(Fixed(batches))
+
+    def run_all(self, work: Fixed) -> bool:
+        """Measure batches as long as there is work; return False if it was stopped.
+
+        Raises:
+            TooManyFailuresError: if too large a share has failed.
+        """
         with stop_flag() as stopped:
-            try:
-                for loaded in self._loaded_batches(todo):
-                    self._attempt_all(loaded)
-                    if stopped.is_set() or self.stop():
-                        return False
-            finally:
-                self.writer.flush()
+
+            def stop() -> bool:
+                return stopped.is_set() or self.stop()
+
+            while self._run(work, stop):
+                if not work.more(stop):
+                    return not stop() or work.complete()
+        return False
+
+    def _run(self, work: Fixed, stop: Callable[[], bool]) -> bool:
+        """Measure what is free now; return False if it was stopped."""
+        try:
+            for places, loaded in self._loaded_batches(work.batches()):
+                self._attempt_all(loaded)
+                work.finished(places)
+                if not self.writer.waiting:
+                    work.written()
+                if stop():
+                    return False
+        finally:
+            self.writer.flush()
+            work.written()
         return True
 
-    def _loaded_batches(self, todo: Sequence[int]) -> Iterator[Loaded]:
-        """Yield loaded samples; the next batch is read while the model works on this one."""
-        size = self.batch_size
-        chunks = [list(places) for _, places in itertools.groupby(todo, lambda i: i // size)]
+    def _loaded_batches(
+        self, batches: Iterator[Sequence[int]]
+    ) -> Iterator[tuple[Sequence[int], Loaded]]:
+        """Yield places and loaded samples; the next batch is read while this one is measured."""
         with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
-            following = pool.submit(self._load, chunks[0]) if chunks else None
-            for chunk in [*chunks[1:], None]:
-                if following is None:
-                    return
-                loaded = following.result()
-                following = pool.submit(self._load, chunk) if chunk is not None else None
-                yield self._without_failures(loaded)
+            chunk = next(batches, None)
+            following = pool.submit(self._load, chunk) if chunk else None
+            while chunk is not None and following is not None:
+                places, loaded = chunk, following.result()
+                chunk = next(batches, None)
+                following = pool.submit(self._load, chunk) if chunk else None
+                yield places, self._without_failures(loaded)
 
     def _load(self, indices: Sequence[int]) -> list[Attempt]:
-        return [(i, *loaded_with_print(self.dataset, self._prints, i)) for i in indices]
+        """Load a batch, and let the model's processor work on it; in a thread beside the model."""
+        loaded = [(i, *loaded_with_print(self.dataset, self._prints, i)) for i in indices]
+        good = [sample for _, sample, _ in loaded if not isinstance(sample, Exception)]
+        if good and isinstance(self.model, EncodesAhead) and len(good) <= self.batch_size:
+            self.model.encode_ahead(good)
+        return loaded
 
     def _without_failures(self, loaded: Sequence[Attempt]) -> Loaded:
         good: Loaded = []
@@ -275,7 +315,7 @@ class Measurement:
         # Of what this command has tried, which may have been odd ones first; and of all samples,
         # where it is too many whatever becomes of the others.
         of_own = self.failed, self._seen
-        of_all = self.failed + self._failed_before, len(self._ids)
+        of_all = self.failed + self._failed_before(), len(self._ids)
         for failed, count in (of_own, of_all):
             if failed >= FEWEST_FAILURES and failed / count > self.max_failed_share:
                 raise TooManyFailuresError(

@@ -21,7 +21,7 @@ from interp_lab.errors import DeviceError, MissingInputError, UnsupportedModelEr
 from interp_lab.run.fit import check_fit
 from interp_lab.run.going_on import finished_now
 from interp_lab.run.sweep.record import SweepJob, at_once, swept_jobs
-from interp_lab.run.sweep.sharding import Share, share_of
+from interp_lab.run.sweep.sharding import Share, order_of, share_of, siblings_by_hand
 from interp_lab.store.rundir import RunDirectory
 from interp_lab.store.sizes import declared_bytes, measured_bytes, readable
 
@@ -114,14 +114,11 @@ def shares_of(cfg: DictConfig, job: SweepJob | None) -> list[Share]:
         # By the sweep's axis, every share is a job of this command.
         every = [replace(own, index=i) for i in range(own.count)]
         return [own] if job is None else every if own.index == 0 else []
-    swept = swept_jobs(job.folder)
-    if "shard.index" not in swept.keys:
+    siblings = siblings_by_hand(job)
+    if not siblings:
         return [own]
-    place = swept.keys.index("shard.index")
-    rest = [(*o[:place], *o[place + 1 :]) for o in swept.jobs]
-    siblings = [n for n, other in enumerate(rest) if other == rest[job.number]]
-    indices = [int(swept.jobs[n][place].partition("=")[2]) for n in siblings]
-    return [replace(own, index=i) for i in indices] if siblings[0] == job.number else []
+    first = siblings[0][0]
+    return [replace(own, index=i) for _, i in siblings] if first == job.number else []
 
 
 def work_of(cfg: DictConfig, shares: Sequence[Share]) -> Work:
@@ -132,7 +129,8 @@ def work_of(cfg: DictConfig, shares: Sequence[Share]) -> Work:
     done = finished_now(cfg, place, dataset, sources)
     failed = {name for name in ids if done.get(name) is False}
     left = [name not in done or (cfg.retry_failed and name in failed) for name in ids]
-    jobs = [sum(left[i] for i in s.places(len(ids), cfg.batch_size)) for s in shares]
+    order = order_of(dataset, cfg.batch_size)
+    jobs = [sum(left[i] for i in s.places(len(ids), cfg.batch_size, order)) for s in shares]
     finished = sum(bool(done.get(name)) for name in ids)
     return Work(place.path, len(ids), finished, len(failed), jobs, shares[0].count, sources)
 

@@ -56,6 +56,11 @@ class Progress:
             self._last = time.monotonic()
             log.info(self.line())
 
+    def expect(self, more: int) -> None:
+        """Expect so many samples more, or fewer: jobs take them from each other."""
+        self.total += more
+        self._bar.total = self.total
+
     def line(self) -> str:
         """Return count, rate and remaining time as text."""
         seconds = max(time.monotonic() - self._start, 1e-9)

@@ -29,15 +29,15 @@ from interp_lab.run.going_on import (
     keep_digests,
     known_digests,
     listed,
-    say_failed_before,
     say_which_run,
-    standing_of,
 )
+from interp_lab.run.left import Left, Remaining, pool_of, work_of_share
 from interp_lab.run.merging import conclude
 from interp_lab.run.progress import Progress
+from interp_lab.run.sweep.pool import Fixed
 from interp_lab.run.sweep.record import SweepJob
 from interp_lab.run.sweep.sharding import Share, share_of
-from interp_lab.store.parts import PartWriter, list_parts, stored_samples
+from interp_lab.store.parts import PartWriter, list_parts
 from interp_lab.store.provenance import now
 from interp_lab.store.rundir import Claim, RunDirectory
 
@@ -60,28 +60,13 @@ class Done:
     failed: int
 
 
-@dataclass(frozen=True)
-class Left:
-    """What a job finds to do.
-
-    Args:
-        todo: places of this share's samples to measure.
-        any: whether any share has some.
-        failed: samples of this share that failed before and are not tried again.
-    """
-
-    todo: list[int]
-    any: bool
-    failed: int
-
-
 def command_of(job: SweepJob | None) -> str:
     """Return the identity of the sweep that a job works for, or a new one for a job by itself."""
     return job.sweep if job else uuid.uuid4().hex[:12]
 
 
 def work_on(cfg: DictConfig, job: SweepJob | None) -> Done:
-    """Measure what is left of this job's share; merge, if all samples are finished then.
+    """Measure what is left of this job's share and nobody else does; merge, if all is finished.
 
     Raises:
         StoreError: if another process works on the same samples.
@@ -95,55 +80,26 @@ def work_on(cfg: DictConfig, job: SweepJob | None) -> Done:
     dataset = build(cfg, "dataset")
     place = RunDirectory(cfg.output.dir)
     command = command_of(job)
-    claim = Claim(share.index, share.count, cfg.batch_size, command, job.command if job else None)
-    failed = 0
-    prints = SamplePrints(dataset, known_digests(place))
+    pool = pool_of(cfg, share, command)
+    pid = job.command if job else None
+    claim = Claim(share.index, share.count, cfg.batch_size, command, pid, pool)
     with place.claimed(claim) as lock:
         with place.held():
             say_which_run(cfg, place)
-        left = left_to_do(cfg, place, prints, list(dataset.ids()), share, command)
-        if left.todo:
-            failed = measure(cfg, place, dataset, prints, left, job)
-        elif left.any:
+        remaining = Remaining(cfg, place, SamplePrints(dataset, known_digests(place)), dataset)
+        left = remaining.of_share(share, command)
+        work = work_of_share(remaining, share, left, pool)
+        measured = failed = 0
+        if left.any and work.anything():
+            with work.given_back():
+                measured, failed = measure(cfg, remaining, work, left, job)
+        elif left.any or work.over():
             check_device(cfg)
         with place.held():
             lock.release()
-            last = finish(cfg, place, dataset, prints, share, command, in_sweep=job is not None)
-            keep_digests(place, prints.digests)
-    return Done(place, last, len(left.todo) - failed, failed)
-
-
-def left_to_do(
-    cfg: DictConfig,
-    place: RunDirectory,
-    prints: SamplePrints,
-    ids: list[str],
-    share: Share,
-    command: str,
-) -> Left:
-    """Return which of this share's samples are to be measured, and what is finished of it."""
-    with place.held():
-        if not cfg.resume and place.begin_anew(command):
-            log.info("resume=false: beginning anew; an old result stays until the new is whole")
-        stored = stored_samples(place.whole_sources(move=True))
-    mine = share.places(len(ids), cfg.batch_size)
-    standing = standing_of(cfg, stored, ids, prints, mine)
-    standing.say()
-    done = standing.done
-    todo = [i for i in mine if ids[i] not in done or (cfg.retry_failed and not done[ids[i]])]
-    if share.count > 1:
-        log.info("%s: %d of %d, %d to do", share, len(mine), len(ids), len(todo))
-    elif done:
-        measured = sum(done.values())
-        log.info("%d of %d samples were measured before; going on", measured, len(ids))
-    say_failed_before(standing, cfg.retry_failed)
-    if not cfg.retry_failed:
-        check_failed_share(cfg.max_failed_share, standing, len(ids), place.path)
-    failed = {n for n, held in stored.items() if not any(one.measured for one in held)}
-    others = (n not in stored or (cfg.retry_failed and n in failed) for n in ids)
-    again = set(todo)
-    kept = [done[ids[i]] for i in mine if i not in again]
-    return Left(todo, bool(todo) or any(others), kept.count(False))
+            last = finish(remaining, share, work, command, in_sweep=job is not None)
+            keep_digests(place, remaining.prints.digests)
+    return Done(place, last, measured, failed)
 
 
 def check_device(cfg: DictConfig) -> None:
@@ -154,14 +110,9 @@ def check_device(cfg: DictConfig) -> None:
 
 
 def measure(
-    cfg: DictConfig,
-    place: RunDirectory,
-    dataset: Any,
-    prints: SamplePrints,
-    left: Left,
-    job: SweepJob | None,
-) -> int:
-    """Measure what is left with the model; return how many failed."""
+    cfg: DictConfig, remaining: Remaining, work: Fixed, left: Left, job: SweepJob | None
+) -> tuple[int, int]:
+    """Measure what is left with the model; return how many were measured, and how many failed."""
     from interp_lab.doctor.first import prove_capture
     from interp_lab.models.base import resolve_device
     from interp_lab.models.loading import load_on, make_current
@@ -169,7 +120,7 @@ def measure(
     from interp_lab.run.kept import KEPT, accelerators
 
     device = resolve_device(cfg.device)
-    check_fit(cfg, dataset)
+    check_fit(cfg, remaining.dataset)
     node = plain(cfg.model)
 
     def load() -> Any:
@@ -180,20 +131,20 @@ def measure(
             node_name(cfg, "model"),
             lambda: built_model(cfg, device),
         )
-        check_identity(cfg, place)
+        check_identity(cfg, remaining.place)
         return model
 
-    def work(model: Any) -> int:
+    def measured(model: Any) -> tuple[int, int]:
         # A kept model may have waited while another device was current.
         make_current(device)
-        return measure_with(cfg, place, dataset, prints, left, job, model)
+        return measure_with(cfg, remaining, work, left, job, model)
 
     kept_by = {"model": node, "weights": weights_identity(node)}
     return KEPT.use(
         kept_by | {"device": str(device), "seed": cfg.seed},
         accelerators(device, node.get("device_map")),
         load,
-        work,
+        measured,
         models_to_keep(cfg, job),
     )
 
@@ -244,14 +195,13 @@ def _notes(cfg: DictConfig, notes: list[str]) -> list[str]:
 
 def measure_with(
     cfg: DictConfig,
-    place: RunDirectory,
-    dataset: Any,
-    prints: SamplePrints,
+    remaining: Remaining,
+    work: Fixed,
     left: Left,
     job: SweepJob | None,
     model: Any,
-) -> int:
-    """Measure what is left and write its parts; return how many failed."""
+) -> tuple[int, int]:
+    """Measure and write parts as long as there is work; return how many, and how many failed."""
     from interp_lab.doctor.versions import untested
     from interp_lab.run.measure import Measurement
     from interp_lab.run.selfcheck import SelfCheck
@@ -273,11 +223,13 @@ def measure_with(
         }
 
     output = cfg.output
-    writer = PartWriter(place.parts, study.fields, output.part_size, output.part_seconds, about)
+    place, parts = remaining.place, output.part_size
+    writer = PartWriter(place.parts, study.fields, parts, output.part_seconds, about)
     with Progress(len(left.todo), position=job.number if job else 0) as progress:
+        work.report_to(progress.expect)
         measurement = Measurement(
             model,
-            dataset,
+            remaining.dataset,
             study,
             writer,
             progress,
@@ -288,30 +240,23 @@ def measure_with(
             settings["interventions"],
             cfg.seed,
             job.stopped if job else lambda: False,
-            prints,
-            left.failed,
+            remaining.prints,
+            lambda: left.failed + remaining.failed,
         )
-        if not measurement.run(left.todo):
+        if not measurement.run_all(work):
             raise StoppedByUserError(
-                f"stopped with {progress.done} of {len(left.todo)} samples finished; "
+                f"stopped with {progress.done} of {progress.total} samples finished; "
                 "the same command goes on"
             )
-    return measurement.failed
+    return progress.done - measurement.failed, measurement.failed
 
 
-def finish(
-    cfg: DictConfig,
-    place: RunDirectory,
-    dataset: Any,
-    prints: SamplePrints,
-    share: Share,
-    command: str,
-    in_sweep: bool,
-) -> bool:
+def finish(remaining: Remaining, share: Share, work: Fixed, command: str, in_sweep: bool) -> bool:
     """Merge if this was the last job; return whether the result is this job's to draw.
 
     The directory is held, and the job has let go of its share.
     """
+    cfg, place, ids = remaining.cfg, remaining.place, remaining.ids
     # A sample that failed before counts as finished, so it takes a note that it was tried again.
     waits = cfg.retry_failed and in_sweep and share.count > 1
     if waits:
@@ -320,11 +265,9 @@ def finish(
     if workers:
         log.info("share finished; %d jobs are at work, the last one merges", len(workers))
         return False
-    ids = list(dataset.ids())
-    stored = stored_samples(place.whole_sources(move=True))
-    standing = standing_of(cfg, stored, ids, prints, range(len(ids)))
+    standing = remaining.of_all()
     missing = [name for name in ids if name not in standing.done]
-    own = {ids[i] for i in share.places(len(ids), cfg.batch_size)}
+    own = {ids[i] for i in work.own_places(remaining.places(share))}
     changed = [name for name in missing if name in own]
     if changed:
         raise StoreError(
@@ -332,15 +275,18 @@ def finish(
             f"were measured ({listed(changed)}); run the same command again, which measures them "
             "again"
         )
-    if missing or (waits and place.retried(command) < share.count):
+    if missing or (waits and not work.complete(place.retried(command), share.count)):
         log.info(
             "share finished; the last job merges (%d samples of other shares left)", len(missing)
         )
         return False
     check_failed_share(cfg.max_failed_share, standing, len(standing.done), place.path)
-    if list_parts(place.parts) or not place.result_counts() or standing.gone:
-        conclude(cfg, place, dataset, standing, command)
-        return True
-    place.clear_parts()
+    merged = bool(list_parts(place.parts)) or not place.result_counts() or bool(standing.gone)
+    if merged:
+        conclude(cfg, place, remaining.dataset, standing, command)
+    else:
+        place.clear_parts()
+    work.close()
     # Nothing was left to do, for none of the jobs: one of them draws.
-    return share.count == 1 or (share.index == 0 and place.merged_by() != command)
+    alone = share.count == 1 or (share.index == 0 and place.merged_by() != command)
+    return merged or alone

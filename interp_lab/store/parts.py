@@ -150,6 +150,11 @@ class PartWriter:
         self._failures.append(replace(failure, fingerprint=printed))
         self._flush_if_due()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether samples were taken that are not on the disk yet."""
+        return bool(self._samples or self._failures)
+
     def flush(self) -> Path | None:
         """Write what has been collected; return the part's path, or None if there was nothing.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from interp_lab.errors import StoreError
+from interp_lab.store.claims import Claims
 from interp_lab.store.damaged import set_aside, why_damaged
 from interp_lab.store.locks import NamedLock, alive, named
 from interp_lab.store.opening import opened
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN_TRIES = 0.2
 # Most waits are over before anybody could read that there was one.
 SECONDS_BEFORE_SAYING = 2.0
+# The pool of workers of separate commands.
+ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Claim:
         batch_size: shares are made of batches, so all workers need the same.
         command: identity of the command or sweep that it works for.
         pid: of the command that ends it when it dies; None if it lives by itself.
+        pool: which workers take what others have not begun; empty for a share that stays fixed.
     """
 
     index: int
@@ -44,6 +48,7 @@ class Claim:
     batch_size: int
     command: str
     pid: int | None = None
+    pool: str = ""
 
     def clashes(self, other: Mapping[str, Any]) -> bool:
         """Return whether a worker with the claim `other` could measure the same samples."""
@@ -51,7 +56,10 @@ class Claim:
             self.count,
             self.batch_size,
         )
-        return not same_division or other.get("index") == self.index
+        pools = {self.pool, other.get("pool", "")}
+        # Who takes from everybody does so only where everybody says what he takes.
+        apart = len(pools) == 2 and ALL in pools
+        return not same_division or other.get("index") == self.index or apart
 
     def yields(self, holder: Mapping[str, Any]) -> bool:
         """Return whether to wait for a holder: it ends by itself and leaves us something."""
@@ -113,6 +121,7 @@ class RunDirectory:
             "batch_size": claim.batch_size,
             "command": claim.command,
             "pid_of_command": claim.pid,
+            "pool": claim.pool,
         }
         lock = NamedLock(self._claims / f"{claim.index:06d}-of-{claim.count:06d}.lock", about)
         said = False
@@ -139,7 +148,7 @@ class RunDirectory:
                 return clash[0]
             lock.take()
             if not workers:
-                self._sweep_up()
+                self._sweep_up(claim.pool)
             return None
 
     def workers(self) -> list[dict[str, Any]]:
@@ -221,11 +230,18 @@ class RunDirectory:
         """Delete the parts; the result stays."""
         shutil.rmtree(self.parts, ignore_errors=True)
 
-    def _sweep_up(self) -> None:
-        """Delete what killed processes left half written."""
+    def chunks(self, pool: str, division: str) -> Claims:
+        """Return the claims on the chunks of a pool's division of the samples."""
+        return Claims(self._claims / f"chunks-{pool}-{division}")
+
+    def _sweep_up(self, pool: str) -> None:
+        """Delete what killed processes left half written, and claims of earlier commands."""
         for folder in (self.parts, self.path):
             for path in folder.glob(".*.tmp"):
                 path.unlink(missing_ok=True)
+        for path in self._claims.glob("chunks-*"):
+            if pool in ("", ALL) or not path.name.startswith(f"chunks-{pool}-"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def _begun(self) -> str:
         try:

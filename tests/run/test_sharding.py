@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from interp_lab.config.nodes import conf_dir
 from interp_lab.errors import ConfigError
 from interp_lab.run.sweep.record import SweepJob, swept_jobs
-from interp_lab.run.sweep.sharding import Share, share_of
+from interp_lab.run.sweep.sharding import Share, order_of, share_of
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -128,3 +128,63 @@ def test_shares_hold_every_sample_once_and_whole_batches(
         whole = [p for b in sorted(batches) for p in range(b * batch_size, (b + 1) * batch_size)]
         assert share == [p for p in whole if p < n]
     assert max(map(len, places)) - min(map(len, places)) <= batch_size
+
+
+class Lengths:
+    """A data set that says how long its samples are."""
+
+    def __init__(self, lengths: list[int] | None) -> None:
+        self.known = lengths
+
+    def lengths(self) -> list[int] | None:
+        return self.known
+
+
+def test_samples_of_like_length_share_a_batch_near_their_place() -> None:
+    lengths = [9, 1, 8, 2, 7, 3] * 40
+    order = order_of(Lengths(lengths), 3)
+    assert order is not None and sorted(order) == list(range(240))
+    # Within stretches of 32 batches of 3; ties keep the data set's order.
+    assert order[:3] == [1, 7, 13] and max(order[:96]) == 95
+    batches = [order[i : i + 3] for i in range(0, 240, 3)]
+    padded = sum(max(lengths[i] for i in b) * 3 - sum(lengths[i] for i in b) for b in batches)
+    assert padded <= 0.02 * sum(lengths)
+
+
+@given(
+    lengths=st.lists(st.integers(0, 50), min_size=1, max_size=90),
+    count=st.integers(1, 5),
+    size=st.integers(1, 6),
+)
+def test_batches_are_the_same_however_many_jobs_there_are(
+    lengths: list[int], count: int, size: int
+) -> None:
+    order, n = order_of(Lengths(lengths), size), len(lengths)
+    one = [list(b) for b in Share().batches(n, size, order=order)]
+    shared = [list(b) for i in range(count) for b in Share(i, count).batches(n, size, order=order)]
+    assert sorted(one) == sorted(shared)
+    assert sorted(p for b in one for p in b) == list(range(n))
+
+
+def test_without_lengths_or_with_batches_of_one_the_order_is_the_data_sets() -> None:
+    assert order_of(object(), 4) is None and order_of(Lengths(None), 4) is None
+    assert order_of(Lengths([3, 1, 2]), 1) is None
+
+
+def test_jobs_take_from_the_shares_of_their_own_sweep_or_as_they_are_told(
+    shares: Callable[..., list[Share]],
+) -> None:
+    def among(*typed: str) -> list[tuple[int, ...]]:
+        return [share.among for share in shares(*typed)]
+
+    assert among("device=cpu,cpu") == [(0, 1)] * 2
+    assert among("device=cpu,cpu", "shard.steal=false") == [()] * 2
+    by_hand = ("shard.index=0,2", "shard.count=4")
+    assert among(*by_hand) == [(0, 2)] * 2
+    assert among(*by_hand, "shard.steal=true") == [(0, 1, 2, 3)] * 2
+    assert among(*by_hand, "shard.steal=false") == [()] * 2
+    # Separate commands keep their shares unless they say otherwise.
+    alone = composed("shard.index=1", "shard.count=3")
+    assert share_of(alone, None).among == ()
+    alone = composed("shard.index=1", "shard.count=3", "shard.steal=true")
+    assert share_of(alone, None).among == (0, 1, 2)

@@ -152,11 +152,14 @@ def test_beginning_anew_with_several_jobs_measures_everything_once(
     said = command("mode=merge", *quick(tmp_path))
     assert said.code == 1 and "is complete, and what could be merged now lacks 4" in said.err
     said = command(*HERE, *arguments)
-    assert said.code == 3 and "6 of 10, 0 to do" in said.out and "4 of 10, 4 to do" in said.out
+    assert said.code == 3 and "6 of 10, 0 to do" in said.out
+    # In one process the first job measures what the second has not begun.
+    assert "going on with what others have not begun" in said.out
+    assert "4 of 10, 0 to do" in said.out
     assert path.read_bytes() != before and contents(path) == contents(one)
     said = command(*HERE, "resume=false", *arguments)
     assert said.code == 3 and said.out.count("beginning anew") == 1
-    assert "6 of 10, 6 to do" in said.out and "4 of 10, 4 to do" in said.out
+    assert "6 of 10, 6 to do" in said.out and "4 of 10, 0 to do" in said.out
     assert contents(path) == contents(one)
 
 
@@ -213,25 +216,47 @@ def test_two_commands_on_one_run_directory_one_works_the_other_says_so(
     assert first.returncode == 130 and "the same command goes on" in err
 
 
-def test_a_killed_worker_is_named_and_what_it_finished_is_kept(
-    pictures: Callable[..., Path], tmp_path: Path
+def test_a_killed_worker_is_named_and_the_other_measures_what_it_has_left(
+    command: Callable[..., object], pictures: Callable[..., Path], tmp_path: Path
 ) -> None:
-    pictures(300)
-    command = [sys.executable, "-m", "interp_lab", "--multirun"]
-    command += quick(tmp_path, "device=cpu,cpu", f"output.root={tmp_path}/o")
-    command += [f"hydra.sweep.dir={tmp_path}/sweep", "hydra.launcher.n_jobs=2"]
-    sweep = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while sweep.poll() is None and len(list((tmp_path / "o").rglob("*.part.h5"))) < 4:
-        time.sleep(0.02)
-    (told,) = (tmp_path / "sweep").glob(".jobs/*/000001.json")
-    pid = json.loads(told.read_text())["pid"]
-    os.kill(pid, signal.SIGKILL)
-    _, err = sweep.communicate()
+    """Real processes; the other one stands still until the killed one is gone."""
+    pictures(80)
+    arguments = ["--multirun", *quick(tmp_path, "device=cpu,cpu", f"output.root={tmp_path}/o")]
+    arguments += [f"hydra.sweep.dir={tmp_path}/sweep"]
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "interp_lab", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def pid_of(job: int) -> int:
+        (told,) = (tmp_path / "sweep").glob(f".jobs/*/{job:06d}.json")
+        return json.loads(told.read_text())["pid"]
+
+    def shares() -> set[int]:
+        """Those of which there is a part; everybody begins with his own."""
+        parts = (tmp_path / "o").rglob("*.part.h5")
+        return {int(p.name.split("-")[0]) // 2 % 2 for p in parts}
+
+    while sweep.poll() is None and not shares():
+        time.sleep(0.005)
+    survivor = min(shares())
+    os.kill(pid_of(survivor), signal.SIGSTOP)
+    while sweep.poll() is None and len(shares()) < 2:
+        time.sleep(0.005)
+    killed = pid_of(1 - survivor)
+    os.kill(killed, signal.SIGKILL)
+    os.kill(pid_of(survivor), signal.SIGCONT)
+    out, err = sweep.communicate()
     assert sweep.returncode == 1
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert f"process {pid} on " in line and "ended without a word" in line
-    assert "(all 2 jobs)" in line  # joblib ends the others too
-    assert len(list((tmp_path / "o").rglob("*.part.h5"))) >= 4
+    assert f"job {1 - survivor}" in line and f"process {killed} on " in line
+    assert "ended without a word" in line
+    path = result_of(tmp_path / "o")
+    assert f"results: {path}" in out
+    assert command(*quick(tmp_path)).code == 0
+    assert contents(path) == contents(result_of(tmp_path / "outputs"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ from interp_lab.libraries.hydra_inside import (
     swept_overrides,
     typed_overrides,
 )
+from interp_lab.libraries.joblib_inside import let_workers_end
 
 log = logging.getLogger(__name__)
 JOBS = ".jobs"
@@ -57,6 +58,8 @@ class Record(Callback):
         (above / SWEEP).write_text(json.dumps(who))
         _started.append(folder)
         limit_processes(config.hydra)
+        if config.hydra.runtime.choices.get("hydra/launcher") == "joblib":
+            let_workers_end(lambda processes: at_work(folder, processes))
         if threading.current_thread() is threading.main_thread():
             for number in _POLITE:
                 signal.signal(number, _stop)
@@ -224,6 +227,18 @@ def limit_processes(hydra: Any) -> None:
             "device is not the last key of this sweep: its jobs wait for one device while "
             "the others idle; give device=... after the other keys"
         )
+
+
+def at_work(folder: Path, processes: Collection[int]) -> bool:
+    """Return whether one of these processes of this machine works on a job of a sweep."""
+    for path in folder.glob("[0-9]*.json"):
+        try:
+            told = json.loads(path.read_text())
+        except OSError:  # the folder was deleted; who asks is joblib's own thread
+            continue
+        if told["state"] == "running" and told["pid"] in processes:
+            return True
+    return False
 
 
 def started(forget: bool = False) -> Path | None:
