@@ -1,0 +1,278 @@
+"""Where the parts of a network lie: one device, or cards, the CPU and the disk by accelerate.
+
+With `model.device_map` accelerate hooks each part: its inputs go to its device, and weights that
+wait on the CPU or the disk are brought in for its forward. The numbers are those of the same
+network on one device.
+"""
+
+import re
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import dispatch_model, infer_auto_device_map
+from accelerate.utils import align_module_device, get_balanced_memory, get_max_memory
+
+from interp_lab.errors import ConfigError, DeviceError, did_you_mean, reason_of
+from interp_lab.models.base import resolve_device
+
+WORDS = ("auto", "balanced", "balanced_low_0", "sequential")
+CPU, DISK = "cpu", "disk"
+SIZE = re.compile(r"\d+(\.\d+)? ?([KMGT]i?B)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What `model.device_map` and its companions say.
+
+    Args:
+        device_map: `auto`, `balanced`, `balanced_low_0` or `sequential`; a device; or module path
+            -> device, where a number is a card and `disk` the offload folder. None: one device.
+        max_memory: card's number or `cpu` -> bytes, or a text such as `10GiB`; what the words may
+            use. A card that is not named is not used.
+        offload_folder: where weights for which there is no memory wait on the disk.
+    """
+
+    device_map: str | Mapping[str, Any] | None = None
+    max_memory: Mapping[int | str, int | str] | None = None
+    offload_folder: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.device_map:
+            for key in ("max_memory", "offload_folder"):
+                if getattr(self, key) is not None:
+                    raise ConfigError(
+                        f"model.{key}: is for a model of several devices; give model.device_map "
+                        "too, such as auto"
+                    )
+        if self.max_memory is not None:
+            self._check_memory(self.max_memory)
+        if isinstance(self.device_map, Mapping):
+            for path, place in self.device_map.items():
+                _device(f"model.device_map.{path}", place, (DISK,))
+            if DISK in self.device_map.values() and not self.offload_folder:
+                raise ConfigError(
+                    "model.device_map: leaves parts on the disk; give model.offload_folder=FOLDER, "
+                    "where they wait"
+                )
+        elif self.device_map and self.device_map not in WORDS:
+            _device("model.device_map", self.device_map, WORDS)
+
+    def _check_memory(self, memory: Mapping[int | str, int | str]) -> None:
+        if self.device_map not in WORDS:
+            raise ConfigError(
+                "model.max_memory: bounds what model.device_map=auto, balanced, balanced_low_0 or "
+                "sequential may use; a map of your own already says where each part lies"
+            )
+        for place, size in memory.items():
+            _device(f"model.max_memory.{place}", place, ())
+            if isinstance(size, str) and not SIZE.fullmatch(size.strip()):
+                raise ConfigError(
+                    f"model.max_memory.{place}={size!r}: give bytes, or a text such as 10GiB"
+                )
+
+    def __bool__(self) -> bool:
+        """Whether several devices, or another than `device`, are asked for."""
+        return bool(self.device_map)
+
+    def entrance(self, device: torch.device) -> torch.device:
+        """Return the device that a model's inputs go to: the first card that it may use.
+
+        Args:
+            device: of the job, for a model without a device_map.
+        """
+        if not self.device_map:
+            return device
+        cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if self.device_map in WORDS:
+            named = list(range(cards)) if self.max_memory is None else list(self.max_memory)
+        elif isinstance(self.device_map, Mapping):
+            named = list(self.device_map.values())
+        else:
+            named = [self.device_map]
+        places = [_torch_device(n) for n in named if n != DISK]
+        return next((p for p in places if p.type != CPU), torch.device(CPU))
+
+    def loading(self, device: torch.device, folder: Path | None) -> dict[str, Any]:
+        """Return what `from_pretrained` is given of it; without a map the device, if no CPU.
+
+        Args:
+            device: of the job.
+            folder: where offloaded weights go.
+        """
+        if not self.device_map:
+            return {} if device.type == CPU else {"device_map": {"": device}}
+        device_map = self.device_map if isinstance(self.device_map, str) else dict(self.device_map)
+        given: dict[str, Any] = {"device_map": device_map}
+        if self.max_memory is not None:
+            given["max_memory"] = _numbered(self.max_memory)
+        return given | ({"offload_folder": str(folder)} if folder else {})
+
+    def folder(self) -> Path | None:
+        """Return a new folder for the weights of one loaded model that wait on the disk.
+
+        Two jobs never write to the same one.
+
+        Raises:
+            ConfigError: if it cannot be made.
+        """
+        if not self.offload_folder:
+            return None
+        above = Path(self.offload_folder).expanduser()
+        try:
+            above.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix="weights-", dir=above))
+        except OSError as error:
+            raise ConfigError(
+                f"model.offload_folder={self.offload_folder}: no folder can be made there "
+                f"({reason_of(error)}); give one that can be written to"
+            ) from error
+
+
+def _torch_device(place: Any) -> torch.device:
+    """Return a device as torch names it; a number alone is a card, as accelerate reads it."""
+    return torch.device(f"cuda:{place}" if str(place).isdigit() else str(place))
+
+
+def _device(key: str, place: Any, words: tuple[str, ...]) -> None:
+    """Check a device that a map names, or one of the words in its place.
+
+    Raises:
+        ConfigError: if it is neither.
+        DeviceError: if it is not on this machine.
+    """
+    if place in words:
+        return
+    try:
+        _torch_device(place)
+    except RuntimeError as error:
+        known = ["cpu", "cuda:0", *words]
+        raise ConfigError(
+            f"{key}={place!r}: give a device such as cpu or cuda:1"
+            f"{', or ' if words else ''}{', '.join(words)}.{did_you_mean(str(place), known)}"
+        ) from error
+    try:
+        resolve_device(place)
+    except DeviceError as error:
+        raise DeviceError(f"{key}: {str(error).removeprefix('device=')}") from error
+
+
+def _numbered(memory: Mapping[int | str, int | str]) -> dict[int | str, int | str]:
+    """Return a table of memory with cards as numbers, which a command line gives as text."""
+    return {int(k) if str(k).isdigit() else k: v for k, v in memory.items()}
+
+
+def check_paths(module: torch.nn.Module, placement: Placement) -> None:
+    """Check that a map names parts of the network, and all of it.
+
+    Args:
+        module: the network, with or without memory for its weights.
+
+    Raises:
+        ConfigError: for a path that is no part, or a weight that the map leaves out.
+    """
+    if not isinstance(placement.device_map, Mapping):
+        return
+    weights = list(module.state_dict(keep_vars=True))
+    parts = {name for name, _ in module.named_modules()} | set(weights)
+    for path in placement.device_map:
+        if path not in parts:
+            top = [name for name in parts if name.count(".") <= max(path.count("."), 1)]
+            raise ConfigError(
+                f"model.device_map.{path}: the network has no such part."
+                f"{did_you_mean(path, top) or ' Known: ' + ', '.join(_top(module))}"
+            )
+    left = [w for w in weights if not any(_covers(path, w) for path in placement.device_map)]
+    if left:
+        raise ConfigError(
+            f"model.device_map: gives no device to {left[0]}"
+            f"{f' and {len(left) - 1} more weights' if len(left) > 1 else ''}; name their part too "
+            "('' is the whole network)"
+        )
+
+
+def _covers(path: str, weight: str) -> bool:
+    return path in ("", weight) or weight.startswith(f"{path}.")
+
+
+def _top(module: torch.nn.Module) -> list[str]:
+    names = [name for name, _ in module.named_modules() if name and name.count(".") <= 1]
+    return names[:12]
+
+
+def place(module: Any, placement: Placement, device: torch.device) -> Any:
+    """Return a network that lies in host memory, spread as its placement says.
+
+    Raises:
+        ConfigError: if parts would wait on the disk and no folder is given.
+    """
+    if not placement:
+        return module.to(device)
+    check_paths(module, placement)
+    device_map = _map_of(module, placement)
+    if DISK in device_map.values() and not placement.offload_folder:
+        raise no_room()
+    folder = placement.folder()
+    if len(set(map(str, device_map.values()))) == 1 and DISK not in device_map.values():
+        module = module.to(_torch_device(next(iter(device_map.values()))))
+        module.hf_device_map = device_map
+    else:
+        skip = getattr(module, "_skip_keys_device_placement", None)
+        module = dispatch_model(module, device_map, offload_dir=folder, skip_keys=list(skip or ()))
+    return removing(module, folder)
+
+
+def no_room() -> ConfigError:
+    """Return the error of a model that does not fit into the memory that it may use."""
+    return ConfigError(
+        "model.device_map: not all weights fit into the memory that they may use, and the rest "
+        "would wait on the disk; give model.offload_folder=FOLDER for them, or a larger "
+        "model.max_memory"
+    )
+
+
+def _map_of(module: Any, placement: Placement) -> dict[str, Any]:
+    """Return which part goes where; the words are worked out from sizes, as transformers does."""
+    device_map = placement.device_map
+    if isinstance(device_map, Mapping):
+        return dict(device_map)
+    if device_map not in WORDS:
+        return {"": str(device_map)}
+    whole = list(getattr(module, "_no_split_modules", None) or ())
+    given = None if placement.max_memory is None else _numbered(placement.max_memory)
+    if device_map == "sequential":
+        room = get_max_memory(given)
+    else:
+        low = device_map == "balanced_low_0"
+        room = get_balanced_memory(module, given, whole, low_zero=low)
+    return dict(infer_auto_device_map(module, room, whole))
+
+
+def removing(module: Any, folder: Path | None) -> Any:
+    """Return the module, with whose end a folder of offloaded weights is deleted."""
+    if folder is not None:
+        weakref.finalize(module, shutil.rmtree, folder, ignore_errors=True)
+    return module
+
+
+def places_of(module: Any, device: torch.device) -> list[str]:
+    """Return the names of all devices that a network's weights lie on, its own first."""
+    found = [device, *getattr(module, "hf_device_map", {}).values()]
+    named = ["disk" if p == DISK else str(_torch_device(p)) for p in found]
+    return list(dict.fromkeys(named))
+
+
+def own_weights(module: torch.nn.Module) -> Any:
+    """Yield path and value of each weight, also of those that wait on the CPU or the disk.
+
+    Only one part's waiting weights are in memory at a time.
+    """
+    for path, part in module.named_modules():
+        with align_module_device(part):
+            for name, weight in part.named_parameters(recurse=False):
+                yield f"{path}.{name}" if path else name, weight
