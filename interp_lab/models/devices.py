@@ -5,6 +5,7 @@ wait on the CPU or the disk are brought in for its forward. The numbers are thos
 network on one device.
 """
 
+import logging
 import re
 import shutil
 import tempfile
@@ -21,6 +22,8 @@ from accelerate.utils import align_module_device, get_balanced_memory, get_max_m
 from interp_lab.errors import ConfigError, DeviceError, did_you_mean, reason_of
 from interp_lab.models.base import resolve_device
 
+# Says that weights wait elsewhere, which the user asked for.
+logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)
 WORDS = ("auto", "balanced", "balanced_low_0", "sequential")
 CPU, DISK = "cpu", "disk"
 SIZE = re.compile(r"\d+(\.\d+)? ?([KMGT]i?B)", re.IGNORECASE)
@@ -76,6 +79,42 @@ class Placement:
                     f"model.max_memory.{place}={size!r}: give bytes, or a text such as 10GiB"
                 )
 
+    def check_there(self) -> None:
+        """Check that the devices that are named are on this machine.
+
+        Raises:
+            DeviceError: names the key and the device.
+        """
+        for key, place in self._named():
+            if place == DISK:
+                continue
+            try:
+                resolve_device(place)
+            except DeviceError as error:
+                raise DeviceError(f"{key}: {error}") from error
+
+    def _named(self) -> list[tuple[str, Any]]:
+        """Return key and device of each device that the options name."""
+        memory = [(f"model.max_memory.{k}", k) for k in self.max_memory or ()]
+        if isinstance(self.device_map, Mapping):
+            return [(f"model.device_map.{k}", v) for k, v in self.device_map.items()]
+        if self.device_map and self.device_map not in WORDS:
+            return [("model.device_map", self.device_map)]
+        return memory
+
+    def devices(self) -> list[torch.device]:
+        """Return the devices that parts may lie on, each once; the disk is none."""
+        named = [place for _, place in self._named() if place != DISK]
+        if self.device_map in WORDS and self.max_memory is None:
+            cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+            named = [*range(cards), CPU]
+        return list(dict.fromkeys(_torch_device(place) for place in named))
+
+    def bounds(self) -> dict[str, int]:
+        """Return device -> bytes that may be used of it, where `max_memory` says."""
+        named = (self.max_memory or {}).items()
+        return {str(_torch_device(place)): bytes_of(size) for place, size in named}
+
     def __bool__(self) -> bool:
         """Whether several devices, or another than `device`, are asked for."""
         return bool(self.device_map)
@@ -88,27 +127,23 @@ class Placement:
         """
         if not self.device_map:
             return device
-        cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if self.device_map in WORDS:
-            named = list(range(cards)) if self.max_memory is None else list(self.max_memory)
-        elif isinstance(self.device_map, Mapping):
-            named = list(self.device_map.values())
-        else:
-            named = [self.device_map]
-        places = [_torch_device(n) for n in named if n != DISK]
+        places = self.devices()
         return next((p for p in places if p.type != CPU), torch.device(CPU))
 
-    def loading(self, device: torch.device, folder: Path | None) -> dict[str, Any]:
+    def loading(
+        self, device: torch.device, folder: Path | None, table: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Return what `from_pretrained` is given of it; without a map the device, if no CPU.
 
         Args:
             device: of the job.
             folder: where offloaded weights go.
+            table: the map of parts, none of them within another.
         """
         if not self.device_map:
             return {} if device.type == CPU else {"device_map": {"": device}}
-        device_map = self.device_map if isinstance(self.device_map, str) else dict(self.device_map)
-        given: dict[str, Any] = {"device_map": device_map}
+        self.check_there()
+        given: dict[str, Any] = {"device_map": table or self.device_map}
         if self.max_memory is not None:
             given["max_memory"] = _numbered(self.max_memory)
         return given | ({"offload_folder": str(folder)} if folder else {})
@@ -144,7 +179,6 @@ def _device(key: str, place: Any, words: tuple[str, ...]) -> None:
 
     Raises:
         ConfigError: if it is neither.
-        DeviceError: if it is not on this machine.
     """
     if place in words:
         return
@@ -156,10 +190,34 @@ def _device(key: str, place: Any, words: tuple[str, ...]) -> None:
             f"{key}={place!r}: give a device such as cpu or cuda:1"
             f"{', or ' if words else ''}{', '.join(words)}.{did_you_mean(str(place), known)}"
         ) from error
-    try:
-        resolve_device(place)
-    except DeviceError as error:
-        raise DeviceError(f"{key}: {str(error).removeprefix('device=')}") from error
+
+
+def bytes_of(size: int | str) -> int:
+    """Return a size such as `10GiB` in bytes."""
+    from accelerate.utils import convert_file_size_to_int
+
+    return int(
+        convert_file_size_to_int(str(size).replace(" ", "")) if isinstance(size, str) else size
+    )
+
+
+def sizes_by_device(module: torch.nn.Module, placement: Placement) -> dict[str, int]:
+    """Return device -> bytes of the weights and buffers that a map gives it; empty for the words.
+
+    Args:
+        module: the network, with or without memory for its weights.
+    """
+    device_map = placement.device_map
+    if not device_map or device_map in WORDS:
+        return {}
+    table = device_map if isinstance(device_map, Mapping) else {"": device_map}
+    sizes: dict[str, int] = {}
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        path = max((p for p in table if _covers(p, name)), key=len, default="")
+        where = table.get(path, CPU)
+        place = DISK if where == DISK else str(_torch_device(where))
+        sizes[place] = sizes.get(place, 0) + value.numel() * value.element_size()
+    return sizes
 
 
 def _numbered(memory: Mapping[int | str, int | str]) -> dict[int | str, int | str]:
@@ -196,6 +254,30 @@ def check_paths(module: torch.nn.Module, placement: Placement) -> None:
         )
 
 
+def disjoint(module: torch.nn.Module, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a map none of whose parts lies within another: the narrower ones count.
+
+    Args:
+        module: the network, which `check_paths` has compared with the map.
+        table: path -> device; '' is the whole network.
+    """
+    found: dict[str, Any] = {}
+
+    def visit(path: str, part: torch.nn.Module, where: Any) -> None:
+        where = table.get(path, where)
+        if path and not any(other.startswith(f"{path}.") for other in table):
+            found[path] = where
+            return
+        above = f"{path}." if path else ""
+        for name, _ in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)):
+            found[above + name] = table.get(above + name, where)
+        for name, child in part.named_children():
+            visit(above + name, child, where)
+
+    visit("", module, None)
+    return {path: where for path, where in found.items() if where is not None}
+
+
 def _covers(path: str, weight: str) -> bool:
     return path in ("", weight) or weight.startswith(f"{path}.")
 
@@ -213,34 +295,40 @@ def place(module: Any, placement: Placement, device: torch.device) -> Any:
     """
     if not placement:
         return module.to(device)
+    placement.check_there()
     check_paths(module, placement)
     device_map = _map_of(module, placement)
-    if DISK in device_map.values() and not placement.offload_folder:
-        raise no_room()
+    module.hf_device_map = device_map
+    refuse_waiting(module, placement)
     folder = placement.folder()
     if len(set(map(str, device_map.values()))) == 1 and DISK not in device_map.values():
         module = module.to(_torch_device(next(iter(device_map.values()))))
-        module.hf_device_map = device_map
     else:
         skip = getattr(module, "_skip_keys_device_placement", None)
         module = dispatch_model(module, device_map, offload_dir=folder, skip_keys=list(skip or ()))
     return removing(module, folder)
 
 
-def no_room() -> ConfigError:
-    """Return the error of a model that does not fit into the memory that it may use."""
-    return ConfigError(
-        "model.device_map: not all weights fit into the memory that they may use, and the rest "
-        "would wait on the disk; give model.offload_folder=FOLDER for them, or a larger "
-        "model.max_memory"
-    )
+def refuse_waiting(module: Any, placement: Placement) -> None:
+    """Refuse parts that would be read from the disk at each forward though nobody asked for it.
+
+    Raises:
+        ConfigError: if parts are on the disk and no folder is given.
+    """
+    device_map = getattr(module, "hf_device_map", {})
+    if DISK in device_map.values() and not placement.offload_folder:
+        raise ConfigError(
+            "model.device_map: not all weights fit into the memory that they may use, and the "
+            "rest would be read from the disk at each forward; give model.offload_folder=FOLDER "
+            "if that is meant, or a larger model.max_memory"
+        )
 
 
 def _map_of(module: Any, placement: Placement) -> dict[str, Any]:
     """Return which part goes where; the words are worked out from sizes, as transformers does."""
     device_map = placement.device_map
     if isinstance(device_map, Mapping):
-        return dict(device_map)
+        return disjoint(module, device_map)
     if device_map not in WORDS:
         return {"": str(device_map)}
     whole = list(getattr(module, "_no_split_modules", None) or ())

@@ -55,8 +55,8 @@ def hub_line(key: str, checkpoint: str, revision: str | None, what: str, error: 
     if first(errors.GatedRepoError):
         return (
             f"{where}: is gated: its authors ask who uses it. Accept its licence on its page "
-            f"of the hub ({constants.ENDPOINT}/{checkpoint}), then log in with `hf auth login` or set "
-            "HF_TOKEN to a token that may read it"
+            f"of the hub ({constants.ENDPOINT}/{checkpoint}), then log in with `hf auth login` or "
+            "set HF_TOKEN to a token that may read it"
         )
     if first(errors.RevisionNotFoundError):
         return (

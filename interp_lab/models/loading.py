@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import psutil
 import torch
+from transformers import AutoConfig
 
 from interp_lab.errors import ConfigError, DeviceError, UnsupportedModelError, did_you_mean
 from interp_lab.libraries.huggingface import implementation_of
@@ -23,7 +24,14 @@ from interp_lab.models.adapters import (
     base_note,
     check_base,
 )
-from interp_lab.models.devices import check_paths, no_room, own_weights, place, removing
+from interp_lab.models.devices import (
+    check_paths,
+    disjoint,
+    own_weights,
+    place,
+    refuse_waiting,
+    removing,
+)
 from interp_lab.models.weights import (
     Weights,
     attention_needs_package,
@@ -68,21 +76,20 @@ def load_module(
             "device; leave model.device_map out (null)"
         )
     folder = None if late else placement.folder()
-    where_to = {} if late else placement.loading(device, folder)
-    try:
-        module, info = weights.load(
-            network.from_pretrained,
-            "weights",
-            dtype=weights.torch_dtype,
-            attn_implementation=attn_implementation,
-            output_loading_info=True,
-            **where_to,
-            **quantization.loading_options(weights.quantization, weights.torch_dtype),
-            **kernels,
-            **more,
-        )
-    except Exception as error:
-        raise _unplaced(network, weights, error) or error from error
+    table = None if late else _checked_map(network, weights, more)
+    where_to = {} if late else placement.loading(device, folder, table)
+    module, info = weights.load(
+        network.from_pretrained,
+        "weights",
+        dtype=weights.torch_dtype,
+        attn_implementation=attn_implementation,
+        output_loading_info=True,
+        **where_to,
+        **quantization.loading_options(weights.quantization, weights.torch_dtype),
+        **kernels,
+        **more,
+    )
+    refuse_waiting(module, placement)
     removing(module, folder)
     refuse_partial(info, weights.checkpoint, ignored)
     if adapter is not None:
@@ -94,28 +101,22 @@ def load_module(
     return place(module, placement, device) if late or not where_to else module
 
 
-def _unplaced(network: Any, weights: Weights, error: Exception) -> Exception | None:
-    """Return what a device_map's own fault is, if an error while loading came of one."""
-    if not weights.placement or is_out_of_memory(error):
+def _checked_map(network: Any, weights: Weights, more: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the map of parts, if there is one, checked: transformers reads over unknown parts.
+
+    Raises:
+        ConfigError: names the part, or a weight without one.
+    """
+    if not isinstance(weights.device_map, Mapping):
         return None
-    text = str(error)
-    if "offload" in text and not weights.offload_folder:
-        return no_room()
-    if "device_map" not in text and "meta" not in text:
-        return None
-    config = getattr(network, "config_class", None)
+    config = more.get("config")
     if config is None:
-        return None
-    try:
-        check_paths(
-            without_memory(network, config.from_pretrained(weights.location()), weights),
-            weights.placement,
-        )
-    except ConfigError as fault:
-        return fault
-    except Exception:  # the map is not what is wrong
-        return None
-    return None
+        reader = getattr(network, "config_class", None) or AutoConfig
+        given = {k: v for k, v in more.items() if k == "gguf_file"}
+        config = weights.load(reader.from_pretrained, "configuration", **given)
+    skeleton = without_memory(network, config, weights)
+    check_paths(skeleton, weights.placement)
+    return disjoint(skeleton, weights.device_map)
 
 
 def loading_notes(

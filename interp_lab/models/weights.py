@@ -1,9 +1,10 @@
 """Where a model's weights come from, and what is refused of them."""
 
+import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,35 @@ class Weights:
                     )
         self.check_revision()
         _ = self.placement  # which checks itself
+
+    @classmethod
+    def of_node(cls, target: Any, values: Mapping[str, Any]) -> "Weights":
+        """Return the weights that a model's node names, with the defaults of its class.
+
+        Args:
+            target: the class.
+            values: the node's plain values.
+        """
+        defaults = {k: p.default for k, p in inspect.signature(target).parameters.items()}
+        given = {f.name: values.get(f.name, defaults.get(f.name)) for f in fields(cls)}
+        empty = (None, inspect.Parameter.empty)
+        return cls(**{k: v for k, v in given.items() if v not in empty})
+
+    def fetch_settings(self) -> None:
+        """Fetch the config.json of a hub id, so that what it says is known here.
+
+        Raises:
+            MissingInputError: if the hub does not give it.
+        """
+        if self.init == "random" or local_place(self.checkpoint) is not None:
+            return
+        from huggingface_hub import hf_hub_download
+
+        def fetch(place: str, revision: str, **_: Any) -> str:
+            return hf_hub_download(place, "config.json", revision=revision)
+
+        if not settings_of(self.checkpoint, self.revision):
+            self.load(fetch, "configuration")
 
     def check_revision(self) -> None:
         """Refuse a revision of what has none: a folder is what lies in it.

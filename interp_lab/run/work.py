@@ -153,6 +153,21 @@ def check_device(cfg: DictConfig) -> None:
     resolve_device(cfg.device)
 
 
+def device_of(cfg: DictConfig) -> Any:
+    """Return the torch device of a job: with a device_map the first that the model's parts lie on.
+
+    What is computed before the model is there runs on it too, and so on no card of another job.
+    """
+    from interp_lab.models.base import resolve_device
+    from interp_lab.models.devices import Placement
+
+    node = plain(cfg.model)
+    keys = ("device_map", "max_memory", "offload_folder")
+    placement = Placement(*(node.get(key) for key in keys))
+    placement.check_there()
+    return placement.entrance(resolve_device(cfg.device))
+
+
 def measure(
     cfg: DictConfig,
     place: RunDirectory,
@@ -163,14 +178,13 @@ def measure(
 ) -> int:
     """Measure what is left with the model; return how many failed."""
     from interp_lab.doctor.first import prove_capture
-    from interp_lab.models.base import resolve_device
     from interp_lab.models.loading import load_on, make_current
     from interp_lab.run.fit import check_fit
     from interp_lab.run.kept import KEPT, accelerators
 
-    device = resolve_device(cfg.device)
     check_fit(cfg, dataset)
     node = plain(cfg.model)
+    device = device_of(cfg)
 
     def load() -> Any:
         prove_capture(cfg, device)
@@ -191,7 +205,7 @@ def measure(
     kept_by = {"model": node, "weights": weights_identity(node)}
     return KEPT.use(
         kept_by | {"device": str(device), "seed": cfg.seed},
-        accelerators(device, node.get("device_map")),
+        accelerators(device, node.get("device_map"), node.get("max_memory")),
         load,
         work,
         models_to_keep(cfg, job),
@@ -253,6 +267,7 @@ def measure_with(
 ) -> int:
     """Measure what is left and write its parts; return how many failed."""
     from interp_lab.doctor.versions import untested
+    from interp_lab.models.devices import places_of
     from interp_lab.run.measure import Measurement
     from interp_lab.run.selfcheck import SelfCheck
 
@@ -266,7 +281,7 @@ def measure_with(
     def about() -> dict[str, str]:
         return {
             "notes": json.dumps(notes),
-            "device": str(model.device),
+            "device": ", ".join(places_of(model.module, model.device)),
             "capture": json.dumps(measurement.paths),
             "checks": json.dumps(check.found),
             "started": started,
