@@ -109,17 +109,22 @@ def check_quantization(
             f"model.quantization.group_size: {wanted['kind']} has one scale a row and no groups"
         )
     method = (wanted or packed or {}).get("method")
-    key = f"model.quantization.method={method}" if wanted else f"{where}: quantised by {method}"
+    key = f"{where}: quantised by {method}"
+    if wanted:
+        key = f"model.quantization: packs by {named(full(wanted))}"
     missing = [pip for name, pip in PACKAGES.get(str(method), ()) if not _installed(name)]
     if missing:
         raise ConfigError(
             f"{key}, which needs a Python package that is not installed: pip install "
             f"{' '.join(missing)}"
         )
-    if method in ON_CARDS and not torch.cuda.is_available():
-        raise ConfigError(
-            f"{key}, which runs on NVIDIA GPUs alone; take the checkpoint that is not quantised"
-        )
+    if (method in ON_CARDS or _on_cards(wanted)) and not torch.cuda.is_available():
+        instead = "another model.quantization" if wanted else "the checkpoint that is not quantised"
+        raise ConfigError(f"{key}, which runs on NVIDIA GPUs alone; take {instead}")
+
+
+def _on_cards(wanted: Mapping[str, Any] | None) -> bool:
+    return (wanted or {}).get("kind") == "int4_weight_only"
 
 
 def _installed(name: str) -> bool:
@@ -182,7 +187,10 @@ def note_on(wanted: Mapping[str, Any] | None, packed: Mapping[str, Any] | None) 
     packages = [pip for name, pip in PACKAGES.get(str(values["method"]), ()) if _installed(name)]
     by = ", ".join(f"{name} {version(name)}" for name in packages)
     how = "when loaded" if wanted else "as the checkpoint comes"
-    return f"QUANTISED WEIGHTS ({named(values)}; {how}{f'; {by}' if by else ''}): rounded"
+    note = f"QUANTISED WEIGHTS ({named(values)}; {how}{f'; {by}' if by else ''}): rounded"
+    if values["method"] == "bitsandbytes" and values.get("bits") == 8:
+        note += "; outliers are picked over a batch, so a sample's numbers depend on batch_size"
+    return note
 
 
 def packed_size(

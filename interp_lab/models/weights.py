@@ -274,6 +274,13 @@ class Weights:
         problem = problem_of_place(place, parse=True)
         if problem:
             return f"model.checkpoint={self.checkpoint}: cannot load the {what}: {problem}"
+        if what == "weights" and (self.quantization or self.packed):
+            key = "model.quantization" if self.quantization else "quantization_config of the files"
+            return (
+                f"model.checkpoint={self.checkpoint}: cannot load the {what} as {key} says "
+                f"({dict(self.quantization or self.packed or {})}) on this device and in "
+                f"model.dtype={self.dtype}; take another. Cause: {cause_of(error)}"
+            )
         kind = model_type_of(place)
         of = f" (its config.json says model_type {kind!r})" if kind else ""
         return (
