@@ -41,7 +41,7 @@ def adapter_settings(place: Path, where: str) -> dict[str, Any]:
         if problem:
             raise MissingInputError(f"{where}: {problem}")
     found = json.loads(path.read_text(encoding="utf-8-sig"))
-    kind = str(found.get("peft_type", "")) if isinstance(found, Mapping) else ""
+    kind = str(found.get("peft_type") or "") if isinstance(found, Mapping) else ""
     if not kind:
         raise MissingInputError(f"{where}: {ADAPTER} names no peft_type; copy it again")
     if kind in NOT_ON_WEIGHTS:

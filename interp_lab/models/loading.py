@@ -7,6 +7,7 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
@@ -66,7 +67,7 @@ def load_module(
     where = f"model.checkpoint={weights.checkpoint}"
     quantization.check_quantization(weights.quantization, weights.packed, where)
     kernels = check_attention(attn_implementation, weights.trust_remote_code)
-    adapter = adapter_of(weights)
+    adapter = _checked_adapter(weights)
     placement = weights.placement
     # Spread weights that wait elsewhere take no adapter: it is put on them before they are spread.
     late = bool(placement) and (adapter is not None or "state_dict" in more)
@@ -94,11 +95,23 @@ def load_module(
     refuse_partial(info, weights.checkpoint, ignored)
     if adapter is not None:
         name, found = adapter
-        settings = adapter_settings(found, f"model.adapter={name}")
-        if name != weights.checkpoint:
-            check_base(settings, weights.checkpoint, f"model.adapter={name}")
         module = add_adapter(module, found, weights.merge_adapter, f"model.adapter={name}")
     return place(module, placement, device) if late or not where_to else module
+
+
+def _checked_adapter(weights: Weights) -> tuple[str, Path] | None:
+    """Return name and folder of the adapter that belongs on weights, checked as far as it can be.
+
+    Raises:
+        InterpLabError: if it cannot be read, or was trained on other weights.
+    """
+    adapter = adapter_of(weights)
+    if adapter is not None:
+        name, place = adapter
+        settings = adapter_settings(place, f"model.adapter={name}")
+        if name != weights.checkpoint:
+            check_base(settings, weights.checkpoint, f"model.adapter={name}")
+    return adapter
 
 
 def _checked_map(network: Any, weights: Weights, more: Mapping[str, Any]) -> dict[str, Any] | None:
