@@ -120,7 +120,7 @@ def test_attention_is_captured_over_an_adapter(tmp_path: Path) -> None:
         with torch.inference_mode(), watch_attention(module, [plan]) as watched:
             module(input_ids=IDS)
         got = watched.results[0]["all"].values
-        torch.testing.assert_close(got, torch.stack(eager)[:, 0], atol=2e-6, rtol=0)
+        torch.testing.assert_close(got, torch.stack(eager)[:, 0], atol=1e-5, rtol=0)
 
 
 @needs_peft
