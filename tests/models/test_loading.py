@@ -197,21 +197,27 @@ def test_random_numbers_of_other_cards_are_left_alone(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("device", "device_map", "cards"),
+    ("device", "device_map", "max_memory", "cards"),
     [
-        ("cuda:1", None, [1]),
-        ("cuda:1", "auto", [0, 1, 2, 3]),
-        ("cpu", "balanced", [0, 1, 2, 3]),
-        ("cuda:0", "cuda:2", [2]),
-        ("cuda:0", {"model.layers.0": 3, "model.layers.1": "cuda:1", "lm_head": "cpu"}, [1, 3]),
-        ("cuda:0", {"": "disk"}, []),
-        ("cpu", {"": "cpu"}, []),
+        ("cuda:1", None, None, [1]),
+        ("cuda:1", "auto", None, [0, 1, 2, 3]),
+        ("cuda:1", "auto", {"0": "9GiB", 2: "9GiB", "cpu": "9GiB"}, [0, 2]),
+        ("cpu", "balanced", None, [0, 1, 2, 3]),
+        ("cpu", "sequential", {"cpu": "9GiB"}, []),
+        ("cuda:0", "cuda:2", None, [2]),
+        ("cuda:0", {"layers.0": 3, "layers.1": "cuda:1", "lm_head": "cpu"}, None, [1, 3]),
+        ("cuda:0", {"": "disk"}, None, []),
+        ("cpu", {"": "cpu"}, None, []),
     ],
 )
 def test_a_job_locks_the_cards_that_its_model_lies_on(
-    device: str, device_map: Any, cards: list[int], monkeypatch: pytest.MonkeyPatch
+    device: str,
+    device_map: Any,
+    max_memory: Any,
+    cards: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(kept, "_cuda_name", lambda number: f"card {number}")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    found = kept.accelerators(torch.device(device), device_map)
+    found = kept.accelerators(torch.device(device), device_map, max_memory)
     assert found == [f"card {n}" for n in cards]
