@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from interp_lab.run.kept import KeptModels, accelerators, visible_card
+from interp_lab.store.locks import DeviceLock
 
 WAIT = """
 import sys, tempfile
@@ -116,10 +117,18 @@ def test_the_cpu_has_no_lock_and_cards_are_named_as_the_host_names_them() -> Non
     assert visible_card(1, {"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}) == "GPU-b"
 
 
+class SlowLock(DeviceLock):
+    """Leaves time between a device and the next, in which others take theirs."""
+
+    def wait(self) -> None:
+        super().wait()
+        time.sleep(0.2)
+
+
 def _work_on(folder: str, names: list[str], rounds: int) -> None:
     """Work on devices again and again, each marked by a file that nobody else may have made."""
     tempfile.tempdir = folder
-    kept = KeptModels()
+    kept = KeptModels(SlowLock)
     marks = [Path(folder) / f"{name}.mark" for name in names]
 
     def work(model: object) -> None:
@@ -141,7 +150,7 @@ def test_models_over_several_devices_never_share_one_and_never_wait_for_ever(
     """In the order in which they are named, each would hold what another waits for."""
     wanted = [["card a", "card b"], ["card b", "card c"], ["card c", "card a"], ["card b"]]
     context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_work_on, args=(str(tmp_path), n, 3)) for n in wanted]
+    workers = [context.Process(target=_work_on, args=(str(tmp_path), n, 2)) for n in wanted]
     for worker in workers:
         worker.start()
     for worker in workers:
