@@ -9,6 +9,7 @@ from interp_lab.config.nodes import plain, target_of
 from interp_lab.doctor.kernels import DTYPES
 from interp_lab.doctor.proof import prove_once
 from interp_lab.identity.checkpoints import AUTO
+from interp_lab.models.loading import check_attention
 from interp_lab.models.weights import Weights
 
 
@@ -31,8 +32,9 @@ def prove_capture(cfg: DictConfig, device: Any) -> None:
     }
     if len(chosen) < 2 or not all(isinstance(value, str) for value in chosen.values()):
         return
+    weights = Weights.of_node(target, values)
+    check_attention(chosen["attn_implementation"], weights.trust_remote_code)
     if chosen["dtype"] == AUTO:
-        weights = Weights.of_node(target, values)
         weights.fetch_settings()
         chosen["dtype"] = weights.dtype_name
     # Another dtype is refused, with the names there are, when the model is made.

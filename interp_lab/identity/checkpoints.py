@@ -29,13 +29,11 @@ FP4 = ("mxfp4", "nvfp4")
 
 
 def folder_of(checkpoint: str, revision: str | None = None) -> Path | None:
-    """Return where a checkpoint's files lie here; None for one that was never fetched."""
+    """Return the folder of a checkpoint here; None for one file, or what was never fetched."""
     place = local_place(checkpoint)
     if place is None:
         place = fetched_folder(checkpoint, revision)
-    if place is None or not place.exists():
-        return None
-    return place if place.is_dir() else place.parent
+    return place if place is not None and place.is_dir() else None
 
 
 def settings_of(checkpoint: str, revision: str | None = None) -> dict[str, Any]:

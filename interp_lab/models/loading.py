@@ -43,6 +43,8 @@ from interp_lab.models.weights import (
 T = TypeVar("T")
 
 RANDOM_NOTE = "RANDOM WEIGHTS: the architecture is real, the numbers mean nothing"
+# Attention for which transformers takes a kernel of the hub where its own package is missing.
+INSTEAD = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -169,7 +171,17 @@ def check_attention(name: str | None, trusted: bool) -> Mapping[str, Any]:
         ConfigError: for an unknown name, or a kernel of the hub that may not run.
     """
     known = attention_names()
-    if name is None or name in known:
+    if name is None:
+        return {}
+    if name in INSTEAD and find_spec(INSTEAD[name]) is None and find_spec("kernels") is not None:
+        if not trusted:
+            raise ConfigError(
+                f"model.attn_implementation={name}: {INSTEAD[name]} is not installed, and compiled "
+                "code of the hub would take its place; install it, give model.trust_remote_code="
+                "true if you trust that code, or model.attn_implementation=sdpa"
+            )
+        return {"allow_all_kernels": True}
+    if name in known:
         return {}
     if "/" not in name:
         raise ConfigError(
@@ -208,11 +220,14 @@ def random_module(
     Raises:
         ConfigError: if the attention's package is not there.
     """
-    check_attention(attn_implementation, weights.trust_remote_code)
+    kernels = check_attention(attn_implementation, weights.trust_remote_code)
     try:
         with seeded(seed, torch.device("cpu")):
             return network._from_config(
-                config, dtype=weights.torch_dtype, attn_implementation=attn_implementation
+                config,
+                dtype=weights.torch_dtype,
+                attn_implementation=attn_implementation,
+                **kernels,
             )
     except ImportError as error:
         raise ConfigError(attention_needs_package(attn_implementation, error)) from error

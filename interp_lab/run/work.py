@@ -268,6 +268,7 @@ def measure_with(
     """Measure what is left and write its parts; return how many failed."""
     from interp_lab.doctor.versions import untested
     from interp_lab.models.devices import places_of
+    from interp_lab.models.loading import inputs_dtype
     from interp_lab.run.measure import Measurement
     from interp_lab.run.selfcheck import SelfCheck
 
@@ -282,6 +283,7 @@ def measure_with(
         return {
             "notes": json.dumps(notes),
             "device": ", ".join(places_of(model.module, model.device)),
+            "dtype": str(inputs_dtype(model.module)).removeprefix("torch."),
             "capture": json.dumps(measurement.paths),
             "checks": json.dumps(check.found),
             "started": started,

@@ -84,22 +84,24 @@ def test_numbers_of_a_spread_model_are_those_of_one_in_one_place(
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
 
-def test_a_command_of_a_spread_model_is_the_same_run_and_cleans_up(
+def test_a_result_says_where_the_model_lay_and_its_dtype(
     command: Callable[..., Any], tmp_path: Path
 ) -> None:
     from interp_lab.store.results import open_results
 
-    study = ("task=scienceqa", "dataset.max_samples=2", "visualization.max_samples=0")
-    folder = f"model.offload_folder={tmp_path / 'wait'}"
-    found = []
-    for more in (("model.device_map={model:disk,lm_head:cpu}", folder), ()):
-        said = command(*study, *more, "device=cpu")
-        assert said.code == 0, said.err
-        path = said.out.strip().splitlines()[-1].removeprefix("results: ")
-        with open_results(path) as results:
-            found.append((path, results.attributes["device"]))
-    assert [device for _, device in found] == ["cpu, disk"] * 2
-    assert len({path for path, _ in found}) == 1
+    parts = "{embeddings:cpu,pre_layrnorm:cpu,encoder:disk,post_layernorm:cpu}"
+    said = command(
+        "visualization.max_samples=0",
+        "device=cpu",
+        "model.dtype=auto",
+        f"model.device_map={parts}",
+        f"model.offload_folder={tmp_path / 'wait'}",
+    )
+    assert said.code == 0, said.err
+    with open_results(said.out.strip().splitlines()[-1].removeprefix("results: ")) as results:
+        assert results.attributes["device"] == "cpu, disk"
+        # As the checkpoint's config.json says.
+        assert results.attributes["dtype"] == "float16"
     gc.collect()
     assert list((tmp_path / "wait").iterdir()) == []
 

@@ -235,6 +235,16 @@ def test_names_of_attention_are_checked_before_anything_is_loaded(
         assert loading.check_attention(known, False) == {}
 
 
+def test_a_kernel_of_the_hub_takes_no_ones_place_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"kernels": object()}
+    monkeypatch.setattr(loading, "find_spec", there.get)
+    with pytest.raises(ConfigError, match="flash_attn is not installed, and compiled code of the"):
+        loading.check_attention("flash_attention_2", False)
+    assert loading.check_attention("flash_attention_2", True)
+    there["flash_attn"] = object()
+    assert loading.check_attention("flash_attention_2", False) == {}
+
+
 def test_a_trusted_kernel_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "find_spec", lambda package: object())
     assert loading.check_attention("org/kernel", True) == {"allow_all_kernels": True}

@@ -41,7 +41,7 @@ class Recorded:
         (CARD, None, {"": CARD}),
         (torch.device("mps"), None, {"": torch.device("mps")}),
         (CARD, "auto", "auto"),
-        (CPU, {"": "cpu"}, {"": "cpu"}),
+        (CPU, "cpu", "cpu"),
     ],
 )
 def test_weights_are_placed_while_they_are_read(
