@@ -164,7 +164,11 @@ class LanguageFamily(Family, LanguageModel):
         self.coordinates = self.coordinates or self.writes.get(config.model_type)
         random = weights.init == "random"
         module = self.random(weights, config) if random else self.pretrained(weights, config)
-        source = Weights(self.processor or self.checkpoint) if random else weights
+        # Of another checkpoint the revision and the adapter say nothing.
+        named = Weights(
+            self.processor or self.checkpoint, None, trust_remote_code=weights.trust_remote_code
+        )
+        source = named if random else weights
         handler = self.handler(source, module.config)
         LanguageModel.__init__(
             self,

@@ -7,11 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as tf
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from tiny_language import architecture, save_processor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map
 
+from interp_lab.capture.attention import watch_attention
+from interp_lab.capture.plans import AttentionPlan
+from interp_lab.capture.reduce import Entropy, Keep, Mean, TopK
 from interp_lab.capture.session import watch
+from interp_lab.capture.tally import Tally
 from interp_lab.config.nodes import build, conf_dir
 from interp_lab.errors import ConfigError, DeviceError, UnsupportedModelError
 from interp_lab.models.clip import ClipVision
@@ -283,3 +290,52 @@ def test_parts_within_parts_are_spread_as_they_are_named(tmp_path: Path) -> None
     with torch.inference_mode():
         got, want = (m.forward({"pixel_values": pixels}) for m in (model, whole))
     assert torch.equal(got, want)
+
+
+def moved_to(device: str) -> Callable[..., Any]:
+    """What accelerate's hook does before a part's forward: its inputs go to its device."""
+
+    def hook(_module: Any, args: Any, kwargs: Any) -> Any:
+        def move(value: Any) -> Any:
+            return value.to(device) if isinstance(value, torch.Tensor) else value
+
+        return tree_map(move, args), tree_map(move, kwargs)
+
+    return hook
+
+
+def test_no_reducer_mixes_tensors_of_two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fake tensors have a card without there being one, and an operation across two is an error."""
+    config = tf.Qwen2Config(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        attn_implementation="sdpa",
+    )
+    # Numbers of fake tensors cannot be looked at.
+    monkeypatch.setattr(Tally, "_refuse_wrong_sums", lambda tally: None)
+    plans = {
+        "whole": AttentionPlan(None, None, Keep()),
+        "some": AttentionPlan((2, 3), (0, 1, 2), Mean()),
+        "largest": AttentionPlan(None, (1, 3), TopK(1)),
+        "entropy": AttentionPlan((4,), None, Entropy()),
+    }
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        with torch.device("cuda:0"):
+            module = tf.Qwen2ForCausalLM(config).eval()
+        with torch.device("cuda:1"):
+            module.model.layers[1] = type(module.model.layers[1])(config, 1).eval()
+        for part, card in (*zip(module.model.layers, (0, 1, 0), strict=True), (module.lm_head, 0)):
+            part.register_forward_pre_hook(moved_to(f"cuda:{card}"), with_kwargs=True)
+        ids = torch.zeros(1, 6, dtype=torch.long, device="cuda:0")
+        with torch.inference_mode(), watch_attention(module, [plans]) as watched:
+            module(input_ids=ids, use_cache=False)
+        found = watched.results[0]
+        assert {str(found[name].values.device) for name in plans} == {"cuda:0"}
+        assert found["whole"].values.shape == (3, 2, 6, 6)
+        mixed = torch.zeros(2, device="cuda:0"), torch.zeros(2, device="cuda:1")
+        with pytest.raises(RuntimeError, match="same device"):
+            torch.stack(mixed)
