@@ -66,14 +66,15 @@ def _complaint(
         problem: pydantic's first problem. Its place also names kinds of tables, which are no keys.
     """
     name, *inside = [str(part) for part in problem["loc"]]
-    value, path = values[name], f"{key}.{name}"
+    value: Any = values[name]
+    path = f"{key}.{name}"
     known = _known_of(parameters_of(target)[name].annotation, value)
     for part in inside:
         if isinstance(value, Mapping) and part in value:
             value, path = value[part], f"{path}.{part}"
         elif isinstance(value, list) and part.isdigit() and path != f"{key}.{name}":
             value, path = value[int(part)], f"{path}.{part}"
-    if inside and problem["type"] == "missing":
+    if inside and isinstance(value, Mapping) and problem["type"] == "missing":
         return f"{path}: lacks {inside[-1]}; give {path}.{inside[-1]} too"
     if problem["type"] == "union_tag_not_found":
         tag = str(problem["ctx"]["discriminator"]).strip("'")
@@ -81,7 +82,7 @@ def _complaint(
     if problem["type"] == "union_tag_invalid":
         tag = str(problem["ctx"]["discriminator"]).strip("'")
         words = str(problem["ctx"]["expected_tags"]).replace("'", "").split(", ")
-        found = value[tag]
+        found = dict(value)[tag]
         return (
             f"{path}.{tag}={found!r}: should be {' or '.join(words)}."
             f"{did_you_mean(str(found), words)}"

@@ -7,6 +7,9 @@ from typing import Any
 from transformers import modeling_utils
 from transformers.models.auto import auto_factory
 
+_LOADING: Any = modeling_utils
+_AUTO: Any = auto_factory
+
 
 @contextmanager
 def without_adapters() -> Iterator[None]:
@@ -16,20 +19,20 @@ def without_adapters() -> Iterator[None]:
     is then the adapter's: missing weights of the model itself would go unseen. It looks for one in
     `maybe_load_adapters`, and an `AutoModel...` where `is_peft_available` says so.
     """
-    before = modeling_utils.maybe_load_adapters, auto_factory.is_peft_available
+    before = _LOADING.maybe_load_adapters, _AUTO.is_peft_available
 
     def none_found(place: Any, _download: Any, **given: Any) -> tuple[None, Any, Any]:
         return None, place, given
 
-    modeling_utils.maybe_load_adapters = none_found
-    auto_factory.is_peft_available = lambda *_: False
+    _LOADING.maybe_load_adapters = none_found
+    _AUTO.is_peft_available = lambda *_: False
     try:
         yield
     finally:
-        modeling_utils.maybe_load_adapters, auto_factory.is_peft_available = before
+        _LOADING.maybe_load_adapters, _AUTO.is_peft_available = before
 
 
 def attention_names() -> list[str]:
     """Return the names of attention implementations that transformers has itself."""
-    known = modeling_utils.ALL_ATTENTION_FUNCTIONS.valid_keys()
+    known = _LOADING.ALL_ATTENTION_FUNCTIONS.valid_keys()
     return ["eager", *(name for name in known if "|" not in name and "/" not in name)]

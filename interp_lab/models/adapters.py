@@ -40,8 +40,9 @@ def adapter_settings(place: Path, where: str) -> dict[str, Any]:
         problem = problem_of(file, parse=True)
         if problem:
             raise MissingInputError(f"{where}: {problem}")
-    found = json.loads(path.read_text(encoding="utf-8-sig"))
-    kind = str(found.get("peft_type") or "") if isinstance(found, Mapping) else ""
+    read = json.loads(path.read_text(encoding="utf-8-sig"))
+    found: dict[str, Any] = dict(read) if isinstance(read, Mapping) else {}
+    kind = str(found.get("peft_type") or "")
     if not kind:
         raise MissingInputError(f"{where}: {ADAPTER} names no peft_type; copy it again")
     if kind in NOT_ON_WEIGHTS:
@@ -160,7 +161,7 @@ def merged(module: Any) -> Any:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+    kinds: Any = (BaseTunerLayer, AuxiliaryTrainingWrapper)
     while True:
         found = next(((n, m) for n, m in module.named_modules() if isinstance(m, kinds)), None)
         if found is None:
@@ -226,7 +227,7 @@ def _beside(weights: Any) -> Path | None:
 
 def _has_adapter(weights: Any) -> bool:
     """Return whether a hub id has an adapter beside its weights, which is then fetched."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     found = cached_file(
         weights.checkpoint,

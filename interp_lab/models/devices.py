@@ -10,7 +10,8 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -301,12 +302,33 @@ def place(module: Any, placement: Placement, device: torch.device) -> Any:
     module.hf_device_map = device_map
     refuse_waiting(module, placement)
     folder = placement.folder()
+    with _removed_after_an_error(folder):
+        return removing(_spread(module, device_map, folder), folder)
+
+
+def _spread(module: Any, device_map: Mapping[str, Any], folder: Path | None) -> Any:
     if len(set(map(str, device_map.values()))) == 1 and DISK not in device_map.values():
-        module = module.to(_torch_device(next(iter(device_map.values()))))
-    else:
-        skip = getattr(module, "_skip_keys_device_placement", None)
-        module = dispatch_model(module, device_map, offload_dir=folder, skip_keys=list(skip or ()))
-    return removing(module, folder)
+        return module.to(_torch_device(next(iter(device_map.values()))))
+    skip = getattr(module, "_skip_keys_device_placement", None)
+    return dispatch_model(module, dict(device_map), offload_dir=folder, skip_keys=list(skip or ()))
+
+
+@contextmanager
+def waiting_in(placement: Placement) -> Iterator[Path | None]:
+    """Give a new folder for weights that wait; it is deleted if what loads them fails."""
+    folder = placement.folder()
+    with _removed_after_an_error(folder):
+        yield folder
+
+
+@contextmanager
+def _removed_after_an_error(folder: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def refuse_waiting(module: Any, placement: Placement) -> None:

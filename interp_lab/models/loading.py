@@ -26,12 +26,14 @@ from interp_lab.models.adapters import (
     check_base,
 )
 from interp_lab.models.devices import (
+    Placement,
     check_paths,
     disjoint,
     own_weights,
     place,
     refuse_waiting,
     removing,
+    waiting_in,
 )
 from interp_lab.models.weights import (
     Weights,
@@ -78,23 +80,23 @@ def load_module(
             f"{where}: quantised weights with an adapter, or of the original layout, lie on one "
             "device; leave model.device_map out (null)"
         )
-    folder = None if late else placement.folder()
     table = None if late else _checked_map(network, weights, more)
-    where_to = {} if late else placement.loading(device, folder, table)
-    module, info = weights.load(
-        network.from_pretrained,
-        "weights",
-        dtype=weights.torch_dtype,
-        attn_implementation=attn_implementation,
-        output_loading_info=True,
-        **where_to,
-        **quantization.loading_options(weights.quantization, weights.torch_dtype),
-        **kernels,
-        **more,
-    )
-    refuse_waiting(module, placement)
-    removing(module, folder)
-    refuse_partial(info, weights.checkpoint, ignored)
+    with waiting_in(Placement() if late else placement) as folder:
+        where_to = {} if late else placement.loading(device, folder, table)
+        module, info = weights.load(
+            network.from_pretrained,
+            "weights",
+            dtype=weights.torch_dtype,
+            attn_implementation=attn_implementation,
+            output_loading_info=True,
+            **where_to,
+            **quantization.loading_options(weights.quantization, weights.torch_dtype),
+            **kernels,
+            **more,
+        )
+        refuse_waiting(module, placement)
+        refuse_partial(info, weights.checkpoint, ignored)
+        removing(module, folder)
     if adapter is not None:
         name, found = adapter
         module = add_adapter(module, found, weights.merge_adapter, f"model.adapter={name}")
@@ -313,7 +315,7 @@ def refuse_not_finite(module: Any, name: str) -> None:
         )
 
 
-def _finite(weight: torch.Tensor) -> bool:
+def _finite(weight: Any) -> bool:
     if hasattr(weight, "__tensor_flatten__"):  # packed: numbers and scales, each a tensor
         return all(_finite(getattr(weight, name)) for name in weight.__tensor_flatten__()[0])
     if not weight.is_floating_point() or not weight.numel():
