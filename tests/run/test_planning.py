@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from interp_lab.config.nodes import build, conf_dir
+from interp_lab.errors import ConfigError, DeviceError
 from interp_lab.fields import (
     Category,
     CellMap,
@@ -274,19 +275,12 @@ def test_a_plan_has_the_dtype_of_the_family_where_the_yaml_names_none(tmp_path: 
 def test_a_plan_states_the_bytes_of_packed_weights() -> None:
     chosen = ("task=scienceqa", "model=llava_1_5_7b", "model.init=random")
     whole = planning.network_of(composed(*chosen))
-    import torch
-
     from interp_lab.models.llava import Llava
     from interp_lab.models.quantization import packed_size
     from interp_lab.models.weights import Weights
 
-    values = composed(*chosen).model
-    weights = Weights.of_node(
-        Llava,
-        {k: v for k, v in values.items() if k != "architecture"}
-        | {"architecture": planning.plain(values)["architecture"]},
-    )
-    module = Llava.skeleton(weights, planning.plain(values))
+    values = planning.plain(composed(*chosen).model)
+    module = Llava.skeleton(Weights.of_node(Llava, values), values)
     packed = packed_size(module, {"method": "bitsandbytes", "bits": 4})
     # By hand: the products of the language model's layers, of the projector and of the tower are
     # packed; what is left is two vocabularies, embeddings, norms and biases.
@@ -294,7 +288,6 @@ def test_a_plan_states_the_bytes_of_packed_weights() -> None:
     tower = 24 * (4 * 1024**2 + 2 * 1024 * 4096)
     products = language + tower + 1024 * 4096 + 4096 * 4096
     assert packed == whole.size - products * 2 + products * 4.5 / 8
-    assert isinstance(module, torch.nn.Module)
 
 
 def test_a_plan_says_what_lies_where(
@@ -310,11 +303,17 @@ def test_a_plan_says_what_lies_where(
     assert lines[0] == f"device      cpu: 1.0 MiB free, {readable(head)} of weights"
     assert lines[1].endswith(f"free, {readable(whole.size - head)} of weights")
     assert "disk: " in lines[1] and "warning: the weights" not in said.out
-    said = command(*study, "model.device_map=auto", "model.max_memory={cpu:100KiB}")
-    assert "cpu: 100.0 KiB free" in line(said, "device")
-    assert "the weights alone need" in line(said, "warning")
     assert not (tmp_path / "wait").exists()
-    said = command(*study, "model.device_map={model:7,lm_head:cpu}")
-    assert "model.device_map.model: device=7" in line(said, "device")
-    said = command(*study, "model.device_map={modle:cpu,lm_head:cpu}")
-    assert said.code == 1 and "Did you mean 'model'" in said.err
+
+
+def test_a_plan_keeps_to_the_memory_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    from interp_lab.models.devices import Placement
+
+    monkeypatch.setattr(planning, "free_memory", lambda device: 2**20)
+    cpu = Placement("auto", {"cpu": "100KiB"})
+    assert planning._rooms(cpu) == {"cpu": 100 * 2**10}
+    assert planning._rooms(Placement("auto", {"cpu": "1GiB"})) == {"cpu": 2**20}
+    with pytest.raises(DeviceError, match="model.device_map.model: device=7"):
+        planning._rooms(Placement({"model": 7, "lm_head": "cpu"}))
+    with pytest.raises(ConfigError, match="Did you mean 'model'"):
+        planning.network_of(composed("task=scienceqa", "model.device_map={modle:cpu,lm_head:cpu}"))
