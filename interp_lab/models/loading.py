@@ -15,6 +15,7 @@ import torch
 from transformers import AutoConfig
 
 from interp_lab.errors import ConfigError, DeviceError, UnsupportedModelError, did_you_mean
+from interp_lab.identity.weights import INSTALLED
 from interp_lab.libraries.huggingface import implementation_of
 from interp_lab.libraries.transformers_loading import attention_names
 from interp_lab.models import quantization
@@ -74,11 +75,13 @@ def load_module(
     adapter = _checked_adapter(weights)
     placement = weights.placement
     # Spread weights that wait elsewhere take no adapter: it is put on them before they are spread.
-    late = bool(placement) and (adapter is not None or "state_dict" in more)
+    # Those of a GGUF file, or made here of others, are in host memory first in any case.
+    made_here = "state_dict" in more or "gguf_file" in more
+    late = bool(placement) and (adapter is not None or made_here)
     if late and (weights.quantization or weights.packed):
         raise ConfigError(
-            f"{where}: quantised weights with an adapter, or of the original layout, lie on one "
-            "device; leave model.device_map out (null)"
+            f"{where}: quantised weights with an adapter, of a GGUF file or of the original layout "
+            "lie on one device; leave model.device_map out (null)"
         )
     table = None if late else _checked_map(network, weights, more)
     with waiting_in(Placement() if late else placement) as folder:
@@ -143,6 +146,11 @@ def loading_notes(
     notes = [RANDOM_NOTE] if weights.init == "random" else []
     packed = quantization.note_on(weights.quantization, weights.packed)
     notes += [packed] if packed else []
+    if weights.checkpoint.startswith(INSTALLED):
+        notes.append(
+            f"GGUF: the weights of {weights.checkpoint} are unpacked to {weights.dtype_name}, as "
+            "rounded as the file holds them"
+        )
     adapter = None if weights.init == "random" else adapter_of(weights)
     if adapter is not None:
         name, found = adapter
