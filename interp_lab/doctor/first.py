@@ -8,6 +8,9 @@ from omegaconf import DictConfig
 from interp_lab.config.nodes import plain, target_of
 from interp_lab.doctor.kernels import DTYPES
 from interp_lab.doctor.proof import prove_once
+from interp_lab.identity.checkpoints import AUTO
+from interp_lab.models.loading import check_attention
+from interp_lab.models.weights import Weights
 
 
 def prove_capture(cfg: DictConfig, device: Any) -> None:
@@ -20,7 +23,8 @@ def prove_capture(cfg: DictConfig, device: Any) -> None:
         UnsupportedModelError: if captured attention would be wrong here.
     """
     values = plain(cfg.model)
-    parameters = inspect.signature(target_of(values, "model")).parameters
+    target = target_of(values, "model")
+    parameters = inspect.signature(target).parameters
     chosen = {
         key: values.get(key) or parameters[key].default
         for key in ("dtype", "attn_implementation")
@@ -28,6 +32,11 @@ def prove_capture(cfg: DictConfig, device: Any) -> None:
     }
     if len(chosen) < 2 or not all(isinstance(value, str) for value in chosen.values()):
         return
+    weights = Weights.of_node(target, values)
+    check_attention(chosen["attn_implementation"], weights.trust_remote_code)
+    if chosen["dtype"] == AUTO:
+        weights.fetch_settings()
+        chosen["dtype"] = weights.dtype_name
     # Another dtype is refused, with the names there are, when the model is made.
     if chosen["dtype"] in DTYPES:
         prove_once(device, DTYPES[chosen["dtype"]], chosen["attn_implementation"])

@@ -15,6 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from interp_lab import __version__
+from interp_lab.identity.checkpoints import (
+    AUTO,
+    QUANTIZATION_DEFAULTS,
+    dtype_said,
+    quantization_said,
+    settings_of,
+)
 from interp_lab.identity.names import before, each_target, identity_of
 from interp_lab.identity.signatures import with_defaults
 from interp_lab.identity.weights import stamps_of, weights_identity
@@ -22,12 +29,15 @@ from interp_lab.identity.weights import stamps_of, weights_identity
 # Where a model runs, what a node is called and where a text is shown from do not change a number;
 # nor does for how many samples maps are kept beside the numbers.
 NOT_IN_RUN_ID = {
-    "model": ("device_map", "name"),
+    "model": ("device_map", "max_memory", "offload_folder", "name"),
     "dataset": ("name",),
     "analysis": ("name", "maps"),
 }
 # Keys of a model that its weights' identity stands for.
-WEIGHTS = ("checkpoint", "processor", "revision")
+WEIGHTS = ("checkpoint", "processor", "revision", "adapter", "adapter_revision")
+# Options of a model that came later -> the value that changes nothing. There they are left out, so
+# that a run that was begun before goes on.
+LATER = {"quantization": None, "adapter": None, "adapter_revision": None, "merge_adapter": True}
 # Options that schema version 1 did not have -> what it did.
 SINCE = (
     ("dataset", "prompt", "product"),
@@ -59,6 +69,7 @@ def identity_of_run(nodes: Mapping[str, Any]) -> dict[str, Any]:
     model = _without(measured, "model")
     weights = weights_identity(model)
     settings = {k: v for k, v in model.items() if k not in WEIGHTS or isinstance(v, Mapping)}
+    settings, loading = _as_loaded(settings, model)
     found = {
         "version": __version__.rsplit(".", 1)[0],
         "task_name": nodes["task_name"],
@@ -69,7 +80,29 @@ def identity_of_run(nodes: Mapping[str, Any]) -> dict[str, Any]:
         "analysis": _without(measured, "analysis"),
         "capture": nodes["capture"],
     }
-    return each_target(found, identity_of)
+    return each_target(found | loading, identity_of)
+
+
+def _as_loaded(
+    settings: Mapping[str, Any], model: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a model's settings as its weights are loaded by, and what these say of their packing.
+
+    `dtype: auto` is the dtype that the checkpoint names, and so no other run than that dtype typed.
+    """
+    found = {k: v for k, v in settings.items() if k not in LATER or v != LATER[k]}
+    if not model.get("adapter"):
+        found.pop("merge_adapter", None)
+    if isinstance(found.get("quantization"), Mapping):
+        defaults = QUANTIZATION_DEFAULTS.get(found["quantization"].get("method"), {})
+        found["quantization"] = {**defaults, **found["quantization"]}
+    checkpoint, revision = model.get("checkpoint"), model.get("revision")
+    if not isinstance(checkpoint, str) or model.get("init") == "random":
+        return found, {}
+    if found.get("dtype") == AUTO:
+        found["dtype"] = dtype_said(checkpoint, revision) or AUTO
+    packed = quantization_said(settings_of(checkpoint, revision))
+    return found, {"packed": packed} if packed else {}
 
 
 def run_id_of(identity: Mapping[str, Any]) -> str:

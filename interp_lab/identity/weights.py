@@ -29,6 +29,8 @@ SUFFIXES = frozenset(
 NOT_READ = re.compile(
     r"(optimizer|scheduler|rng_state|training_args|trainer_state|scaler).*|README.*|requirements.*"
 )
+# Keys of a model that name files of weights or processors -> the key of their revision.
+REVISIONS = {"checkpoint": "revision", "processor": "revision", "adapter": "adapter_revision"}
 # Settings that name a second checkpoint whose weights are loaded too (LLaVA's original layout).
 REFERS = ("mm_vision_tower",)
 
@@ -37,16 +39,16 @@ def weights_identity(node: Mapping[str, Any]) -> dict[str, Any]:
     """Return what identifies the weights and processors that a model node names.
 
     Args:
-        node: the model's values; `checkpoint`, `processor`, `revision` and `init` are looked at.
+        node: the model's values; the keys of `REVISIONS` and `init` are looked at.
     """
     random = node.get("init") == "random"
     found: dict[str, Any] = {}
-    for key in ("checkpoint", "processor"):
+    for key, revision in REVISIONS.items():
         value = node.get(key)
         # With `init: random` a YAML's processor is a table of values, which stays as it is.
         if isinstance(value, str):
             # A random network has no weights to be sure of; its processor goes by its id.
-            found[key] = value if random else checkpoint_identity(value, node.get("revision"))
+            found[key] = value if random else checkpoint_identity(value, node.get(revision))
     return found
 
 
@@ -126,13 +128,13 @@ def stamps_of(node: Mapping[str, Any]) -> list[Stamp] | None:
     It tells whether weights were written after something that was measured with them.
     """
     stamps: list[Stamp] = []
-    for key in ("checkpoint", "processor"):
+    for key, revision in REVISIONS.items():
         value = node.get(key)
         if not isinstance(value, str) or node.get("init") == "random":
             continue
         place = local_place(value)
         if place is None:
-            place = _snapshot(value, node.get("revision"))
+            place = _snapshot(value, commit_of(value, node.get(revision)))
         files = [] if place is None or not place.exists() else list(_files(place))
         if not files or place is None or _references(place):
             return None
@@ -140,10 +142,15 @@ def stamps_of(node: Mapping[str, Any]) -> list[Stamp] | None:
     return stamps
 
 
-def _snapshot(checkpoint: str, revision: str | None) -> Path | None:
+def fetched_folder(checkpoint: str, revision: str | None = None) -> Path | None:
+    """Return the folder of what was fetched before of a hub id; None if nothing was."""
+    known = revision if revision and COMMIT.fullmatch(revision) else None
+    return _snapshot(checkpoint, known or fetched_commit(checkpoint, revision))
+
+
+def _snapshot(checkpoint: str, commit: str | None) -> Path | None:
     from huggingface_hub import constants
 
-    commit = commit_of(checkpoint, revision)
     name = "models--" + checkpoint.replace("/", "--")
     return Path(constants.HF_HUB_CACHE) / name / "snapshots" / commit if commit else None
 

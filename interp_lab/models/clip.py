@@ -23,8 +23,15 @@ from transformers import (
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
 from interp_lab.models.base import Prepared, Seen, as_picture
+from interp_lab.models.devices import place
 from interp_lab.models.family import TYPE, Family
-from interp_lab.models.loading import RANDOM_NOTE, load_module, seeded, without_memory
+from interp_lab.models.loading import (
+    inputs_dtype,
+    load_module,
+    loading_notes,
+    seeded,
+    without_memory,
+)
 from interp_lab.models.patches import share_seen
 from interp_lab.models.unhandled import refuse_unhandled
 from interp_lab.models.weights import Weights
@@ -68,14 +75,16 @@ class ClipVision(Family):
             raise ConfigError(f"model.family={self.family!r}: give one of {', '.join(FAMILIES)}")
         weights = self.weights()
         random = weights.init == "random"
-        self.notes: list[str] = [RANDOM_NOTE] if random else []
         made = (
             _random(self.family, weights, self.processor or {}, self.seed)
             if random
             else _pretrained(self.family, weights, self.device)
         )
         module, self.processor = made
-        self.module = module.to(self.device).eval().requires_grad_(False)
+        self.notes: list[str] = loading_notes(weights, module)
+        module = place(module, weights.placement, self.device) if random else module
+        self.device = weights.placement.entrance(self.device)
+        self.module = module.eval().requires_grad_(False)
         config = self.module.config
         self.n_layers: int = config.num_hidden_layers
         self.grid: int = config.image_size // config.patch_size
@@ -112,7 +121,7 @@ class ClipVision(Family):
         tokens = _token_map(self.grid, self.has_cls)
         normalised_by = (self.processor.image_mean, self.processor.image_std)
         return Prepared(
-            inputs={"pixel_values": pixels.to(self.device, self.module.dtype)},
+            inputs={"pixel_values": pixels.to(self.device, inputs_dtype(self.module))},
             seen=tuple(
                 Seen(
                     tokens,
@@ -163,7 +172,7 @@ def _random(family: str, weights: Weights, processor: dict[str, Any], seed: int)
 
 def _pretrained(family: str, weights: Weights, device: torch.device) -> tuple[Any, Any]:
     _configuration(family, weights)
-    module = load_module(FAMILIES[family][1], weights, device, None, ignored=TEXT_SIDE)
+    module = load_module(FAMILIES[family][1], weights, device, ignored=TEXT_SIDE)
     return module, weights.load(AutoImageProcessor.from_pretrained, "image processor")
 
 

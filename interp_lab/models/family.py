@@ -21,8 +21,14 @@ from interp_lab.datasets.points import Coordinates
 from interp_lab.errors import SampleError, UnsupportedModelError
 from interp_lab.models.base import as_picture
 from interp_lab.models.language import LanguageModel, chat, chat_prompt
-from interp_lab.models.loading import RANDOM_NOTE, load_module, random_module, without_memory
+from interp_lab.models.loading import (
+    load_module,
+    loading_notes,
+    random_network,
+    without_memory,
+)
 from interp_lab.models.patches import share_seen
+from interp_lab.models.quantization import Quantization
 from interp_lab.models.tokenmaps import Span
 from interp_lab.models.unhandled import refuse_unhandled
 from interp_lab.models.weights import Weights
@@ -44,7 +50,19 @@ class Family:
 
     Args:
         checkpoint, revision, dtype, init, trust_remote_code, architecture: see `Weights`.
-        device: where the model goes.
+        device: where the model goes without a device_map.
+        device_map: accelerate's placement over several devices, the CPU and the disk: auto,
+            balanced, balanced_low_0, sequential, or module path -> device; null = `device`.
+        max_memory: card's number or cpu -> what `auto` and the like may use, such as 10GiB.
+        offload_folder: where weights for which there is no memory wait on the disk.
+        quantization: packs weights while they are loaded: {method: bitsandbytes, bits: 4} or
+            {method: torchao, kind: int8_weight_only}; see `models.quantization`. A checkpoint
+            that comes quantised is loaded as it is, without it.
+        adapter: folder or hub id of a PEFT adapter for the weights; one that lies beside them is
+            put on them without it.
+        adapter_revision: of its hub id.
+        merge_adapter: add what the adapter changes to the weights, once; false computes it beside
+            them at each forward.
         seed: of random weights, and of sampling.
 
     Attributes:
@@ -62,6 +80,13 @@ class Family:
     trust_remote_code: bool = False
     architecture: dict[str, Any] | None = None
     seed: int = 0
+    device_map: str | dict[str, Any] | None = None
+    max_memory: dict[int | str, int | str] | None = None
+    offload_folder: str | None = None
+    quantization: Quantization | None = None
+    adapter: str | None = None
+    adapter_revision: str | None = None
+    merge_adapter: bool = True
 
     def __init_subclass__(cls) -> None:
         """Make the subclass a dataclass, its plain attributes the new defaults of options."""
@@ -83,6 +108,13 @@ class Family:
             self.init,
             self.trust_remote_code,
             self.architecture or {},
+            self.device_map,
+            self.max_memory,
+            self.offload_folder,
+            self.quantization,
+            self.adapter,
+            self.adapter_revision,
+            self.merge_adapter,
         )
 
 
@@ -92,16 +124,14 @@ class LanguageFamily(Family, LanguageModel):
     Args:
         processor: with `init: random`, the checkpoint or folder that the processor comes from (its
             files are small); null = `checkpoint`. The attribute is what prepares inputs.
-        device_map: accelerate's placement over several devices, such as `auto`; null = `device`.
-        attn_implementation: sdpa, flash_attention_2 or eager.
+        attn_implementation: sdpa, flash_attention_2, eager, or another that transformers has.
         max_new_tokens, temperature: see `LanguageModel`.
         coordinates: in which unit the model writes places in a picture: thousandths of it, pixels
             of it as the model gets it (`Seen.sizes`), or shares; null = what the family's released
             checkpoints write. The attribute is the unit, None if it is not known.
-        device: where the model goes without a device_map.
-        checkpoint, revision, dtype, init, trust_remote_code, architecture, seed: see `Family`;
-            a folder of fine-tuned weights loads like a hub id. `architecture` holds the
-            configuration's values, with its `model_type` where a family has several networks.
+        The other options are those of `Family`. A folder of fine-tuned weights loads like a hub
+            id. `architecture` holds the configuration's values, with its `model_type` where a
+            family has several networks.
 
     Attributes:
         title: what messages call the family.
@@ -122,7 +152,6 @@ class LanguageFamily(Family, LanguageModel):
     writes: ClassVar[Mapping[str, Coordinates]] = {}
 
     processor: Any = field(default=None, metadata={TYPE: str | None})
-    device_map: str | dict[str, Any] | None = None
     attn_implementation: str = "sdpa"
     max_new_tokens: int = 16
     temperature: float = 0.0
@@ -135,16 +164,20 @@ class LanguageFamily(Family, LanguageModel):
         self.coordinates = self.coordinates or self.writes.get(config.model_type)
         random = weights.init == "random"
         module = self.random(weights, config) if random else self.pretrained(weights, config)
-        source = Weights(self.processor or self.checkpoint) if random else weights
+        # Of another checkpoint the revision and the adapter say nothing.
+        named = Weights(
+            self.processor or self.checkpoint, None, trust_remote_code=weights.trust_remote_code
+        )
+        source = named if random else weights
         handler = self.handler(source, module.config)
         LanguageModel.__init__(
             self,
             module,
             handler,
-            module.device if self.device_map else self.device,
+            weights.placement.entrance(self.device),
             self.max_new_tokens,
             self.temperature,
-            [RANDOM_NOTE] if random else [],
+            loading_notes(weights, module, self.attn_implementation),
             self.seed,
         )
 
@@ -203,8 +236,9 @@ class LanguageFamily(Family, LanguageModel):
     def random(self, weights: Weights, config: Any) -> Any:
         """Return the network with random weights of the seed, on the device."""
         network = self.network(config.model_type, weights)
-        made = random_module(network, config, weights, self.attn_implementation, self.seed)
-        return made.to(self.device)
+        return random_network(
+            network, config, weights, self.device, self.attn_implementation, self.seed
+        )
 
     def pretrained(self, weights: Weights, config: Any) -> Any:
         """Return the network with the checkpoint's weights, where they belong."""
@@ -212,7 +246,6 @@ class LanguageFamily(Family, LanguageModel):
             self.network(config.model_type, weights),
             weights,
             self.device,
-            self.device_map,
             self.attn_implementation,
             self.other_parts,
         )

@@ -110,7 +110,7 @@ def check_place(place: Path, where: str, weights: bool) -> None:
 
     Raises:
         MissingInputError: if a file is a pointer, cut off or damaged.
-        UnsupportedModelError: if there is an adapter.
+        UnsupportedModelError: if there is an adapter and nothing that it belongs to.
     """
     problem = problem_of_place(place)
     if problem:
@@ -122,14 +122,18 @@ def check_place(place: Path, where: str, weights: bool) -> None:
     )
     if not full:
         raise UnsupportedModelError(
-            f"{where}: is an adapter ({ADAPTER}) without its base model's weights; merge it into "
-            "them (peft: merge_and_unload, save_pretrained) and give that folder"
+            f"{where}: is an adapter ({ADAPTER}) without its base model's weights; give "
+            f"model.adapter={place} and model.checkpoint={base_of(place) or 'its base model'}"
         )
-    raise UnsupportedModelError(
-        f"{where}: holds an adapter ({ADAPTER}) beside full weights, and which of the two is meant "
-        f"is not known; merge it (peft: merge_and_unload), or move {ADAPTER} away if the weights "
-        "are merged already"
-    )
+
+
+def base_of(place: Path) -> str | None:
+    """Return the model that an adapter's settings say it was trained on; None if they do not."""
+    try:
+        found = json.loads((place / ADAPTER).read_text(encoding="utf-8-sig"))
+        return found.get("base_model_name_or_path") or None
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
 from interp_lab.models.ahead import Ahead, Encoded
 from interp_lab.models.answers import Answer
 from interp_lab.models.base import Prepared, Seen, sent
-from interp_lab.models.loading import seeded
+from interp_lab.models.loading import inputs_dtype, seeded
 from interp_lab.models.pieces import pieces
 from interp_lab.models.tokenmaps import Span
 from interp_lab.tokens import TokenMap
@@ -171,7 +171,7 @@ class LanguageModel:
             sound, shares = self.spectrogram(batch, row), self.shares(sample)
             seen.append(Seen(tokens, pictures, sound, sizes, shares))
             first += len(sample.images)
-        dtype = next(self.module.parameters()).dtype
+        dtype = inputs_dtype(self.module)
         inputs = {
             key: sent(value, self.device, dtype)
             for key, value in batch.items()

@@ -46,9 +46,7 @@ class Llava(LanguageFamily):
         """Return the network with the weights of a checkpoint of either layout."""
         if original_folder(weights) is None:
             return super().pretrained(weights, config)
-        return load_original(
-            weights, config, self.device, self.device_map, self.attn_implementation
-        )
+        return load_original(weights, config, self.device, self.attn_implementation)
 
     def handler(self, source: Weights, config: Any) -> Any:
         """Return the processor; that of the original release is put together."""

@@ -26,9 +26,9 @@ from transformers.models.llava.image_processing_llava import LlavaImageProcessor
 
 from interp_lab.errors import ConfigError, MissingInputError, UnsupportedModelError
 from interp_lab.models.files import reading
-from interp_lab.models.loading import placement
+from interp_lab.models.loading import load_module
 from interp_lab.models.unhandled import ANY, refuse_unhandled_values
-from interp_lab.models.weights import Weights, refuse_partial
+from interp_lab.models.weights import Weights
 
 # Original name -> name in LlavaForConditionalGeneration; the first rule that fits counts.
 RULES: tuple[tuple[str, str], ...] = (
@@ -242,7 +242,6 @@ def load_original(
     weights: Weights,
     config: LlavaConfig,
     device: torch.device,
-    device_map: str | dict[str, Any] | None,
     attn_implementation: str,
 ) -> Any:
     """Return the network with the original's weights; its tower may be a checkpoint of its own.
@@ -250,7 +249,7 @@ def load_original(
     Args:
         weights: of the original release.
         config: as `original_configuration` gives it.
-        device, device_map, attn_implementation: as in `loading.load_module`.
+        device, attn_implementation: as in `loading.load_module`.
     """
     folder = original_folder(weights)
     assert folder is not None
@@ -269,19 +268,24 @@ def load_original(
         tensors |= {f"{prefix}{name}": value for name, value in vision.state_dict().items()}
     with torch.device("meta"):
         expected = LlavaForConditionalGeneration(deepcopy(config)).state_dict()
-    network: Any = LlavaForConditionalGeneration
-    module, info = weights.load(
-        lambda _, revision, trust_remote_code, **given: network.from_pretrained(None, **given),
-        "weights",
+    return load_module(
+        _OfTensors,
+        weights,
+        device,
+        attn_implementation,
         config=config,
         state_dict=mapped_weights(tensors, expected),
-        dtype=weights.torch_dtype,
-        attn_implementation=attn_implementation,
-        output_loading_info=True,
-        device_map=placement(device, device_map),
     )
-    refuse_partial(info, weights.checkpoint)
-    return module if device_map else module.to(device)
+
+
+class _OfTensors:
+    """The network's class as a loader of tensors that are in memory already, and of no place."""
+
+    config_class = LlavaConfig
+
+    @staticmethod
+    def from_pretrained(_place: str, revision: str, trust_remote_code: bool, **given: Any) -> Any:
+        return LlavaForConditionalGeneration.from_pretrained(None, **given)
 
 
 def original_processor(folder: Path, config: LlavaConfig) -> LlavaProcessor:

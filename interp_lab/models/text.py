@@ -12,6 +12,7 @@ from interp_lab.datasets.base import Sample
 from interp_lab.errors import MissingInputError, SampleError
 from interp_lab.models.family import LanguageFamily
 from interp_lab.models.language import chat, chat_prompt
+from interp_lab.models.loading import load_module
 from interp_lab.models.tokenmaps import Span, text_map
 from interp_lab.models.weights import Weights
 from interp_lab.tokens import TokenMap
@@ -47,16 +48,15 @@ class TextModel(LanguageFamily):
 
     def pretrained(self, weights: Weights, config: Any) -> Any:
         """Return the network; the weights of a GGUF file are unpacked on the CPU."""
-        weights, options = _located(weights)
-        if not options:
-            return super().pretrained(weights, config)
-        return weights.load(
-            AutoModelForCausalLM.from_pretrained,
-            "weights",
-            dtype=weights.torch_dtype,
-            attn_implementation=self.attn_implementation,
+        located, options = _located(weights)
+        return load_module(
+            AutoModelForCausalLM if options else self.network(config.model_type, weights),
+            located,
+            self.device,
+            self.attn_implementation,
+            self.other_parts,
             **options,
-        ).to(self.device)
+        )
 
     def handler(self, source: Weights, config: Any) -> Any:
         """Return the tokenizer."""

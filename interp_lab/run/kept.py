@@ -22,20 +22,27 @@ T = TypeVar("T")
 
 
 def accelerators(
-    device: torch.device, device_map: str | Mapping[str, Any] | None = None
+    device: torch.device,
+    device_map: str | Mapping[str, Any] | None = None,
+    max_memory: Mapping[int | str, Any] | None = None,
 ) -> list[str]:
     """Return names of the accelerators that a model uses, the same in every process of the host.
 
     Args:
         device: of the model, without a device_map.
         device_map: accelerate's: devices by module, or a word that means all that are visible.
+        max_memory: what such a word may use; a card that it does not name is left alone.
     """
     if device.type == "mps":
         return ["mps"]
-    return sorted(_cuda_name(n) for n in _cards(device, device_map))
+    return sorted({_cuda_name(n) for n in _cards(device, device_map, max_memory)})
 
 
-def _cards(device: torch.device, device_map: str | Mapping[str, Any] | None) -> set[int]:
+def _cards(
+    device: torch.device,
+    device_map: str | Mapping[str, Any] | None,
+    max_memory: Mapping[int | str, Any] | None,
+) -> set[int]:
     """Return the numbers of the cards that a model lies on, and of no other."""
     if not device_map:
         return {device.index or 0} if device.type == "cuda" else set()
@@ -43,7 +50,8 @@ def _cards(device: torch.device, device_map: str | Mapping[str, Any] | None) -> 
         try:
             device_map = {"": torch.device(device_map)}
         except RuntimeError:  # `auto`, `balanced` and the like
-            return set(range(torch.cuda.device_count()))
+            cards = range(torch.cuda.device_count())
+            device_map = {str(n): n for n in max_memory or cards}
     named = [n for n in device_map.values() if n != "disk"]
     # A number alone is a card, as accelerate reads it.
     found = [torch.device(f"cuda:{n}" if str(n).isdigit() else str(n)) for n in named]
@@ -89,7 +97,7 @@ class KeptModels:
 
         Args:
             identity: everything that makes the model what it is.
-            names: the accelerators that it lies on.
+            names: the accelerators that it lies on; all of them are locked while it works.
             load: loads it.
             work: gets it; must leave it as it is. After an exception it is loaded again.
             keep: models that this process keeps for later jobs; the oldest goes first, and before
@@ -117,7 +125,8 @@ class KeptModels:
                 for name in held:
                     self._release(name)
             self._busy.update(names)
-        for name in names:  # in one order in all processes
+        # In one order in all processes, so that none waits for another that waits for it.
+        for name in sorted(names):
             lock = self._locks.setdefault(name, self._make(name))
             if not lock.held:
                 lock.wait()

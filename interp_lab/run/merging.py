@@ -157,6 +157,7 @@ def made_by(sources: Sequence[Path], interventions: Sequence[Any]) -> dict[str, 
     """Return what the sources say of their making, put together: JSON texts by attribute name."""
     notes: dict[str, None] = {}
     devices: dict[str, None] = {}
+    dtypes: dict[str, None] = {}
     capture: dict[str, dict[str, None]] = {"paths": {}, "kernels": {}, "notes": {}}
     checks: dict[str, dict[str, float | str]] = {}
     started: list[str] = []
@@ -165,6 +166,7 @@ def made_by(sources: Sequence[Path], interventions: Sequence[Any]) -> dict[str, 
             about: Mapping[str, str] = dict(file.attrs)
         notes |= dict.fromkeys(json.loads(about.get("notes", "[]")))
         devices |= dict.fromkeys(filter(None, about.get("device", "").split(", ")))
+        dtypes |= dict.fromkeys(filter(None, about.get("dtype", "").split(", ")))
         for key, names in capture.items():
             names |= dict.fromkeys(json.loads(about.get("capture", "{}")).get(key, ()))
         for check, values in json.loads(about.get("checks", "{}")).items():
@@ -175,6 +177,7 @@ def made_by(sources: Sequence[Path], interventions: Sequence[Any]) -> dict[str, 
     return {
         "notes": json.dumps([note for note in notes if not note.startswith(INCOMPLETE)]),
         "device": ", ".join(sorted(devices)),
+        "dtype": ", ".join(sorted(dtypes)),
         "capture": json.dumps(
             {**{key: list(names) for key, names in capture.items()}, "interventions": interventions}
         ),

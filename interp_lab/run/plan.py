@@ -9,7 +9,7 @@ import math
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from interp_lab.config.nodes import allowed_for, allowed_target, build, plain
 from interp_lab.errors import DeviceError, MissingInputError, UnsupportedModelError
+from interp_lab.identity.checkpoints import AUTO
 from interp_lab.run.fit import check_fit
 from interp_lab.run.going_on import finished_now
 from interp_lab.run.sweep.record import SweepJob, at_once, swept_jobs
@@ -57,11 +58,19 @@ class Network:
         parameters: how many.
         size: bytes of parameters and buffers; weights that are used twice count once.
         lengths: how long the axes are that its configuration tells: layer, head, row, col, y, x.
+        dtype: that it is loaded in.
+        packing: how its weights are quantised, in words; empty if they are not.
+        estimated: whether the size follows from the bits of a packed weight.
+        parts: device -> bytes, where a device_map names both.
     """
 
     parameters: int
     size: int
     lengths: Mapping[str, int] = field(default_factory=dict)
+    dtype: str = ""
+    packing: str = ""
+    estimated: bool = False
+    parts: Mapping[str, int] = field(default_factory=dict)
 
 
 def plan(cfg: DictConfig, job: SweepJob | None = None) -> str:
@@ -142,7 +151,7 @@ def text_of(cfg: DictConfig, work: Work, together: int) -> str:
     network: Network | None = None
     try:
         network = network_of(cfg)
-        lines.append(_model_line(cfg, network))
+        lines.append(_model_line(network))
     except (MissingInputError, UnsupportedModelError) as error:
         lines.append(f"model       not estimated: {str(error).partition(' Cause:')[0]}")
     lines += _device(cfg, network, together, warnings)
@@ -179,18 +188,29 @@ def network_of(cfg: DictConfig) -> Network:
         MissingInputError: if the checkpoint's configuration is not to be had.
         UnsupportedModelError: if the class has no `skeleton`.
     """
+    from interp_lab.models.devices import check_paths, sizes_by_device
+    from interp_lab.models.quantization import bits_of, full, named, packed_size
     from interp_lab.models.weights import Weights
 
     values = plain(cfg.model)
     target = allowed_target(values, "model", allowed_for(cfg, "model"))
     if not hasattr(target, "skeleton"):
         raise UnsupportedModelError(f"{target.__qualname__} has no `skeleton`, which would tell")
-    known = {f.name for f in fields(Weights)}
-    weights = Weights(**{k: v for k, v in values.items() if k in known and v is not None})
+    weights = Weights.of_node(target, values)
     module = target.skeleton(weights, values)
-    parameters = list(module.parameters())
-    size = sum(t.numel() * t.element_size() for t in [*parameters, *module.buffers()])
-    return Network(sum(p.numel() for p in parameters), size, axis_lengths(module.config))
+    check_paths(module, weights.placement)
+    packed = full(weights.quantization) if weights.quantization else weights.packed
+    size = packed_size(module, packed)
+    share = size / max(1, packed_size(module, None))
+    return Network(
+        sum(p.numel() for p in module.parameters()),
+        size,
+        axis_lengths(module.config),
+        weights.dtype_name + (" (auto)" if weights.dtype == AUTO else ""),
+        named(packed) if packed else "",
+        bits_of(packed) is not None,
+        {k: int(v * share) for k, v in sizes_by_device(module, weights.placement).items()},
+    )
 
 
 def axis_lengths(config: Any) -> dict[str, int]:
@@ -209,11 +229,12 @@ def axis_lengths(config: Any) -> dict[str, int]:
     return {axis: n for axis, n in lengths.items() if n is not None}
 
 
-def _model_line(cfg: DictConfig, network: Network) -> str:
-    dtype = cfg.model.get("dtype", "float32")
+def _model_line(network: Network) -> str:
+    about = "about " if network.estimated else "at most " if network.packing else ""
+    packing = f", quantised ({network.packing})" if network.packing else ""
     return (
-        f"model       {network.parameters:,} parameters in {dtype}: {readable(network.size)}; "
-        "what a forward needs comes on top"
+        f"model       {network.parameters:,} parameters in {network.dtype}{packing}: "
+        f"{about}{readable(network.size)}; what a forward needs comes on top"
     )
 
 
@@ -221,32 +242,68 @@ def _device(
     cfg: DictConfig, network: Network | None, together: int, warnings: list[str]
 ) -> Iterator[str]:
     from interp_lab.models.base import resolve_device
+    from interp_lab.models.devices import Placement
 
+    values = plain(cfg.model)
+    keys = ("device_map", "max_memory", "offload_folder")
+    placement = Placement(*(values.get(key) for key in keys))
     try:
         device = resolve_device(cfg.device)
+        rooms = _rooms(placement) if placement else {str(device): free_memory(device)}
     except DeviceError as error:
         yield f"device      {error}"
         return
-    name, free = str(device), free_memory(device)
-    if free is None:
-        yield f"device      {name}: its free memory is not known"
+    needed = dict(network.parts) if network else {}
+    for name, free in rooms.items():
+        said = "its free memory is not known" if free is None else f"{readable(free)} free"
+        yield f"device      {name}: {said}{_used(needed.get(name))}"
+    if network is None or None in rooms.values():
         return
-    if cfg.model.get("device_map"):
-        name, free = "all devices", free_everywhere()
-    yield f"device      {name}: {readable(free)} free"
-    if network is None:
-        return
-    together = together if device.type == "cpu" else 1  # jobs of one accelerator take turns
-    if network.size > free:
-        warnings.append(
-            f"the weights alone need {readable(network.size)} and {name} has {readable(free)} "
-            "free; take a smaller model.dtype, device_map=auto or another device"
+    # Without a map of each part only the sum is known; the words share the parts out by room.
+    for name, size in (needed or {", ".join(rooms): network.size}).items():
+        free = rooms[name] if name in rooms else sum(free or 0 for free in rooms.values())
+        alone = device.type == "cpu" and not placement
+        warnings += _tight(name, size, free or 0, together if alone else 1)
+
+
+def _used(size: int | None) -> str:
+    return "" if size is None else f", {readable(size)} of weights"
+
+
+def _tight(name: str, size: int, free: int, together: int) -> Iterator[str]:
+    """Yield what to warn of, if weights do not fit into the free memory of their devices."""
+    if size > free:
+        yield (
+            f"the weights alone need {readable(size)} and {name} has {readable(free)} "
+            "free; take a smaller model.dtype, model.quantization, device_map=auto or another "
+            "device"
         )
-    elif network.size * together > free:
-        warnings.append(
-            f"{together} jobs at once on {name} need {readable(network.size * together)} for "
+    elif size * together > free:
+        yield (
+            f"{together} jobs at once on {name} need {readable(size * together)} for "
             f"weights and it has {readable(free)} free; run fewer (hydra.launcher.n_jobs)"
         )
+
+
+def _rooms(placement: Any) -> dict[str, int | None]:
+    """Return the free bytes of each device that parts of a model may lie on, by its name.
+
+    Raises:
+        DeviceError: if one is not on this machine.
+    """
+    from interp_lab.models.devices import DISK
+
+    placement.check_there()
+    rooms: dict[str, int | None] = {}
+    bounds = placement.bounds()
+    for place in placement.devices():
+        free = free_memory(place)
+        rooms[str(place)] = None if free is None else min(free, bounds.get(str(place), free))
+    if placement.offload_folder:
+        folder = Path(placement.offload_folder).expanduser().absolute()
+        there = next(p for p in (folder, *folder.parents) if p.exists())
+        rooms[DISK] = shutil.disk_usage(there).free
+    return rooms
 
 
 def free_memory(device: Any) -> int | None:
@@ -258,14 +315,6 @@ def free_memory(device: Any) -> int | None:
     if device.type == "cpu":
         return psutil.virtual_memory().available
     return None
-
-
-def free_everywhere() -> int:
-    """Return the bytes that are free on all accelerators and the CPU, where `auto` may place."""
-    import torch
-
-    cards = range(torch.cuda.device_count())
-    return psutil.virtual_memory().available + sum(torch.cuda.mem_get_info(i)[0] for i in cards)
 
 
 def _results(

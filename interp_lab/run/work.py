@@ -109,19 +109,33 @@ def check_device(cfg: DictConfig) -> None:
     resolve_device(cfg.device)
 
 
+def device_of(cfg: DictConfig) -> Any:
+    """Return the torch device of a job: with a device_map the first that the model's parts lie on.
+
+    What is computed before the model is there runs on it too, and so on no card of another job.
+    """
+    from interp_lab.models.base import resolve_device
+    from interp_lab.models.devices import Placement
+
+    node = plain(cfg.model)
+    keys = ("device_map", "max_memory", "offload_folder")
+    placement = Placement(*(node.get(key) for key in keys))
+    placement.check_there()
+    return placement.entrance(resolve_device(cfg.device))
+
+
 def measure(
     cfg: DictConfig, remaining: Remaining, work: Fixed, left: Left, job: SweepJob | None
 ) -> tuple[int, int]:
     """Measure what is left with the model; return how many were measured, and how many failed."""
     from interp_lab.doctor.first import prove_capture
-    from interp_lab.models.base import resolve_device
     from interp_lab.models.loading import load_on, make_current
     from interp_lab.run.fit import check_fit
     from interp_lab.run.kept import KEPT, accelerators
 
-    device = resolve_device(cfg.device)
     check_fit(cfg, remaining.dataset)
     node = plain(cfg.model)
+    device = device_of(cfg)
 
     def load() -> Any:
         prove_capture(cfg, device)
@@ -142,7 +156,7 @@ def measure(
     kept_by = {"model": node, "weights": weights_identity(node)}
     return KEPT.use(
         kept_by | {"device": str(device), "seed": cfg.seed},
-        accelerators(device, node.get("device_map")),
+        accelerators(device, node.get("device_map"), node.get("max_memory")),
         load,
         measured,
         models_to_keep(cfg, job),
@@ -203,6 +217,8 @@ def measure_with(
 ) -> tuple[int, int]:
     """Measure and write parts as long as there is work; return how many, and how many failed."""
     from interp_lab.doctor.versions import untested
+    from interp_lab.models.devices import places_of
+    from interp_lab.models.loading import inputs_dtype
     from interp_lab.run.measure import Measurement
     from interp_lab.run.selfcheck import SelfCheck
 
@@ -216,7 +232,8 @@ def measure_with(
     def about() -> dict[str, str]:
         return {
             "notes": json.dumps(notes),
-            "device": str(model.device),
+            "device": ", ".join(places_of(model.module, model.device)),
+            "dtype": str(inputs_dtype(model.module)).removeprefix("torch."),
             "capture": json.dumps(measurement.paths),
             "checks": json.dumps(check.found),
             "started": started,

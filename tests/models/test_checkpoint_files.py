@@ -54,13 +54,13 @@ def written(name: str, text: str) -> Callable[[Path], None]:
         (written("config.json", "{"), MissingInputError, r"config\.json is no JSON"),
         (written("config.json", "[1]"), MissingInputError, "cannot load the configuration"),
         (written("tokenizer.json", "{}"), MissingInputError, "cannot load the processor"),
-        (written("adapter_config.json", "{}"), UnsupportedModelError, "beside full weights"),
+        (written("adapter_config.json", "{}"), MissingInputError, "names no peft_type"),
         (
             quantized(quant_method="bitsandbytes", load_in_4bit=True),
             ConfigError,
-            "needs a Python package.*bitsandbytes",
+            "quantised by bitsandbytes, which needs .* pip install bitsandbytes",
         ),
-        (quantized(quant_method="awq", bits=4), ConfigError, "needs a Python package"),
+        (quantized(quant_method="awq", bits=4), ConfigError, "pip install gptqmodel"),
         (quantized(bits=4), MissingInputError, "cannot load the weights"),
     ],
 )

@@ -27,7 +27,7 @@ from interp_lab.studies.scienceqa.analysis import ScienceQAHeads
 CPU = torch.device("cpu")
 CAT = Path(__file__).parents[2] / "interp_lab" / "zoo" / "photos" / "cat.jpg"
 NEEDED = inspect.Parameter.empty
-# The options of the families before they shared them: name -> default.
+# The options of the families: name -> default.
 OPTIONS = {
     "checkpoint": NEEDED,
     "device": NEEDED,
@@ -42,9 +42,15 @@ OPTIONS = {
     "temperature": 0.0,
     "seed": 0,
     "coordinates": None,
+    "max_memory": None,
+    "offload_folder": None,
+    "quantization": None,
+    "adapter": None,
+    "adapter_revision": None,
+    "merge_adapter": True,
 }
 RANDOM = ("init", "architecture", "processor", "seed")
-TOWER = ("device_map", "attn_implementation", "temperature", "coordinates")
+TOWER = ("attn_implementation", "temperature", "coordinates")
 
 
 @pytest.mark.parametrize(

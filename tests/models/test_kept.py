@@ -1,5 +1,6 @@
 """Models that are kept from job to job, and the devices that they give up."""
 
+import multiprocessing
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from interp_lab.run.kept import KeptModels, accelerators, visible_card
+from interp_lab.store.locks import DeviceLock
 
 WAIT = """
 import sys, tempfile
@@ -113,3 +115,59 @@ def test_the_cpu_has_no_lock_and_cards_are_named_as_the_host_names_them() -> Non
     assert visible_card(1, {}) == "1"
     assert visible_card(0, {"CUDA_VISIBLE_DEVICES": "3, 1"}) == "3"
     assert visible_card(1, {"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}) == "GPU-b"
+
+
+class SlowLock(DeviceLock):
+    """Leaves time between a device and the next, in which others take theirs."""
+
+    def wait(self) -> None:
+        super().wait()
+        time.sleep(0.2)
+
+
+def _work_on(folder: str, names: list[str], rounds: int) -> None:
+    """Work on devices again and again, each marked by a file that nobody else may have made."""
+    tempfile.tempdir = folder
+    kept = KeptModels(SlowLock)
+    marks = [Path(folder) / f"{name}.mark" for name in names]
+
+    def work(model: object) -> None:
+        for mark in marks:
+            mark.touch(exist_ok=False)
+        time.sleep(0.01)
+        for mark in marks:
+            mark.unlink()
+
+    for number in range(rounds):
+        kept.use({"model": number}, names, object, work, keep=number % 2)
+    with open(Path(folder) / "done", "a") as file:
+        file.write(",".join(names) + "\n")
+
+
+def test_models_over_several_devices_never_share_one_and_never_wait_for_ever(
+    tmp_path: Path,
+) -> None:
+    """In the order in which they are named, each would hold what another waits for."""
+    wanted = [["card a", "card b"], ["card b", "card c"], ["card c", "card a"], ["card b"]]
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_work_on, args=(str(tmp_path), n, 2)) for n in wanted]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    stuck = [worker for worker in workers if worker.is_alive()]
+    for worker in stuck:
+        worker.kill()
+    assert not stuck and [w.exitcode for w in workers] == [0] * 4
+    done = (tmp_path / "done").read_text().splitlines()
+    assert sorted(done) == sorted(",".join(names) for names in wanted)
+
+
+def test_the_locks_of_all_devices_of_a_model_are_held_while_it_is_kept() -> None:
+    kept = KeptModels()
+    names = ["card b", "card a"]
+    kept.use({"model": "a"}, names, object, lambda model: None, 1)
+    assert all(kept._locks[name].held for name in names)
+    # Another model on one of them alone: the first goes, and so does the other card.
+    kept.use({"model": "b"}, ["card a"], object, lambda model: None, 1)
+    assert kept._locks["card a"].held and not kept._locks["card b"].held

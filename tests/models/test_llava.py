@@ -162,7 +162,12 @@ def test_the_original_names_map_one_to_one() -> None:
         mapped_name("optimizer.state")
 
 
-@pytest.mark.parametrize("device_map", [None, {"": "cpu"}])
+SPREAD = {"model.vision_tower": "disk", "model.multi_modal_projector": "cpu", "lm_head": "cpu"}
+
+
+@pytest.mark.parametrize(
+    "device_map", [None, {"": "cpu"}, SPREAD | {"model.language_model": "disk"}]
+)
 def test_the_original_layout_gives_the_same_logits(
     tmp_path: Path, device_map: dict[str, str] | None
 ) -> None:
@@ -191,10 +196,13 @@ def test_the_original_layout_gives_the_same_logits(
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(release)
-    weights_of = Weights(str(release), dtype="float32")
+    place = {"device_map": device_map, "offload_folder": str(tmp_path / "wait")}
+    weights_of = Weights(str(release), dtype="float32", **(place if device_map else {}))
     config = original_configuration(weights_of)
     assert config is not None
-    loaded = load_original(weights_of, config, torch.device("cpu"), device_map, "sdpa")
+    loaded = load_original(weights_of, config, torch.device("cpu"), "sdpa")
+    waiting = {name for name, p in loaded.named_parameters() if p.is_meta}
+    assert len(waiting) > 20 if device_map and len(device_map) > 1 else not waiting
     processor = original_processor(release, loaded.config)
     assert processor.image_token_id == 63
     ids = torch.tensor([[1] + [63] * 16 + [5, 6]])

@@ -41,17 +41,24 @@ class Recorded:
         (CARD, None, {"": CARD}),
         (torch.device("mps"), None, {"": torch.device("mps")}),
         (CARD, "auto", "auto"),
-        (CPU, {"": "cpu"}, {"": "cpu"}),
+        (CPU, "cpu", "cpu"),
     ],
 )
 def test_weights_are_placed_while_they_are_read(
-    device: torch.device, device_map: Any, expected: Any, tmp_path: Path
+    device: torch.device,
+    device_map: Any,
+    expected: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     network = Recorded()
-    loading.load_module(network, Weights(str(tmp_path)), device, device_map, "sdpa")
-    assert network.given["device_map"] == expected
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    weights = Weights(str(tmp_path), device_map=device_map)
+    loading.load_module(network, weights, device, "sdpa")
+    assert network.given.get("device_map") == expected
     # What accelerate has spread must not be moved.
-    assert network.moved == ([] if device_map else [device])
+    assert network.moved == ([device] if expected is None else [])
 
 
 @pytest.fixture
@@ -70,12 +77,13 @@ def checkpoint(tmp_path: Path) -> tuple[Any, str]:
     return module, str(tmp_path / "qwen")
 
 
-@pytest.mark.parametrize("device_map", [None, {"": CPU}])
+@pytest.mark.parametrize("device_map", [None, {"": "cpu"}])
 def test_placed_weights_and_buffers_are_the_saved_ones_to_the_last_bit(
     checkpoint: tuple[Any, str], device_map: Any
 ) -> None:
     saved, folder = checkpoint
-    module = loading.load_module(tf.Qwen2ForCausalLM, Weights(folder), CPU, device_map, "sdpa")
+    weights = Weights(folder, device_map=device_map)
+    module = loading.load_module(tf.Qwen2ForCausalLM, weights, CPU, "sdpa")
     for kind in ("named_parameters", "named_buffers"):
         want, got = (dict(getattr(m, kind)()) for m in (saved, module))
         assert want.keys() == got.keys()
@@ -100,7 +108,7 @@ def test_an_attention_package_that_is_not_there_is_one_line(
         if random:
             loading.random_module(network, saved.config, weights, "flash_attention_2", 0)
         else:
-            loading.load_module(network, weights, CPU, None, "flash_attention_2")
+            loading.load_module(network, weights, CPU, "flash_attention_2")
     assert "flash_attn is not installed" in str(e.value) and "\n" not in str(e.value)
 
 
@@ -189,21 +197,27 @@ def test_random_numbers_of_other_cards_are_left_alone(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("device", "device_map", "cards"),
+    ("device", "device_map", "max_memory", "cards"),
     [
-        ("cuda:1", None, [1]),
-        ("cuda:1", "auto", [0, 1, 2, 3]),
-        ("cpu", "balanced", [0, 1, 2, 3]),
-        ("cuda:0", "cuda:2", [2]),
-        ("cuda:0", {"model.layers.0": 3, "model.layers.1": "cuda:1", "lm_head": "cpu"}, [1, 3]),
-        ("cuda:0", {"": "disk"}, []),
-        ("cpu", {"": "cpu"}, []),
+        ("cuda:1", None, None, [1]),
+        ("cuda:1", "auto", None, [0, 1, 2, 3]),
+        ("cuda:1", "auto", {"0": "9GiB", 2: "9GiB", "cpu": "9GiB"}, [0, 2]),
+        ("cpu", "balanced", None, [0, 1, 2, 3]),
+        ("cpu", "sequential", {"cpu": "9GiB"}, []),
+        ("cuda:0", "cuda:2", None, [2]),
+        ("cuda:0", {"layers.0": 3, "layers.1": "cuda:1", "lm_head": "cpu"}, None, [1, 3]),
+        ("cuda:0", {"": "disk"}, None, []),
+        ("cpu", {"": "cpu"}, None, []),
     ],
 )
 def test_a_job_locks_the_cards_that_its_model_lies_on(
-    device: str, device_map: Any, cards: list[int], monkeypatch: pytest.MonkeyPatch
+    device: str,
+    device_map: Any,
+    max_memory: Any,
+    cards: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(kept, "_cuda_name", lambda number: f"card {number}")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    found = kept.accelerators(torch.device(device), device_map)
+    found = kept.accelerators(torch.device(device), device_map, max_memory)
     assert found == [f"card {n}" for n in cards]

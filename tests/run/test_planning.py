@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from interp_lab.config.nodes import build, conf_dir
+from interp_lab.errors import ConfigError, DeviceError
 from interp_lab.fields import (
     Category,
     CellMap,
@@ -256,3 +257,63 @@ def test_a_plan_leaves_the_loggers_of_its_process_on(command):
     logger = logging.getLogger("interp_lab.run.work")
     assert command("mode=plan", "device=cpu").code == 0
     assert not logger.disabled
+
+
+def test_a_plan_says_the_dtype_that_auto_means(command: Callable[..., object]) -> None:
+    said = command("mode=plan", "task=scienceqa", "model.dtype=auto", "device=cpu")
+    want = planning.network_of(composed("task=scienceqa", "model.dtype=float16"))
+    text = f"in float16 (auto): {readable(want.size)}"
+    assert text in line(said, "model")
+
+
+def test_a_plan_has_the_dtype_of_the_family_where_the_yaml_names_none(tmp_path: Path) -> None:
+    cfg = composed("task=scienceqa")
+    del cfg.model["dtype"]  # Llava's own is float16
+    assert planning.network_of(cfg).dtype == "float16"
+
+
+def test_a_plan_states_the_bytes_of_packed_weights() -> None:
+    chosen = ("task=scienceqa", "model=llava_1_5_7b", "model.init=random")
+    whole = planning.network_of(composed(*chosen))
+    from interp_lab.models.llava import Llava
+    from interp_lab.models.quantization import packed_size
+    from interp_lab.models.weights import Weights
+
+    values = planning.plain(composed(*chosen).model)
+    module = Llava.skeleton(Weights.of_node(Llava, values), values)
+    packed = packed_size(module, {"method": "bitsandbytes", "bits": 4})
+    # By hand: the products of the language model's layers, of the projector and of the tower are
+    # packed; what is left is two vocabularies, embeddings, norms and biases.
+    language = 32 * (4 * 4096**2 + 3 * 4096 * 11008)
+    tower = 24 * (4 * 1024**2 + 2 * 1024 * 4096)
+    products = language + tower + 1024 * 4096 + 4096 * 4096
+    assert packed == whole.size - products * 2 + products * 4.5 / 8
+
+
+def test_a_plan_says_what_lies_where(
+    command: Callable[..., object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(planning, "free_memory", lambda device: 2**20)
+    study = ["mode=plan", "task=scienceqa", "device=cpu", "model.dtype=float32"]
+    whole = planning.network_of(composed("task=scienceqa", "model.dtype=float32"))
+    wait = f"model.offload_folder={tmp_path / 'wait'}"
+    said = command(*study, "model.device_map={model:disk,lm_head:cpu}", wait)
+    lines = [text for text in said.out.splitlines() if text.startswith("device")]
+    head = 96 * 59 * 4
+    assert lines[0] == f"device      cpu: 1.0 MiB free, {readable(head)} of weights"
+    assert lines[1].endswith(f"free, {readable(whole.size - head)} of weights")
+    assert "disk: " in lines[1] and "warning: the weights" not in said.out
+    assert not (tmp_path / "wait").exists()
+
+
+def test_a_plan_keeps_to_the_memory_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    from interp_lab.models.devices import Placement
+
+    monkeypatch.setattr(planning, "free_memory", lambda device: 2**20)
+    cpu = Placement("auto", {"cpu": "100KiB"})
+    assert planning._rooms(cpu) == {"cpu": 100 * 2**10}
+    assert planning._rooms(Placement("auto", {"cpu": "1GiB"})) == {"cpu": 2**20}
+    with pytest.raises(DeviceError, match="model.device_map.model: device=7"):
+        planning._rooms(Placement({"model": 7, "lm_head": "cpu"}))
+    with pytest.raises(ConfigError, match="Did you mean 'model'"):
+        planning.network_of(composed("task=scienceqa", "model.device_map={modle:cpu,lm_head:cpu}"))

@@ -25,7 +25,7 @@ from interp_lab.models.qd_detr.checkpoint import (
 from interp_lab.models.qd_detr.criterion import Target, moment_loss, to_centres, to_edges
 from interp_lab.models.qd_detr.examine import Line, examine
 from interp_lab.models.qd_detr.network import FOREGROUND, Architecture, QdDetrNetwork
-from interp_lab.models.weights import DTYPES, Weights
+from interp_lab.models.weights import Weights, dtype_of
 
 # CLIP text; SlowFast, CLIP and time; PANN and time. For random weights without an architecture.
 PUBLISHED_WIDTHS = {"t_feat_dim": 512, "v_feat_dim": 2818, "a_feat_dim": 2050}
@@ -101,6 +101,7 @@ class QdDetr:
         seed: int = 0,
     ) -> None:
         weights = Weights(checkpoint, None, dtype, init)
+        torch_dtype = dtype_of(dtype)
         self.device = device
         self.notes: list[str] = []
         self.gates: Mapping[str, GateHooks] = gate_hooks(gates or {}, audio_gates or [])
@@ -120,7 +121,7 @@ class QdDetr:
                 )
         if not masked:
             self.notes.append("masked: false; a global gate depends on padding when batch_size > 1")
-        self.module: QdDetrNetwork = network.to(device, DTYPES[dtype])
+        self.module: QdDetrNetwork = network.to(device, torch_dtype)
         self.module.eval().requires_grad_(False)
         self.hookpoints: dict[str, str] = _hookpoints(self.module)
 
