@@ -382,7 +382,7 @@ def mllama() -> Parts:
     tok = tokenizer("<|image|>")
     vision = {**TOWER, "image_size": SIDE, "patch_size": 14, "num_global_layers": 1}
     vision |= {"attention_heads": 2, "intermediate_layers_indices": [0], "max_num_tiles": 4}
-    vision |= {"vision_output_dim": 32, "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1], [2, 2]]}
+    vision |= {"vision_output_dim": 32}
     config = tf.MllamaConfig(
         vision_config=vision,
         text_config=text(tok, "mllama_text_model", cross_attention_layers=[1]),

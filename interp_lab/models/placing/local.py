@@ -130,8 +130,9 @@ def decoder_inputs(module: Any, inputs: dict[str, Any]) -> Tensor:
         handle.remove()
     if not kept or kept[0] is None:
         raise UnsupportedModelError(
-            f"{type(module).__name__}: its decoder is not given embeddings, so the place of its "
-            "image tokens cannot be measured; take a model that puts image tokens into its prompt"
+            f"{type(module).__name__}: its decoder is not given embeddings of a picture's patches "
+            "(pictures enter by cross-attention, or as tokens of a vocabulary), so image tokens "
+            "cannot be placed; take a model that puts patches of the picture into its prompt"
         )
     return kept[0][0]
 
