@@ -250,6 +250,14 @@ class VisionLanguageModel(LanguageFamily):
             tokens.append(Token("<image>", "image", "image", image=image, cell=cell, label=label))
         return tokens, grids
 
+    def token_boxes(self, sample: Sample, tokens: TokenMap) -> np.ndarray:
+        """Return the cells; of overlapping tokens what they were measured to be made of."""
+        boxes = super().token_boxes(sample, tokens)
+        places = self.placer.places([image.size for image in sample.images])
+        wide = np.array([v == OVERLAPPING for v in places.verdicts])
+        boxes[wide] = np.where(np.isnan(boxes[wide]), np.nan, places.boxes[wide])
+        return boxes
+
     def pictures(
         self, sample: Sample, batch: Mapping[str, Any], first: int
     ) -> tuple[np.ndarray, ...]:
@@ -286,6 +294,9 @@ class VisionLanguageModel(LanguageFamily):
         parts = (*(("image", i) for i in range(len(pictures))), ("text", "x"))
         sample = Sample("a picture to measure with", parts, tuple(pictures))
         return self.processed([self.render(sample)[0]], [sample])
+
+    def _check_key(self) -> str:
+        return f"{super()._check_key()} {json.dumps(self.processor_options, default=str)}"
 
     def _options_now(self) -> str:
         handler = getattr(self.processor, "image_processor", None)
