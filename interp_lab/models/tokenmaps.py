@@ -6,7 +6,7 @@ ids, one by one: a map that disagrees with the model's input cannot be made.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -176,7 +176,7 @@ def token_map(
 def with_generated(tokens: TokenMap, texts: Sequence[str]) -> TokenMap:
     """Return the map with generated tokens after it."""
     generated = tuple(Token(text, "generated") for text in texts)
-    return TokenMap(tokens.tokens + generated, tokens.grids, tokens.prompt)
+    return replace(tokens, tokens=tokens.tokens + generated)
 
 
 def image_blocks(grids: Sequence[tuple[int, int]]) -> list[Sequence[Token]]:

@@ -184,10 +184,11 @@ class VisionLanguageModel(LanguageFamily):
                 )
             except (ValueError, TypeError, IndexError, AttributeError) as error:
                 problem = problem or error
+        what = f"{len(samples)} samples with {len(flat)} pictures together; give batch_size=1"
+        what = what if len(samples) > 1 else f"a prompt with {len(flat)} pictures"
+        said = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
         raise SampleError(
-            f"{samples[0].id}: {type(self.processor).__name__} does not take "
-            f"{len(samples)} samples with {len(flat)} pictures together; give batch_size=1. "
-            f"Cause: {str(problem).splitlines()[0] if str(problem) else type(problem).__name__}"
+            f"{samples[0].id}: {type(self.processor).__name__} does not take {what}. Cause: {said}"
         )
 
     def _bos_told(self, prompts: Sequence[str]) -> dict[str, Any]:

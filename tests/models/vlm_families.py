@@ -424,6 +424,17 @@ class Made(VisionLanguageModel):
     def configuration(self, weights: Any) -> Any:
         return self.parts[0]
 
+    def random(self, weights: Any, config: Any) -> Any:
+        """Random weights; the towers' attention adds little, as untrained attention only blurs."""
+        module = super().random(weights, config)
+        decoder = {id(p) for p in module.get_decoder().parameters()}
+        with torch.no_grad():
+            for name, weight in module.named_parameters():
+                last = name.split(".")[-2]
+                if id(weight) not in decoder and last in ("out_proj", "o_proj", "projection_layer"):
+                    weight.mul_(0.05)
+        return module
+
     def handler(self, source: Any, config: Any) -> Any:
         return self.parts[1]
 
