@@ -7,7 +7,6 @@ model (`models.placing`). What cannot be placed is said, and gets no cell.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from interp_lab.datasets.base import Sample
 from interp_lab.datasets.conversations import CHAT_TEMPLATE, CONVERSATIONS
-from interp_lab.errors import ConfigError, InterpLabError, SampleError, UnsupportedModelError
+from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
 from interp_lab.models.family import LanguageFamily
 from interp_lab.models.language import chat_prompt
 from interp_lab.models.llava import option_spans
@@ -157,7 +156,9 @@ class VisionLanguageModel(LanguageFamily):
         text = [{"type": "text", "text": "x"}]
         without = chat_prompt(self.processor, text)
         prompt = chat_prompt(self.processor, [{"type": "image"}, *text])
-        start = next((i for i, (a, b) in enumerate(zip(prompt, without, strict=False)) if a != b), 0)
+        start = next(
+            (i for i, (a, b) in enumerate(zip(prompt, without, strict=False)) if a != b), 0
+        )
         return prompt[start : start + len(prompt) - len(without)].strip()
 
     def processed(self, prompts: Sequence[str], samples: Sequence[Sample]) -> Any:

@@ -30,6 +30,10 @@ SIZE = (112, 84)
 WORDS = "Which is it?\nA. red\nB. blue"
 
 
+class EnoughError(Exception):
+    """Ends a forward."""
+
+
 def name(family: Any) -> str:
     return family.__name__
 
@@ -63,17 +67,14 @@ def handed_over(made: families.Made, picture: Image.Image, sample: Sample) -> np
     batch = made.processed([prompt], [Sample("s", sample.parts, (picture,))])
     seen: list[Any] = []
 
-    class Enough(Exception):
-        pass
-
     def keep(module: Any, args: Any, kwargs: Any) -> None:
         seen.append(kwargs["inputs_embeds"][0])
-        raise Enough
+        raise EnoughError
 
     handle = made.module.get_decoder().register_forward_pre_hook(keep, with_kwargs=True)
     tensors = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor)}
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
-    with torch.no_grad(), pytest.raises(Enough):
+    with torch.no_grad(), pytest.raises(EnoughError):
         made.module(**tensors)
     handle.remove()
     ids = batch["input_ids"][0]

@@ -275,9 +275,7 @@ def aya_vision() -> Parts:
     image = tf.GotOcr2ImageProcessor(
         size=square(), crop_to_patches=True, min_patches=1, max_patches=4
     )
-    processor = tf.AyaVisionProcessor(
-        image, tok, patch_size=14, img_size=SIDE, downsample_factor=2
-    )
+    processor = tf.AyaVisionProcessor(image, tok, patch_size=14, img_size=SIDE, downsample_factor=2)
     return config, processor, "<image>"
 
 
@@ -412,7 +410,7 @@ class Made(VisionLanguageModel):
     device: torch.device = CPU
 
     def __post_init__(self) -> None:
-        config, processor, mark = self.parts
+        _, processor, mark = self.parts
         if mark:
             processor.chat_template = (
                 "{% for m in messages %}{{ m['role'] }}: {% for c in m['content'] %}"

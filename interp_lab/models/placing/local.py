@@ -21,7 +21,7 @@ NAME = "interp_lab_position_wise"
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-class _Stop(Exception):
+class _EnoughError(Exception):
     """Ends a forward once the decoder's input is known."""
 
 
@@ -119,12 +119,12 @@ def decoder_inputs(module: Any, inputs: dict[str, Any]) -> Tensor:
 
     def keep(decoder: nn.Module, args: Any, kwargs: Any) -> None:
         kept.append(kwargs.get("inputs_embeds"))
-        raise _Stop
+        raise _EnoughError
 
     handle = module.get_decoder().register_forward_pre_hook(keep, with_kwargs=True)
     try:
         module(**inputs)
-    except _Stop:
+    except _EnoughError:
         pass
     finally:
         handle.remove()

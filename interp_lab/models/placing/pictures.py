@@ -160,9 +160,7 @@ def on_device(module: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def judged(
-    fed: Feeding, where: Coordinates, shapes: Sequence[tuple[int, ...]], n: int
-) -> Places:
+def judged(fed: Feeding, where: Coordinates, shapes: Sequence[tuple[int, ...]], n: int) -> Places:
     """Return the places of n tokens of what they are made of, and of where that comes from."""
     found = [_Token.of(*fed.weights[t]) if t in fed.weights else None for t in range(n)]
     if fed.weights:

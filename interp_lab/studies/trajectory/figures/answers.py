@@ -394,9 +394,7 @@ def _markers(results: Results, sample: str, tokens: TokenMap) -> Iterator[Marker
             image, x, y = np.asarray(read_ragged(results, f"{kind}_point", sample), float).tolist()
         except NothingToDrawError:  # this sample alone has none
             continue
-        if not (0 <= image < len(tokens.grids) and math.isfinite(x) and math.isfinite(y)):
-            continue
-        if tokens.views:
-            x, y = tokens.views[int(image)].inside(x, y)
-        if 0 <= x <= 1 and 0 <= y <= 1:
+        known = 0 <= image < len(tokens.grids) and math.isfinite(x) and math.isfinite(y)
+        x, y = tokens.views[int(image)].inside(x, y) if known and tokens.views else (x, y)
+        if known and 0 <= x <= 1 and 0 <= y <= 1:
             yield Marker(int(image), x, y, kind)
