@@ -141,10 +141,17 @@ class VisionLanguageModel(LanguageFamily):
         around = [Span(0, start, "system"), Span(said.end, len(prompt), "assistant")]
         return prompt, [said, *around]
 
+    def handler(self, source: Weights, config: Any) -> Any:
+        """Return the processor; a chat template that its tokenizer alone has is its own too."""
+        handler = super().handler(source, config)
+        own = getattr(getattr(handler, "tokenizer", None), "chat_template", None)
+        if own and getattr(handler, "chat_template", None) is None:
+            handler.chat_template = own
+        return handler
+
     @property
     def _template(self) -> str | None:
-        own = getattr(self.processor, "chat_template", None)
-        return own or getattr(self.tokenizer, "chat_template", None)
+        return getattr(self.processor, "chat_template", None)
 
     @cached_property
     def placeholder(self) -> str:

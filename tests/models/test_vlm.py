@@ -295,6 +295,14 @@ def test_places_are_measured_once_for_a_shape_and_asked_once_for_a_size(
     assert boxes[0] is boxes[1]
 
 
+def test_a_run_in_inference_mode_measures_alike() -> None:
+    made = model(families.mistral3)
+    expected = made.prepare([question(size=(70, 90))]).seen[0].tokens
+    again = families.make(families.mistral3)
+    with torch.inference_mode():
+        assert again.prepare([question(size=(70, 90))]).seen[0].tokens == expected
+
+
 def test_old_token_maps_open_and_views_are_stored() -> None:
     old = '{"columns": ["text", "role"], "tokens": [["a", "user"]], "grids": [], "prompt": ""}'
     assert TokenMap.from_json(old).views == ()

@@ -87,7 +87,10 @@ class PicturePlacer:
         """
         key = (tuple(sizes), self.options())
         if key not in self._places:
-            _remember(self._places, key, self._measured(sizes), SIZES)
+            # A run is in inference mode, in which nothing has a gradient.
+            with torch.inference_mode(False):
+                found = self._measured(sizes)
+            _remember(self._places, key, found, SIZES)
         return self._places[key]
 
     def _measured(self, sizes: Sequence[tuple[int, int]]) -> Places:
