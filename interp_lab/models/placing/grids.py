@@ -72,6 +72,8 @@ def _grids(places: Places, tokens: np.ndarray, picture: int) -> list[Grid]:
         parts = [as_grid(places, part, picture) for part in cut(places, tokens)]
         if None not in parts:
             return [g for g in parts if g is not None]
+    if all(places.verdicts[t] == OVERLAPPING for t in tokens):
+        return []
     raise UnsupportedModelError(_unclear(places, tokens))
 
 

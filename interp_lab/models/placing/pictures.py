@@ -19,7 +19,7 @@ from interp_lab.errors import UnsupportedModelError
 from interp_lab.models.placing.coordinates import Coordinates, coordinates
 from interp_lab.models.placing.feeding import Feeding, fed_tokens
 
-# A token made of so much of a picture has no place in it.
+# A token made of so much of what the tokens of its view are made of has no place in it.
 MIXING_AREA = 0.5
 # The share of a token's weight that its extent leaves out on each side.
 TAIL = 0.02
@@ -177,7 +177,17 @@ def judged(fed: Feeding, where: Coordinates, shapes: Sequence[tuple[int, ...]], 
     for t, token in enumerate(made):
         if len(token.numbers):
             verdicts[t], pictures[t], boxes[t], centres[t] = token.place(where)
+    for group in {(p, v) for p, v in zip(pictures, lead, strict=True) if p >= 0}:
+        own = [t for t in range(n) if (pictures[t], lead[t]) == group]
+        whole = _area(np.append(boxes[own, :2].min(0), boxes[own, 2:].max(0)))
+        for t in own:
+            if verdicts[t] == OVERLAPPING and _area(boxes[t]) > MIXING_AREA * whole:
+                verdicts[t] = MIXING
     return Places(boxes, centres, pictures, lead, tuple(verdicts), fed.shared)
+
+
+def _area(box: np.ndarray) -> float:
+    return float((box[2] - box[0]) * (box[3] - box[1]))
 
 
 @dataclass(frozen=True)
@@ -204,9 +214,7 @@ class _Token:
         if self.weights is None:
             return PLACED, picture, [x.min(), y.min(), x.max(), y.max()], centre
         (left, right), (top, bottom) = (_extent(v, weights) for v in (x, y))
-        area = (right - left) * (bottom - top)
-        verdict = MIXING if area > MIXING_AREA else OVERLAPPING
-        return verdict, picture, [left, top, right, bottom], centre
+        return OVERLAPPING, picture, [left, top, right, bottom], centre
 
 
 def _extent(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
