@@ -272,7 +272,7 @@ class LanguageFamily(Family, LanguageModel):
     def _check_key(self) -> str:
         """Return a text that is another's where the map could be: the model and its processor."""
         handler = getattr(self.processor, "image_processor", None)
-        told = handler.to_dict() if hasattr(handler, "to_dict") else {}
+        told = handler.to_dict() if handler is not None and hasattr(handler, "to_dict") else {}
         weights = (self.checkpoint, self.revision, self.init, self.seed, self.dtype)
         parts = [type(self).__name__, *weights, self.module.config.to_dict(), told]
         return json.dumps([*parts, str(self.device)], default=str, sort_keys=True)

@@ -6,6 +6,8 @@ model (`models.placing`). What cannot be placed is said, and gets no cell.
 """
 
 import json
+import logging
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -37,6 +39,9 @@ from interp_lab.models.tokenmaps import Span, prompt_pieces, text_token
 from interp_lab.models.weights import Weights
 from interp_lab.tokens import Token, TokenMap
 
+log = logging.getLogger(__name__)
+# So many sets of picture sizes keep their tokens.
+KNOWN = 64
 # Of a picture that stands for all when a model is loaded.
 PROBE = (640, 480)
 NO_TEMPLATE = "the checkpoint has no chat template: prompts are the pictures and then the text"
@@ -64,6 +69,8 @@ class VisionLanguageModel(LanguageFamily):
         """Load the model, and measure where the tokens of a picture stand."""
         super().__post_init__()
         self.placer = PicturePlacer(self.module, self._processed_alone, self._options_now)
+        self._known: OrderedDict[Any, tuple[tuple[Token, ...], tuple[Grid, ...]]] = OrderedDict()
+        self._warned = False
         if self.coordinates == "pixels" and not self._knows_pixels:
             raise ConfigError(
                 "model.coordinates=pixels: how many pixels a picture has for this model is not "
@@ -131,6 +138,13 @@ class VisionLanguageModel(LanguageFamily):
         return prompt, [*options, *spans]
 
     def _in_format(self, mode: str, sample: Sample) -> tuple[str, list[Span]]:
+        if self._template is not None and not self._warned:
+            self._warned = True
+            log.warning(
+                "prompts are in the format %s and not in the checkpoint's chat template "
+                "(dataset.conv_mode=chat_template); is it the one that it was trained with?",
+                mode,
+            )
         if sample.system is not None:
             raise SampleError(f"{sample.id}: a system part, and the format {mode} has no place")
         texts = [value for kind, value in sample.parts if kind == "text"]
@@ -217,7 +231,7 @@ class VisionLanguageModel(LanguageFamily):
         """Return the map; the cells of image tokens are measured."""
         token = image_token_of(self.module)
         at = [i for i, own in enumerate(ids) if own == token]
-        found = self._image_tokens(sample, len(at)) if sample.images else ([], [])
+        found = self._image_tokens(sample)
         if len(at) != len(found[0]):
             raise SampleError(
                 f"{sample.id}: {len(at)} image tokens in the prompt, {len(found[0])} expected of "
@@ -236,16 +250,26 @@ class VisionLanguageModel(LanguageFamily):
             else:
                 args = (self.tokenizer, prompt, own, chars, spans, "user", special)
                 tokens.append(text_token(*args))
-        grids = found[1]
-        shapes = tuple((g.rows, g.cols) for g in grids)
-        return TokenMap(tuple(tokens), shapes, prompt, tuple(g.view for g in grids))
+        shapes = tuple((g.rows, g.cols) for g in found[1])
+        return TokenMap(tuple(tokens), shapes, prompt, tuple(g.view for g in found[1]))
 
     def _name_of(self, token: int) -> str:
         return str(self.tokenizer.convert_ids_to_tokens(token))
 
-    def _image_tokens(self, sample: Sample, n: int) -> tuple[list[Token], list[Grid]]:
+    def _image_tokens(self, sample: Sample) -> tuple[tuple[Token, ...], tuple[Grid, ...]]:
         """Return the image tokens of a sample, and the grids that they form."""
-        places = self.placer.places([image.size for image in sample.images])
+        if not sample.images:
+            return (), ()
+        sizes = [image.size for image in sample.images]
+        key = (tuple(sizes), self._options_now())
+        if key not in self._known:
+            self._known[key] = self._made_tokens(self.placer.places(sizes))
+        if len(self._known) > KNOWN:
+            self._known.popitem(last=False)
+        return self._known[key]
+
+    @staticmethod
+    def _made_tokens(places: Places) -> tuple[tuple[Token, ...], tuple[Grid, ...]]:
         grids = grids_of(places)
         cells = {
             token: (image, divmod(i, grid.cols))
@@ -257,7 +281,7 @@ class VisionLanguageModel(LanguageFamily):
             image, cell = cells.get(i, (None, None))
             label = None if verdict == PLACED else verdict
             tokens.append(Token("<image>", "image", "image", image=image, cell=cell, label=label))
-        return tokens, grids
+        return tuple(tokens), tuple(grids)
 
     def token_boxes(self, sample: Sample, tokens: TokenMap) -> np.ndarray:
         """Return the cells; of overlapping tokens what they were measured to be made of."""
@@ -271,9 +295,7 @@ class VisionLanguageModel(LanguageFamily):
         self, sample: Sample, batch: Mapping[str, Any], first: int
     ) -> tuple[np.ndarray, ...]:
         """Return what each grid lies on: the part of the picture, and padding where there is."""
-        if not sample.images:
-            return ()
-        views = [g.view for g in grids_of(self.placer.places([i.size for i in sample.images]))]
+        views = [g.view for g in self._image_tokens(sample)[1]]
         return tuple(shown(sample.images[v.picture], v.box) for v in views)
 
     def sizes(
@@ -288,9 +310,7 @@ class VisionLanguageModel(LanguageFamily):
 
     def shares(self, sample: Sample) -> tuple[float, ...]:
         """Return the share of its picture's area that each grid shows."""
-        if not sample.images:
-            return ()
-        boxes = [g.view.box for g in grids_of(self.placer.places([i.size for i in sample.images]))]
+        boxes = [g.view.box for g in self._image_tokens(sample)[1]]
         clipped = [[min(1.0, max(0.0, v)) for v in box] for box in boxes]
         return tuple((b[2] - b[0]) * (b[3] - b[1]) for b in clipped)
 
@@ -309,7 +329,7 @@ class VisionLanguageModel(LanguageFamily):
 
     def _options_now(self) -> str:
         handler = getattr(self.processor, "image_processor", None)
-        told = handler.to_dict() if hasattr(handler, "to_dict") else {}
+        told = handler.to_dict() if handler is not None and hasattr(handler, "to_dict") else {}
         return json.dumps([told, self.processor_options], default=str, sort_keys=True)
 
 

@@ -5,6 +5,7 @@ token alone is that token's code times the gradient without codes: the ratio nam
 second, random code must agree, or the number feeds several. Three backwards place all tokens.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp_lab.models.files import is_out_of_memory
 from interp_lab.models.placing.local import decoder_inputs, position_wise
 
+log = logging.getLogger(__name__)
 # More tokens than this are named by the bits of their number: a ratio in float32 cannot tell them.
 MOST_BY_RATIO = 512
 # Of the largest gradient: what has less is rounding.
@@ -65,8 +68,7 @@ def fed_tokens(
     inputs = dict(inputs)
     for key in keys:
         inputs[key] = inputs[key].detach().clone().requires_grad_(True)
-    with torch.enable_grad(), position_wise(module):
-        states = decoder_inputs(module, inputs)[at.to(module.device)]
+    states = _followed(module, inputs)[at.to(module.device)]
     code = _Codes(len(at), states, seed)
     grads = _Gradients(states, [inputs[k] for k in keys], code.direction)
     if not states.requires_grad:
@@ -80,6 +82,22 @@ def fed_tokens(
     owners = np.where(alone & (shared <= BY_CHANCE), token, -1).astype(np.int32)
     weights = grads.by_token(len(at)) if shared > SHARED else {}
     return Feeding(owners, shared if weights else 0.0, weights, True)
+
+
+def _followed(module: Any, inputs: dict[str, Any]) -> Tensor:
+    """Return the decoder's inputs with what their gradients need.
+
+    That is held on the host where the device has no room for it: many tiles, a large tower.
+    """
+    with torch.enable_grad(), position_wise(module):
+        try:
+            return decoder_inputs(module, inputs)
+        except Exception as error:  # whatever a device raises for memory
+            if module.device.type == "cpu" or not is_out_of_memory(error):
+                raise
+        log.info("the gradients of the vision tower are held on the host: the device has no room")
+        with torch.autograd.graph.save_on_cpu():
+            return decoder_inputs(module, inputs)
 
 
 class _Codes:

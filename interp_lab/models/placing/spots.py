@@ -73,7 +73,7 @@ def spot_check(
     chosen = np.sort(draw.choice(placed, min(SPOTS, len(placed)), replace=False))
     bad = []
     for token in chosen:
-        inner, outer = _areas(boxes[token], sizes[pictures[token]])
+        inner, outer = _areas(boxes[token], sizes[int(pictures[token])])
         changes = []
         for area, within in ((inner, True), (outer, False)):
             changed = list(examples) if within else [_inverted(p) for p in examples]
