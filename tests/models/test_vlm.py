@@ -16,10 +16,14 @@ from PIL import Image
 from interp_lab.capture.session import watch
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import UnsupportedModelError
+from interp_lab.models.llava import Llava
+from interp_lab.models.patches import box_seen
 from interp_lab.models.placing.checking import cell_boxes, check_map
 from interp_lab.models.placing.grids import grids_of
 from interp_lab.models.placing.local import position_wise
 from interp_lab.models.placing.spots import spot_check
+from interp_lab.models.qwen_vl import QwenVL
+from interp_lab.models.vlm import VisionLanguageModel
 from interp_lab.studies.scienceqa.analysis import ScienceQAHeads
 from interp_lab.studies.trajectory.analysis import Trajectory
 from interp_lab.tokens import TokenMap, View
@@ -321,3 +325,41 @@ def test_several_pictures_of_one_sample_are_told_apart() -> None:
     tokens = made.prepare([Sample("two", parts, images)]).seen[0].tokens
     assert [v.picture for v in tokens.views] == [0, 1]
     assert tokens.grids == ((2, 4), (4, 2))
+
+
+# -- families with a map that is written by hand -------------------------------------------------
+
+
+@pytest.mark.parametrize(("own", "zoo"), [(Llava, "tiny_llava"), (QwenVL, "tiny_qwen_vl")])
+def test_a_trained_family_is_measured_as_it_is_written(own: Any, zoo: str) -> None:
+    """The same cells and, to the last bit, the same logits as of the family's own module."""
+    options = {"device": families.CPU, "dtype": "float32", "max_new_tokens": 4}
+    written, measured = own(f"zoo:{zoo}", **options), VisionLanguageModel(f"zoo:{zoo}", **options)
+    sample = Sample("s", (("image", 0), ("text", "What is it ?")), (families.colours(64, 48),))
+    first, second = (made.prepare([sample]) for made in (written, measured))
+    cells = [
+        [(t.role, t.image, t.cell) for t in p.seen[0].tokens if t.image == 0]
+        for p in (first, second)
+    ]
+    assert cells[0] == cells[1] and first.seen[0].tokens.grids == second.seen[0].tokens.grids
+    assert torch.equal(first.inputs["input_ids"], second.inputs["input_ids"])
+    assert torch.equal(written.forward(first.inputs), measured.forward(second.inputs))
+    assert measured.notes == []
+    assert check_map(written, sample, first.seen[0].tokens).bad == ()
+
+
+@pytest.mark.parametrize("size", [(150, 90), (60, 140)])
+def test_a_padded_picture_lies_in_the_middle_of_its_square(size: tuple[int, int]) -> None:
+    from transformers import LlavaImageProcessor
+
+    made, sample = families.make(families.llava), question(size=size)
+    handler = LlavaImageProcessor(
+        size={"shortest_edge": 56}, crop_size=families.square(), do_pad=True
+    )
+    made.processor.image_processor = handler
+    left, top, right, bottom = box_seen(handler, *size)
+    measured = made.prepare([sample]).seen[0].tokens.views
+    assert (right - left) * size[0] == pytest.approx(max(size))
+    assert (bottom - top) * size[1] == pytest.approx(max(size))
+    if len(measured) == 1:  # rows of padding alone are no cells of the measured grid
+        assert measured[0].box[0] >= left - 0.02 and measured[0].box[2] <= right + 0.02
