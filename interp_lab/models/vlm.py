@@ -242,7 +242,8 @@ class VisionLanguageModel(LanguageFamily):
         marks = special | set(self.tokenizer.get_added_vocab().values())
         tokens: list[Token] = []
         images = iter(found[0])
-        for own, chars in zip(ids, aligned(prompt, pieces, ids, token, marks), strict=True):
+        places = aligned(prompt, pieces, ids, token, marks, self._surface)
+        for own, chars in zip(ids, places, strict=True):
             if own == token:
                 tokens.append(next(images))
             elif chars is None:
@@ -252,6 +253,9 @@ class VisionLanguageModel(LanguageFamily):
                 tokens.append(text_token(*args))
         shapes = tuple((g.rows, g.cols) for g in found[1])
         return TokenMap(tuple(tokens), shapes, prompt, tuple(g.view for g in found[1]))
+
+    def _surface(self, token: int) -> str:
+        return str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
 
     def _name_of(self, token: int) -> str:
         return str(self.tokenizer.convert_ids_to_tokens(token))

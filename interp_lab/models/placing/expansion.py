@@ -5,7 +5,7 @@ What of the row the prompt's own tokens are is found by aligning the two lists o
 a family is needed; text of the prompt that is not found in the row is an error.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from difflib import SequenceMatcher
 
 from interp_lab.errors import SampleError
@@ -19,6 +19,7 @@ def aligned(
     row: Sequence[int],
     image_token: int,
     marks: Collection[int],
+    surface: Callable[[int], str],
 ) -> list[Chars | None]:
     """Return for each token of a row its characters in the prompt, None for what was put in.
 
@@ -28,6 +29,7 @@ def aligned(
         row: the processor's ids.
         image_token: the id of the tokens that stand for pictures; those are not text.
         marks: ids that a processor may replace: the tokenizer's special and added tokens.
+        surface: id -> its text.
 
     Raises:
         SampleError: if text of the prompt is not found in the row.
@@ -36,16 +38,44 @@ def aligned(
     places = [at for at, i in enumerate(row) if i != image_token]
     found: list[Chars | None] = [None] * len(row)
     matcher = SequenceMatcher(None, [i for i, _ in own], [row[at] for at in places], False)
-    lost = set(range(len(own)))
-    for first, second, n in matcher.get_matching_blocks():
-        for step in range(n):
-            found[places[second + step]] = own[first + step][1]
-            lost.discard(first + step)
-    gone = [own[k] for k in sorted(lost) if own[k][0] not in marks]
-    words = [prompt[slice(*chars)] for _, chars in gone]
-    if any(word.strip() for word in words):
-        raise SampleError(
-            f"the processor's tokens do not hold {next(w for w in words if w.strip())!r} of the "
-            "prompt, so its words cannot be found; is the tokenizer the checkpoint's?"
-        )
+    for kind, a0, a1, b0, b1 in matcher.get_opcodes():
+        if kind == "equal":
+            for mine, theirs in zip(own[a0:a1], places[b0:b1], strict=True):
+                found[theirs] = mine[1]
+            continue
+        lost = [chars for i, chars in own[a0:a1] if i not in marks]
+        text = prompt[lost[0][0] : lost[-1][1]] if lost else ""
+        if not text.strip():
+            continue
+        start = lost[0][0] + len(text) - len(text.lstrip())
+        again = _again(text.strip(), start, places[b0:b1], row, surface)
+        if again is None:
+            raise SampleError(
+                f"the processor's tokens do not hold {text.strip()[:40]!r} of the prompt, so its "
+                "words cannot be found; is the tokenizer the checkpoint's?"
+            )
+        for at, chars in again.items():
+            found[at] = chars
     return found
+
+
+def _again(
+    text: str, start: int, places: Sequence[int], row: Sequence[int], surface: Callable[[int], str]
+) -> dict[int, Chars] | None:
+    """Return the characters of a text that stands beside what was put in, cut in another way.
+
+    A tokenizer may cut a word after a mark otherwise than after a line's end.
+    """
+    for first in range(len(places)):
+        found: dict[int, Chars] = {}
+        at = 0
+        for place in places[first:]:
+            piece = surface(row[place])
+            piece = piece if text.startswith(piece, at) else piece.strip()
+            if not piece or not text.startswith(piece, at):
+                break
+            found[place] = (start + at, start + at + len(piece))
+            at += len(piece)
+            if at == len(text):
+                return found
+    return None
