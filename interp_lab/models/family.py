@@ -5,6 +5,7 @@ options that others do not have, and how a prompt becomes tokens. Options are th
 dataclass, so a family's signature, which is the schema of its YAML, shows all of them flat.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from inspect import get_annotations
@@ -19,7 +20,7 @@ from interp_lab.datasets.base import Sample
 from interp_lab.datasets.conversations import CHAT_TEMPLATE
 from interp_lab.datasets.points import Coordinates
 from interp_lab.errors import SampleError, UnsupportedModelError
-from interp_lab.models.base import as_picture
+from interp_lab.models.base import Prepared, as_picture
 from interp_lab.models.language import LanguageModel, chat, chat_prompt
 from interp_lab.models.loading import (
     load_module,
@@ -27,11 +28,13 @@ from interp_lab.models.loading import (
     random_network,
     without_memory,
 )
-from interp_lab.models.patches import share_seen
+from interp_lab.models.patches import box_seen, share_seen
+from interp_lab.models.placing.checking import cell_boxes, check_once
 from interp_lab.models.quantization import Quantization
 from interp_lab.models.tokenmaps import Span
 from interp_lab.models.unhandled import refuse_unhandled
 from interp_lab.models.weights import Weights
+from interp_lab.tokens import TokenMap, View
 
 # Where a field says the type of its option, if the attribute becomes something else.
 TYPE = "type of the option"
@@ -284,6 +287,39 @@ class LanguageFamily(Family, LanguageModel):
             return chat_prompt(self.processor, content, sample.system)
 
         return chat(sample, rendered)
+
+    def prepare(self, samples: Sequence[Sample]) -> Prepared:
+        """Return one batch, padded on the left; the first one's map is checked on the model.
+
+        Of random weights no number means anything, and no map is checked.
+
+        Raises:
+            SampleError: as of `LanguageModel.prepare`.
+            UnsupportedModelError: if image tokens are not where the map has them.
+        """
+        prepared = super().prepare(samples)
+        if self.init == "random":
+            return prepared
+        for sample, seen in zip(samples, prepared.seen, strict=True):
+            if sample.images and seen.tokens.placed:
+                check_once(self, sample, seen.tokens, self._check_key())
+                break
+        return prepared
+
+    def _check_key(self) -> str:
+        """Return a text that is another's where the map could be: the model and its processor."""
+        handler = getattr(self.processor, "image_processor", None)
+        told = handler.to_dict() if handler is not None and hasattr(handler, "to_dict") else {}
+        weights = (self.checkpoint, self.revision, self.init, self.seed, self.dtype)
+        parts = [type(self).__name__, *weights, self.module.config.to_dict(), told]
+        return json.dumps([*parts, str(self.device)], default=str, sort_keys=True)
+
+    def token_boxes(self, sample: Sample, tokens: TokenMap) -> np.ndarray:
+        """Return where every image token is, (token, 4) in shares of its picture; NaN: nowhere."""
+        handler = getattr(self.processor, "image_processor", None)
+        boxes = [box_seen(handler, *image.size) for image in sample.images]
+        own = tuple(View(i, box) for i, box in enumerate(boxes))
+        return cell_boxes(tokens, tokens.views or own)
 
     def pictures(
         self, sample: Sample, batch: Mapping[str, Any], first: int

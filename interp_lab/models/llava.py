@@ -83,7 +83,7 @@ class Llava(LanguageFamily):
             placeholder = self.processor.image_token if image else ""
             prompt, start = CONVERSATIONS[mode].prompt(text, placeholder)
             said = Span(start, start + len(text), "user")
-        options = _option_spans(prompt, said, sample.facts.get("options", {}))
+        options = option_spans(prompt, said, sample.facts.get("options", {}))
         after = Span(said.end, len(prompt), "assistant")
         before = Span(0, said.start, "system")
         return prompt, [*options, said, before, after]
@@ -111,7 +111,7 @@ class Llava(LanguageFamily):
         return llava_map(self.tokenizer, prompt, ids, spans, self.module.config)
 
 
-def _option_spans(prompt: str, question: Span, options: dict[str, str]) -> list[Span]:
+def option_spans(prompt: str, question: Span, options: dict[str, str]) -> list[Span]:
     """Return the places of the options `A. red` or `(A) red` within the question."""
     spans = []
     start = question.start

@@ -159,6 +159,21 @@ def _best(size: Size, pinpoints: Sequence[Sequence[int]]) -> Size:
     return int(best[0]), int(best[1])
 
 
+def box_seen(processor: Any, width: int, height: int) -> tuple[float, float, float, float]:
+    """Return left, top, right, bottom of what an image processor leaves, in shares of the picture.
+
+    A picture that is padded to a square first lies in its middle; otherwise the middle is cut out.
+
+    Args:
+        processor, width, height: as of `share_seen`.
+    """
+    if getattr(processor, "do_pad", False):
+        x, y = (max(width, height) / side for side in (width, height))
+    else:
+        x, y = _sides_seen(processor, width, height)
+    return 0.5 - x / 2, 0.5 - y / 2, 0.5 + x / 2, 0.5 + y / 2
+
+
 def share_seen(processor: Any, width: int, height: int) -> float:
     """Return the share of a picture's area that an image processor's centre crop leaves.
 
@@ -167,8 +182,14 @@ def share_seen(processor: Any, width: int, height: int) -> float:
             or to a fixed size, and may cut the middle out.
         width, height: of the picture in pixels.
     """
+    across, down = _sides_seen(processor, width, height)
+    return across * down
+
+
+def _sides_seen(processor: Any, width: int, height: int) -> tuple[float, float]:
+    """Return the shares of width and height that a centre crop leaves."""
     if not getattr(processor, "do_center_crop", False):
-        return 1.0
+        return 1.0, 1.0
     size, crop = dict(processor.size), dict(processor.crop_size)
     scaled = float(width), float(height)
     if getattr(processor, "do_resize", True):
@@ -177,4 +198,4 @@ def share_seen(processor: Any, width: int, height: int) -> float:
             scaled = float(size["width"]), float(size["height"])
         else:
             scaled = edge * width / min(width, height), edge * height / min(width, height)
-    return min(1.0, crop["width"] / scaled[0]) * min(1.0, crop["height"] / scaled[1])
+    return min(1.0, crop["width"] / scaled[0]), min(1.0, crop["height"] / scaled[1])

@@ -6,7 +6,7 @@ ids, one by one: a map that disagrees with the model's input cannot be made.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -155,7 +155,7 @@ def token_map(
     left = {key: iter(value) for key, value in blocks.items()}
     tokens: list[Token] = []
     ids: list[int] = []
-    for token_id, chars in _pieces(tokenizer, prompt):
+    for token_id, chars in prompt_pieces(tokenizer, prompt):
         if token_id in left:
             block = next(left[token_id], None)
             if block is None:
@@ -163,7 +163,7 @@ def token_map(
             tokens += block
             ids += [token_id] * len(block)
         else:
-            text = _text_token(tokenizer, prompt, token_id, chars, spans, default_role, special)
+            text = text_token(tokenizer, prompt, token_id, chars, spans, default_role, special)
             tokens.append(text)
             ids.append(token_id)
     if any(next(rest, None) is not None for rest in left.values()):
@@ -176,7 +176,7 @@ def token_map(
 def with_generated(tokens: TokenMap, texts: Sequence[str]) -> TokenMap:
     """Return the map with generated tokens after it."""
     generated = tuple(Token(text, "generated") for text in texts)
-    return TokenMap(tokens.tokens + generated, tokens.grids, tokens.prompt)
+    return replace(tokens, tokens=tokens.tokens + generated)
 
 
 def image_blocks(grids: Sequence[tuple[int, int]]) -> list[Sequence[Token]]:
@@ -224,21 +224,28 @@ def omni_audio_tokens(mel_frames: int) -> int:
     return ((mel_frames - 1) // 2 + 1 - 2) // 2 + 1
 
 
-def _pieces(tokenizer: Any, prompt: str) -> Iterator[tuple[int, tuple[int, int]]]:
+def prompt_pieces(
+    tokenizer: Any, prompt: str, **options: Any
+) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Yield the id and the characters of every token of a text.
+
+    Raises:
+        UnsupportedModelError: if the tokenizer gives no offsets.
+    """
     if not getattr(tokenizer, "is_fast", False):
         raise UnsupportedModelError(
             f"{type(tokenizer).__name__} gives no character offsets; load the fast tokenizer"
         )
-    encoded = tokenizer(prompt, return_offsets_mapping=True)
+    encoded = tokenizer(prompt, return_offsets_mapping=True, **options)
     pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
     yield from ((int(i), (int(c[0]), int(c[1]))) for i, c in pairs)
 
 
 def _count(tokenizer: Any, prompt: str, token_id: int) -> int:
-    return sum(i == token_id for i, _ in _pieces(tokenizer, prompt))
+    return sum(i == token_id for i, _ in prompt_pieces(tokenizer, prompt))
 
 
-def _text_token(
+def text_token(
     tokenizer: Any,
     prompt: str,
     token_id: int,
@@ -247,6 +254,7 @@ def _text_token(
     default_role: str,
     special: Container[int],
 ) -> Token:
+    """Return the token of a piece of the prompt; arguments as in `token_map`."""
     start, end = chars
     if start == end:
         return Token(tokenizer.convert_ids_to_tokens(token_id), "special")

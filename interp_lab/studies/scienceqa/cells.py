@@ -31,6 +31,7 @@ BY_CELL: dict[str, tuple[Max | Sum, str]] = {
 }
 # What is kept of the first samples: ragged, since the others do not have it.
 MAP, PICTURE, QUESTION, SHARE = "winner_maps", "picture", "question", "seen_share"
+VIEW = "map_view"
 
 
 def map_fields(definition: str) -> Sequence[Field]:
@@ -41,15 +42,26 @@ def map_fields(definition: str) -> Sequence[Field]:
         Picture(PICTURE, "as the model saw it", ragged=True),
         Document(QUESTION, "question", ragged=True),
         Scalar(SHARE, "share of the picture's area that the model saw", ragged=True),
+        Document(VIEW, "which view of the picture the maps lie on, of several", ragged=True),
     ]
 
 
 def by_cell(definition: str, plan: AttentionPlan, tokens: TokenMap) -> AttentionPlan:
     """Return the plan that gives a head's numbers by cell behind its score, if there is a grid."""
-    if len(tokens.grids) != 1:
+    if mapped(tokens) is None:
         return plan
     assert isinstance(plan.reduce, Max | Sum)
     return replace(plan, reduce=Beside(plan.reduce, BY_CELL[definition][0]))
+
+
+def mapped(tokens: TokenMap) -> int | None:
+    """Return the image whose cells a map is of: the finest view of the only picture; None: no map.
+
+    A place may have a token in each of several views; they are not added up.
+    """
+    pictures = {view.picture for view in tokens.views} or range(len(tokens.grids))
+    found = tokens.view_of(0) if len(pictures) == 1 else None
+    return None if found is None else found[0]
 
 
 def map_values(
@@ -63,12 +75,16 @@ def map_values(
         winners: (layer,) the head of each layer whose map is kept.
     """
     tokens = seen.tokens
+    image = mapped(tokens)
+    assert image is not None
     place = {token: i for i, token in enumerate(tokens.where(modality="image"))}
-    cells = [place[token] for token in tokens.where(image=0)]
+    cells = [place[token] for token in tokens.cells(image)]
     maps = by_token[np.arange(len(winners)), winners][:, cells]
     values: dict[str, Any] = {
-        MAP: maps.reshape(len(winners), *tokens.grids[0]),
+        MAP: maps.reshape(len(winners), *tokens.grids[image]),
         QUESTION: "\n".join(text for kind, text in sample.parts if kind == "text"),
     }
-    values |= {PICTURE: seen.pictures[0]} if seen.pictures else {}
-    return values | ({SHARE: seen.shares[0]} if seen.shares else {})
+    values |= {PICTURE: seen.pictures[image]} if seen.pictures else {}
+    if len(tokens.views) > 1:
+        values[VIEW] = f"{tokens.name_of(image)}, of {len(tokens.views)} views of the picture"
+    return values | ({SHARE: seen.shares[image]} if seen.shares else {})

@@ -189,10 +189,12 @@ class AnswersOfModel:
                 plans[f"{name}/{when}"] = AttentionPlan(
                     queries, keys, Sum(over=("key",)), heads=heads, when=when
                 )
-            if image:
+            if tokens.placed:
                 # Of all heads, also where the rows of some are kept: they are to be found by it.
                 for name, reducer in (("peak", Max(over=("key",))), ("cell", ArgMax(over="key"))):
-                    plans[f"{name}/{when}"] = AttentionPlan(queries, image, reducer, when=when)
+                    plans[f"{name}/{when}"] = AttentionPlan(
+                        queries, tokens.placed, reducer, when=when
+                    )
         return plans
 
     def variants(
@@ -227,10 +229,10 @@ class AnswersOfModel:
             "n_prompt": n_prompt,
             "n_generated": n_new,
             **shares_of(captured, n_new),
-            **self._peaks(captured, len(seen.tokens.where(modality="image")), n_new),
+            **self._peaks(captured, seen.tokens, n_new),
             **{f"image_{i}": _bounded(p) for i, p in enumerate(seen.pictures)},
         }
-        return values | self._places(rows, seen, self._points(sample, seen, answer.text))
+        return values | self._places(rows, sample, seen, self._points(sample, seen, answer.text))
 
     def _points(
         self, sample: Sample, seen: Seen, text: str
@@ -242,38 +244,53 @@ class AnswersOfModel:
         image = self.options.point_image
         size = seen.sizes[image] if image < len(seen.sizes) else (0, 0)
         predicted = parse_point(text, self.coordinates, size) if self.coordinates else None
-        whole = (sample.facts.get("reference_point"),) * len(seen.tokens.grids)
+        known = max(len(seen.tokens.grids), len(sample.images))
+        whole = (sample.facts.get("reference_point"),) * known
         references = sample.facts.get("reference_points", whole)
         reference = references[image] if image < len(references) else None
-        if reference and image < len(seen.pictures) and _is_cropped(sample, seen, image):
+        views = seen.tokens.views  # tell which part of the picture each grid is
+        if reference and not views and _is_cropped(sample, seen, image):
             log.warning("sample %s: %s", sample.id, CROPPED)
             reference = None
         return {"predicted": predicted, "reference": reference}
 
     @staticmethod
-    def _peaks(captured: Mapping[str, Any], n_cells: int, n_new: int) -> dict[str, Any]:
-        """Return the score of every head and the peaks of each layer's best, given an image."""
-        if not n_cells:
+    def _peaks(captured: Mapping[str, Any], tokens: TokenMap, n_new: int) -> dict[str, Any]:
+        """Return the score of every head and the peaks of each layer's best, given cells."""
+        if not tokens.placed:
             return {}
         peaks, cells = peaks_of(captured, n_new)
-        scores = moving_peak(peaks, cells, n_cells)
+        # Image by image, row by row, also where tiles stand in another order.
+        ordered = [at for image in range(len(tokens.grids)) for at in tokens.cells(image)]
+        place = {at: number for number, at in enumerate(ordered)}
+        cells = np.array([place[at] for at in tokens.placed])[cells]
+        scores = moving_peak(peaks, cells, len(ordered))
         return {"moving_peak": scores, **of_best_heads(scores, peaks, cells)}
 
     def _places(
-        self, rows: np.ndarray, seen: Seen, points: Mapping[str, tuple[float, float] | None]
+        self,
+        rows: np.ndarray,
+        sample: Sample,
+        seen: Seen,
+        points: Mapping[str, tuple[float, float] | None],
     ) -> dict[str, Any]:
-        """Return the attended centre, the points and the distances, where there is a picture."""
-        image = self.options.point_image
-        if image >= len(seen.tokens.grids):
+        """Return the attended centre, the points and the distances, where there is a grid.
+
+        Of a picture with several grids it is the finest that shows it.
+        """
+        found = seen.tokens.view_of(self.options.point_image)
+        if found is None:
             return {}
-        cells = seen.tokens.where(image=image)
-        x, y = centres(rows.mean(1)[:, :, list(cells)], seen.tokens.grids[image])
+        image, view = found
+        weights = rows.mean(1)[:, :, list(seen.tokens.cells(image))]
+        x, y = view.outside(*centres(weights, seen.tokens.grids[image]))
         values: dict[str, Any] = {"centre_x": x, "centre_y": y}
-        size = seen.pictures[image].shape[:2] if image < len(seen.pictures) else (1, 1)
+        size = seen.pictures[image].shape[1::-1] if image < len(seen.pictures) else (1, 1)
+        size = sample.images[view.picture].size if seen.tokens.views else size
         for name, point in points.items():
             if point is not None:
                 values[f"{name}_point"] = (image, *point)
-                values[f"distance_{name}"] = distances(x, y, point, (size[1], size[0]))
+                values[f"distance_{name}"] = distances(x, y, point, (size[0], size[1]))
         return values
 
 
@@ -298,6 +315,8 @@ def chosen_layers(layers: int | list[int] | str | None, n_layers: int) -> tuple[
 
 def _is_cropped(sample: Sample, seen: Seen, image: int) -> bool:
     """Return whether the model saw another cut of a picture: its sides stand to each other so."""
+    if image >= len(seen.pictures):
+        return False
     height, width = seen.pictures[image].shape[:2]
     own = sample.images[image] if image < len(sample.images) else None
     return own is not None and abs(np.log((width / height) / (own.width / own.height))) > 0.05

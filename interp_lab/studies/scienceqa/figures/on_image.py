@@ -183,6 +183,8 @@ def _heading(results: Results, sample: str, field: Field) -> Heading:
         f"Colours: {field.about}, of the head that wins the layer, translucent over the picture; "
         f"one scale for all panels. Framed: the largest cell. {USE_CAPTION}"
     )
+    view = _held(results, "map_view", sample)
+    foot = foot if view is None else f"Maps: {view}. {foot}"
     share = _held(results, "seen_share", sample)
     notes = list(results.notes)
     if share is not None and share < MOSTLY_SEEN:

@@ -260,14 +260,19 @@ class Trajectory:
 
     @cached_property
     def image_keys(self) -> np.ndarray:
-        """Positions of the image tokens: image by image, row by row."""
+        """Positions of the image tokens with a cell: image by image, row by row."""
         images = range(len(self.tokens.grids))
-        return np.array([p for i in images for p in self.tokens.where(image=i)], dtype=int)
+        return np.array([p for i in images for p in self.tokens.cells(i)], dtype=int)
+
+    @cached_property
+    def image_tokens(self) -> np.ndarray:
+        """Positions of all image tokens, with a cell or without."""
+        return np.array(self.tokens.where(modality="image"), dtype=int)
 
     @cached_property
     def _text_keys(self) -> np.ndarray:
         is_text = np.ones(len(self.tokens), dtype=bool)
-        is_text[self.image_keys] = False
+        is_text[self.image_tokens] = False
         is_text[: self.start] = False
         return np.flatnonzero(is_text)
 
@@ -294,7 +299,7 @@ class Trajectory:
     def shares(self, row: np.ndarray) -> tuple[float, float, float]:
         """Return a row's sums over image tokens, the rest of the prompt, and generated text."""
         prompt = row[: self.n_prompt]
-        image = float(prompt[self.image_keys].sum())
+        image = float(prompt[self.image_tokens].sum())
         return image, float(prompt.sum()) - image, float(row[self.n_prompt :].sum())
 
 
@@ -344,7 +349,7 @@ def read_trajectory(
         note,
         heads,
         tuple(picture_or_none(results, sample, i) for i in range(len(tokens.grids))),
-        tuple(_markers(results, sample, len(tokens.grids))),
+        tuple(_markers(results, sample, tokens)),
         layers.index(layer),
         head_rows,
         int(style.mark == "query"),
@@ -381,7 +386,7 @@ def picture_or_none(results: Results, sample: str, index: int) -> np.ndarray | N
         return None
 
 
-def _markers(results: Results, sample: str, n_images: int) -> Iterator[Marker]:
+def _markers(results: Results, sample: str, tokens: TokenMap) -> Iterator[Marker]:
     for kind in POINTS:
         if not isinstance(results.fields.get(f"{kind}_point"), Point):
             continue
@@ -389,5 +394,7 @@ def _markers(results: Results, sample: str, n_images: int) -> Iterator[Marker]:
             image, x, y = np.asarray(read_ragged(results, f"{kind}_point", sample), float).tolist()
         except NothingToDrawError:  # this sample alone has none
             continue
-        if 0 <= image < n_images and math.isfinite(x) and math.isfinite(y):
+        known = 0 <= image < len(tokens.grids) and math.isfinite(x) and math.isfinite(y)
+        x, y = tokens.views[int(image)].inside(x, y) if known and tokens.views else (x, y)
+        if known and 0 <= x <= 1 and 0 <= y <= 1:
             yield Marker(int(image), x, y, kind)

@@ -133,7 +133,7 @@ class Path:
     def numbers(self) -> dict[tuple[int, int, int], str]:
         """Return image, row and column of strong peaks -> the steps at which they are."""
         images = range(len(self.tokens.grids))
-        places = [t for i in images for t in self.tokens.where(image=i)]
+        places = [t for i in images for t in self.tokens.cells(i)]
         found: dict[tuple[int, int, int], list[str]] = {}
         for step in self.strong:
             token = self.tokens.tokens[places[self.cells[step]]]

@@ -180,7 +180,7 @@ def peak_steps(peaks: np.ndarray, most: int) -> tuple[list[int], int]:
 def _scene(of: Trajectory, step: int) -> Scene:
     row = of.row(step)
     cells = tuple(
-        row[list(of.tokens.where(image=index))].reshape(grid)
+        row[list(of.tokens.cells(index))].reshape(grid)
         for index, grid in enumerate(of.tokens.grids)
     )
     text = shown(of.tokens.tokens[of.n_prompt + step].text)
@@ -214,7 +214,7 @@ def _draw(
             rows, cols = of.tokens.grids[row]
             axes.set_aspect(aspects[row] * cols / rows)
             if n_rows > 1 and column == 0:
-                axes.set_ylabel(f"image {row + 1}")
+                axes.set_ylabel(of.tokens.name_of(row))
             if row == n_rows - 1:
                 told = f"{scene.text}\nstep {scene.step} · {scene.share:.0%}"
                 axes.set_xlabel(told, fontsize="small", labelpad=3)
