@@ -27,6 +27,7 @@ ROLES = (
     "audio",
     "generated",
     "cls",
+    "register",
     "pad",
 )
 MODALITIES = ("text", "image", "audio", "video", "none")
@@ -70,6 +71,32 @@ class Token:
         return _ENCODE(_VALUES(self))
 
 
+@dataclass(frozen=True)
+class View:
+    """What the grid of one image shows.
+
+    Args:
+        picture: which of the sample's pictures, from 0.
+        box: left, top, right, bottom in shares of that picture's width and height; below 0 and
+            above 1 lies padding.
+        kind: "picture", or beside other views of it "tiles", "crop" or "thumbnail".
+    """
+
+    picture: int
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    kind: str = "picture"
+
+    def inside(self, x: float, y: float) -> tuple[float, float]:
+        """Return a place of the picture in shares of the view."""
+        left, top, right, bottom = self.box
+        return (x - left) / (right - left), (y - top) / (bottom - top)
+
+    def outside(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Return a place of the view in shares of the picture; numbers or arrays."""
+        left, top, right, bottom = self.box
+        return left + x * (right - left), top + y * (bottom - top)
+
+
 _COLUMNS = [f.name for f in fields(Token)]
 _VALUES = attrgetter(*_COLUMNS)
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
@@ -83,19 +110,26 @@ class TokenMap:
         tokens: one `Token` a position.
         grids: (rows, cols) of each image's token grid.
         prompt: the rendered text that `Token.chars` counts in.
+        views: what each grid shows. Without them every image is a picture of its own, as the
+            model saw it; with them a picture may have several grids, whose tokens may stand in
+            any order (tile by tile), and image tokens without a cell.
 
     Raises:
-        ValueError: if an image's cells are not exactly its grid, row-major and in order, if
-            characters or seconds run backwards, or if a character range leaves the prompt.
+        ValueError: if an image's cells are not exactly its grid, row-major and, without views, in
+            order, if characters or seconds run backwards, or if a range leaves the prompt.
     """
 
     tokens: tuple[Token, ...]
     grids: tuple[tuple[int, int], ...] = ()
     prompt: str = ""
+    views: tuple[View, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.views and len(self.views) != len(self.grids):
+            raise ValueError(f"{len(self.views)} views for {len(self.grids)} grids")
         for index, (rows, cols) in enumerate(self.grids):
             cells = [self.tokens[i].cell for i in self._with("image", frozenset([index]))]
+            cells = sorted(c for c in cells if c) if self.views else cells
             if cells != list(product(range(rows), range(cols))):
                 raise ValueError(
                     f"image {index}: {len(cells)} image tokens do not form the grid "
@@ -148,6 +182,30 @@ class TokenMap:
         if len(found) < 2:
             return found[0] if found else tuple(range(len(self)))
         return tuple(sorted(frozenset(found[0]).intersection(*found[1:])))
+
+    def cells(self, image: int) -> tuple[int, ...]:
+        """Return the positions of an image's tokens, row by row."""
+        found = self._with("image", frozenset([image]))
+        return tuple(sorted(found, key=lambda i: self.tokens[i].cell or ())) if self.views else found
+
+    @cached_property
+    def placed(self) -> tuple[int, ...]:
+        """The positions of all tokens with a cell, in order."""
+        return tuple(i for i, t in enumerate(self.tokens) if t.cell is not None)
+
+    def view_of(self, picture: int) -> tuple[int, View] | None:
+        """Return the image that shows a picture best, and what of it; None if none shows it.
+
+        Of those that show most of it, the one with the most cells.
+        """
+        if not self.views:
+            return (picture, View(picture)) if picture < len(self.grids) else None
+        own = [(i, v) for i, v in enumerate(self.views) if v.picture == picture]
+        if not own:
+            return None
+        most = max(_area(v) for _, v in own)
+        wide = [(i, v) for i, v in own if _area(v) > 0.9 * most]
+        return max(wide, key=lambda found: self.grids[found[0]][0] * self.grids[found[0]][1])
 
     def others(self, positions: Iterable[int]) -> tuple[int, ...]:
         """Return all positions but these, in order."""
@@ -203,7 +261,8 @@ class TokenMap:
     def to_json(self) -> str:
         """Return the map as JSON; `from_json` gives an equal map back."""
         rows = ", ".join(map(attrgetter("_as_json"), self.tokens))
-        rest = _ENCODE({"grids": self.grids, "prompt": self.prompt})
+        more = {"views": [(v.picture, v.box, v.kind) for v in self.views]} if self.views else {}
+        rest = _ENCODE({"grids": self.grids, "prompt": self.prompt, **more})
         return f'{{"columns": {_ENCODE(_COLUMNS)}, "tokens": [{rows}], {rest[1:]}'
 
     @classmethod
@@ -217,7 +276,8 @@ class TokenMap:
                 for name, value in zip(data["columns"], row, strict=True)
             }
             tokens.append(Token(**values))
-        return cls(tuple(tokens), tuple(tuple(g) for g in data["grids"]), data["prompt"])
+        views = tuple(View(p, tuple(box), kind) for p, box, kind in data.get("views", ()))
+        return cls(tuple(tokens), tuple(tuple(g) for g in data["grids"]), data["prompt"], views)
 
     def table(self) -> str:
         """Return the map as a table for a person: one line a token."""
@@ -231,3 +291,8 @@ class TokenMap:
             place += [t.label] if t.label else []
             lines.append(f"{i:>5}  {t.text!r:<16} {t.role:<10} {t.modality:<8} {', '.join(place)}")
         return "\n".join(lines)
+
+
+def _area(view: View) -> float:
+    left, top, right, bottom = (min(1.0, max(0.0, v)) for v in view.box)
+    return (right - left) * (bottom - top)

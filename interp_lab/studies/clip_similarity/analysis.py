@@ -135,7 +135,7 @@ class SimilarityOfModel:
     def plans(self, tokens: TokenMap) -> dict[str, HiddenPlan]:
         """Watch one hidden state and reduce it to the maps on the device."""
         rows, cols = tokens.grids[0]
-        cells, cls = list(tokens.where(role="image")), tokens.where(role="cls")
+        cells, cls = list(tokens.cells(0)), tokens.where(role="cls")
 
         def reduce(hidden: torch.Tensor) -> dict[str, torch.Tensor]:
             grid = hidden[cells].view(rows, cols, -1)

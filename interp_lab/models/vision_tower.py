@@ -1,0 +1,396 @@
+"""Any vision tower of transformers, alone or inside a larger model.
+
+Nothing is written here of a family: the layers and their hidden states are found in the network,
+and which token is which cell of the picture, or none, is measured on it. A tower inside a larger
+model (CLIP with its text side, a vision-language model) is run through the larger model's own
+`get_image_features`, and what that does not need is let go.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+from interp_lab.datasets.base import Sample
+from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
+from interp_lab.models.base import Prepared, Seen, as_picture
+from interp_lab.models.family import TYPE, Family
+from interp_lab.models.files import first_line, is_out_of_memory
+from interp_lab.models.loading import RANDOM_NOTE, load_module, seeded, without_memory
+from interp_lab.models.patches import share_seen
+from interp_lab.models.placing.alone import first_tensor, inputs_of, positionwise
+from interp_lab.models.placing.cells import Placed, check, place
+from interp_lab.models.placing.layers import (
+    hidden_states,
+    layers_of,
+    outputs_at,
+    refuse_other_numbering,
+)
+from interp_lab.models.placing.tower import kind_of_input, let_go, path_in, token_map
+from interp_lab.models.unhandled import refuse_unhandled
+from interp_lab.models.weights import Weights
+
+# What checkpoints hold of heads behind a tower, which reads none of its hidden states from them.
+HEADS = ("classifier", "cls_classifier", "distillation_classifier", "pooler", "decoder", "head")
+# Keys of a configuration that say how many register tokens there are.
+REGISTERS = ("num_register_tokens", "n_register_tokens", "num_registers")
+# From this part of a picture on all of it is seen; a ramp of 8 bits tells it no better.
+WHOLE = 0.97
+# The picture on which a tower is looked at when it is loaded, where it takes any size.
+FIRST_SIZE = (224, 224)
+
+
+class VisionTower(Family):
+    """A vision tower on a device.
+
+    Args:
+        tower: dotted path of the tower in a model that has more parts; null = found.
+        processor: with `init: random`, the image processor: its values, with its class as
+            `image_processor_type`, or the folder or hub id that it comes from.
+        processor_options: values of the image processor that take the place of the checkpoint's,
+            such as `{do_image_splitting: false}`.
+
+    The other options are those of `Family`; `architecture` holds the configuration's values with
+    its `model_type`.
+
+    Attributes:
+        checks: whether the map and the numbers of hidden states are checked through all layers
+            when a size of input is met first, which costs two forwards.
+        has_cls: whether one of its tokens is a class token.
+
+    Raises:
+        MissingInputError: if the checkpoint cannot be had.
+        UnsupportedModelError: if the network has no list of layers, or its tokens are not the
+            cells of one grid; says what was seen.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("image",)
+    needs: ClassVar[tuple[str, ...]] = ("image",)
+    lacks: ClassVar[tuple[str, ...]] = ("answers", "gates")
+    checks: ClassVar[bool] = True
+
+    tower: str | None = field(default=None, kw_only=True)
+    processor: Any = field(default=None, kw_only=True, metadata={TYPE: dict[str, Any] | str | None})
+    processor_options: dict[str, Any] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Make the tower and what prepares its inputs, and look at both."""
+        weights = self.weights()
+        random = weights.init == "random"
+        self.notes: list[str] = [RANDOM_NOTE] if random else []
+        self.name = f"model.checkpoint={self.checkpoint}"
+        config = self.configuration(weights)
+        whole = self.random(weights, config) if random else self.pretrained(weights, config)
+        self.module = whole.to(self.device).eval().requires_grad_(False)
+        self.processor = self.image_processor(weights, config)
+        self.path = self.tower if self.tower is not None else path_in(self.module, self.name)
+        self.network = self._network()
+        self._places: dict[Any, Placed] = {}
+        self._look()
+
+    @classmethod
+    def skeleton(cls, weights: Weights, values: Mapping[str, Any]) -> torch.nn.Module:
+        """Return the network that a YAML describes, without memory for its weights."""
+        config = cls.configured(weights, values)
+        return without_memory(cls.network_class(config), config, weights)
+
+    def configuration(self, weights: Weights) -> Any:
+        """Return the configuration, of the checkpoint or of the YAML's architecture.
+
+        Raises:
+            UnsupportedModelError: if it says what is not computed here.
+        """
+        options = {name: getattr(self, name, None) for name in ("family", "tower")}
+        return self.configured(weights, options)
+
+    @classmethod
+    def configured(cls, weights: Weights, values: Mapping[str, Any]) -> Any:
+        """Return the configuration; `values` are the options of the YAML."""
+        if weights.init == "random":
+            own = dict(weights.needed_architecture())
+            kind = own.pop("model_type", None)
+            try:
+                config = AutoConfig.for_model(kind, **own)
+            except ValueError as error:
+                raise ConfigError(
+                    f"model.architecture.model_type={kind!r}: give a model_type that transformers "
+                    "knows, such as dinov2"
+                ) from error
+        else:
+            config = weights.load(AutoConfig.from_pretrained, "configuration")
+        refuse_unhandled(config, f"model.checkpoint={weights.checkpoint}")
+        return config
+
+    @classmethod
+    def network_class(cls, config: Any) -> Any:
+        """Return the class of the network that a configuration describes.
+
+        Raises:
+            UnsupportedModelError: if transformers has none that gives hidden states.
+        """
+        kinds = ("AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModel")
+        autos = [getattr(transformers, kind, AutoModel) for kind in kinds]
+        for auto in autos:
+            if type(config) in auto._model_mapping:
+                found = auto._model_mapping[type(config)]
+                return found[0] if isinstance(found, tuple) else found
+        if getattr(config, "auto_map", None):
+            return AutoModel  # code of the checkpoint's own, where it is trusted
+        raise UnsupportedModelError(
+            f"model_type {config.model_type!r}: transformers has no network of it that gives "
+            "hidden states"
+        )
+
+    def random(self, weights: Weights, config: Any) -> Any:
+        """Return the network with random weights of the seed, on the CPU."""
+        network = self.network_class(config)
+        with seeded(self.seed, torch.device("cpu")):
+            made = network._from_config(config, dtype=weights.torch_dtype)
+        return made
+
+    def pretrained(self, weights: Weights, config: Any) -> Any:
+        """Return the network with the checkpoint's weights."""
+        network: Any = self.network_class(config)
+        if "add_pooling_layer" in inspect.signature(network.__init__).parameters:
+            # Classifiers are saved without one; it comes after the hidden states.
+            network = SimpleNamespace(
+                from_pretrained=partial(network.from_pretrained, add_pooling_layer=False)
+            )
+        return load_module(network, weights, self.device, None, ignored=HEADS)
+
+    def image_processor(self, weights: Weights, config: Any) -> Any:
+        """Return what makes pixel values of pictures.
+
+        Raises:
+            ConfigError: if the YAML names no processor for random weights.
+        """
+        options = dict(self.processor_options or {})
+        if weights.init != "random":
+            return weights.load(AutoImageProcessor.from_pretrained, "image processor", **options)
+        if isinstance(self.processor, str):
+            source = Weights(self.processor)
+            return source.load(AutoImageProcessor.from_pretrained, "image processor", **options)
+        values = dict(self.processor or {})
+        kind = getattr(transformers, str(values.pop("image_processor_type", "")), None)
+        if kind is None:
+            raise ConfigError(
+                "model.init=random: give model.processor with the image processor's class as "
+                "image_processor_type (CLIPImageProcessor), or the folder or id it comes from"
+            )
+        return kind(**values | options)
+
+    def prepare(self, samples: Sequence[Sample]) -> Prepared:
+        """Return the tower's inputs for pictures, and the map of each one's tokens.
+
+        Raises:
+            SampleError: if a sample has not exactly one image.
+            UnsupportedModelError: if a size of input is met that cannot be placed.
+        """
+        for sample in samples:
+            if len(sample.images) != 1:
+                raise SampleError(f"{sample.id}: {len(sample.images)} images; this tower takes one")
+        images = [sample.images[0] for sample in samples]
+        inputs = self._inputs(images)
+        seen = []
+        for row, image in enumerate(images):
+            placed = self.placed(inputs, row, image.size)
+            pictures = (self._picture(inputs, row, image, placed),)
+            tokens = token_map(placed, self.registers, self.name)
+            seen.append(Seen(tokens, pictures, shares=self._shares(placed, image)))
+        return Prepared(inputs=inputs, seen=tuple(seen))
+
+    def placed(self, inputs: Mapping[str, Any], row: int, size: tuple[int, int]) -> Placed:
+        """Return where the tokens of a row stand, measured when its kind of input is met first.
+
+        Args:
+            inputs: of a batch.
+            row: of the batch.
+            size: width and height of the row's picture.
+        """
+        key = kind_of_input(inputs, row)
+        if key not in self._places:
+            self._places[key] = self._measured(size)
+        return self._places[key]
+
+    def run(self, prepared: Prepared) -> Sequence[torch.Tensor]:
+        """Return each sample's last_hidden_state (positions, d_model) as the tower defines it."""
+        hidden = self.forward(prepared.inputs)
+        if hidden.dim() == 3 and len(hidden) == len(prepared.seen):
+            return list(hidden)
+        packed = hidden[0] if hidden.dim() == 3 else hidden
+        lengths = [len(seen.tokens) for seen in prepared.seen]
+        # Towers that merge cells at their end give fewer tokens than they have cells.
+        return list(packed.split([n * len(packed) // sum(lengths) for n in lengths]))
+
+    def forward(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """Return last_hidden_state (n, positions, d_model) as the tower defines it."""
+        output = self._through(inputs)
+        states = getattr(output, "last_hidden_state", output)
+        return states[0] if isinstance(states, tuple) else states
+
+    @property
+    def registers(self) -> int:
+        """The number of register tokens that the configuration states."""
+        found = [getattr(self.network.config, key, None) for key in REGISTERS]
+        return next((int(n) for n in found if isinstance(n, int)), 0)
+
+    def _network(self) -> Any:
+        try:
+            return self.module.get_submodule(self.path)
+        except AttributeError as error:
+            raise ConfigError(
+                f"model.tower={self.path}: {type(self.module).__name__} has no such module; it has "
+                f"{', '.join(n for n, _ in self.module.named_children())}"
+            ) from error
+
+    def _look(self) -> None:
+        """Find the hidden states, place the tokens, and let go of what is not run."""
+        rng = np.random.default_rng(0)
+        width, height = FIRST_SIZE
+        noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        inputs = self._inputs([Image.fromarray(noise)])
+        try:
+            if self.path:
+                let_go(self.module, self.path, lambda: self.module.get_image_features(**inputs))
+            found = self._hidden_states(inputs)
+        except (ValueError, RuntimeError, TypeError) as error:  # of the network's own code
+            if is_out_of_memory(error):
+                raise
+            raise UnsupportedModelError(
+                f"{self.name}: the image processor gives {tuple(inputs['pixel_values'].shape)}, "
+                "with which the tower does not run; mend preprocessor_config.json or give "
+                f"model.processor_options. Cause: {first_line(error)}"
+            ) from error
+        self.n_layers = len(found) - 1
+        # Where the tower is a part, its paths are the larger model's.
+        before = f"{self.path}." if self.path else ""
+        self.hookpoints = {name: before + path for name, path in found.items()}
+        placed = self.placed(inputs, 0, FIRST_SIZE)
+        tokens = token_map(placed, self.registers, self.name)
+        self.has_cls = bool(tokens.where(role="cls"))
+
+    def _hidden_states(self, inputs: Mapping[str, Any]) -> dict[str, str]:
+        """Return the hidden states' paths in the tower, which are the model's own if it has any."""
+        layers = layers_of(self.network, self.name)
+        run = partial(self._through, inputs)
+        with torch.inference_mode():
+            found = hidden_states(self.network, layers, run, self.name, self.checks)
+            if self.checks:
+                with outputs_at(self.network, tuple(found.values())) as kept:
+                    output = self._through(inputs, output_hidden_states=True)
+                refuse_other_numbering(
+                    [kept[path] for path in found.values()],
+                    getattr(output, "hidden_states", None),
+                    getattr(output, "last_hidden_state", None),
+                    self.name,
+                )
+        return found
+
+    def _measured(self, size: tuple[int, int]) -> Placed:
+        def embed(inputs: Mapping[str, Any]) -> torch.Tensor:
+            first = self.hookpoints["hidden.1"]
+            called = inputs_of(self.module.get_submodule(first), partial(self._through, inputs))
+            return self._one(first_tensor(*called))
+
+        def last(inputs: Mapping[str, Any]) -> torch.Tensor:
+            path = self.hookpoints[f"hidden.{self.n_layers}"]
+            with positionwise(self.module), outputs_at(self.module, (path,)) as kept:
+                self._through(inputs)
+            return self._one(kept[path])
+
+        def process(image: Image.Image) -> dict[str, Any]:
+            return self._inputs([image])
+
+        placed = place(process, embed, size, self.name)
+        if self.checks:
+            middle = Image.new("RGB", size, (120, 120, 120))
+            check(placed, process(middle), last, self.name)
+        return placed
+
+    def _one(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return (positions, d_model) of one picture.
+
+        Raises:
+            UnsupportedModelError: if the tower runs it as several.
+        """
+        if hidden.dim() == 3 and len(hidden) == 1:
+            return hidden[0]
+        if hidden.dim() == 2:
+            return hidden
+        raise UnsupportedModelError(
+            f"{self.name}: its tower runs one picture as {tuple(hidden.shape)}, so it is cut into "
+            "parts or its tokens lie on a plane; model.processor_options may switch cutting off "
+            "(do_image_splitting, crop_to_patches), else take another tower"
+        )
+
+    def _inputs(self, images: Sequence[Image.Image]) -> dict[str, Any]:
+        """Return the tower's inputs: what the processor gives and the network takes."""
+        batch = self.processor(images=list(images), return_tensors="pt")
+        if not isinstance(batch.get("pixel_values"), torch.Tensor):
+            raise UnsupportedModelError(
+                f"{self.name}: its image processor {type(self.processor).__name__} gives no "
+                "pixel_values of one shape, which a vision tower is placed by"
+            )
+        takes = inspect.signature(self._entry).parameters
+        return {
+            key: value.to(self.device, self.module.dtype)
+            if value.is_floating_point()
+            else value.to(self.device)
+            for key, value in batch.items()
+            if isinstance(value, torch.Tensor) and key in takes
+        }
+
+    @property
+    def _entry(self) -> Callable[..., Any]:
+        return self.module.get_image_features if self.path else self.module.forward
+
+    def _through(self, inputs: Mapping[str, Any], **options: Any) -> Any:
+        """Run the tower and return its output."""
+        if not self.path:
+            return self.module(**inputs, **options)
+        kept: list[Any] = []
+        handle = self.network.register_forward_hook(lambda _, __, output: kept.append(output))
+        try:
+            self.module.get_image_features(**inputs)
+        finally:
+            handle.remove()
+        return kept[0]
+
+    def _picture(
+        self, inputs: Mapping[str, Any], row: int, image: Image.Image, placed: Placed
+    ) -> np.ndarray:
+        """Return the picture as the tower sees it, uint8 (height, width, 3)."""
+        pixels = inputs["pixel_values"]
+        if pixels.dim() == 4:
+            own = pixels[row]
+            if "image_sizes" in inputs:  # a batch is padded to its largest picture
+                own = own[
+                    :, : int(inputs["image_sizes"][row][0]), : int(inputs["image_sizes"][row][1])
+                ]
+            normalised = getattr(self.processor, "do_normalize", True)
+            mean = self.processor.image_mean if normalised else (0, 0, 0)
+            std = self.processor.image_std if normalised else (1, 1, 1)
+            return as_picture(own, mean, std)
+        left, top, right, bottom = placed.box
+        width, height = image.size
+        box = (left * width, top * height, right * width, bottom * height)
+        cut = image.convert("RGB").crop(tuple(round(v) for v in box))
+        return np.asarray(cut, np.uint8)
+
+    def _shares(self, placed: Placed, image: Image.Image) -> tuple[float, ...]:
+        """Return the part of a picture's area that the tower sees; empty where it is not known."""
+        measured = placed.share if placed.share < WHOLE else 1.0
+        if not getattr(self.processor, "do_center_crop", False):
+            return (measured,)
+        # What is cut off depends on the picture's shape; the formula is used where it is right.
+        if abs(share_seen(self.processor, *placed.size) - measured) > 1 - WHOLE:
+            return ()
+        return (share_seen(self.processor, *image.size),)
