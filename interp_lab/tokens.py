@@ -186,7 +186,9 @@ class TokenMap:
     def cells(self, image: int) -> tuple[int, ...]:
         """Return the positions of an image's tokens, row by row."""
         found = self._with("image", frozenset([image]))
-        return tuple(sorted(found, key=lambda i: self.tokens[i].cell or ())) if self.views else found
+        return (
+            tuple(sorted(found, key=lambda i: self.tokens[i].cell or ())) if self.views else found
+        )
 
     @cached_property
     def placed(self) -> tuple[int, ...]:

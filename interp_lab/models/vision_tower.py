@@ -44,8 +44,8 @@ HEADS = ("classifier", "cls_classifier", "distillation_classifier", "pooler", "d
 REGISTERS = ("num_register_tokens", "n_register_tokens", "num_registers")
 # From this part of a picture on all of it is seen; a ramp of 8 bits tells it no better.
 WHOLE = 0.97
-# The picture on which a tower is looked at when it is loaded, where it takes any size.
-FIRST_SIZE = (224, 224)
+# The pictures by which a tower is looked at when it is loaded, width and height.
+FIRST_SIZE, OTHER_SIZE = (224, 224), (256, 160)
 
 
 class VisionTower(Family):
@@ -65,6 +65,7 @@ class VisionTower(Family):
         checks: whether the map and the numbers of hidden states are checked through all layers
             when a size of input is met first, which costs two forwards.
         has_cls: whether one of its tokens is a class token.
+        one_grid: whether pictures of all shapes have the same grid of cells.
 
     Raises:
         MissingInputError: if the checkpoint cannot be had.
@@ -253,10 +254,8 @@ class VisionTower(Family):
 
     def _look(self) -> None:
         """Find the hidden states, place the tokens, and let go of what is not run."""
-        rng = np.random.default_rng(0)
-        width, height = FIRST_SIZE
-        noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        inputs = self._inputs([Image.fromarray(noise)])
+        inputs, other = (self._inputs([_noise(size)]) for size in (FIRST_SIZE, OTHER_SIZE))
+        self.one_grid = kind_of_input(inputs, 0) == kind_of_input(other, 0)
         try:
             if self.path:
                 let_go(self.module, self.path, lambda: self.module.get_image_features(**inputs))
@@ -394,3 +393,8 @@ class VisionTower(Family):
         if abs(share_seen(self.processor, *placed.size) - measured) > 1 - WHOLE:
             return ()
         return (share_seen(self.processor, *image.size),)
+
+
+def _noise(size: tuple[int, int]) -> Image.Image:
+    shape = (size[1], size[0], 3)
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))

@@ -204,7 +204,7 @@ def _grid(where: np.ndarray, owner: np.ndarray, count: int, name: str) -> Placed
             f"{name}: {len(found)} tokens of the tower see the picture, in {grid[0]} rows and "
             f"{grid[1]} columns: they are not the cells of one grid"
         )
-    return Placed(grid, cells, _box(where, real), owner)
+    return Placed(grid, cells, _box(where, real), np.where(owner < count, owner, NOWHERE))
 
 
 def _width(values: np.ndarray, owner: np.ndarray, count: int) -> float:

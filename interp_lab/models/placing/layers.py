@@ -152,7 +152,8 @@ def refuse_other_numbering(
 
     Args:
         watched: hidden states 0 to n as they are watched.
-        given: the model's own `hidden_states`; None where it gives none, which is no fault.
+        given: the model's own `hidden_states`; None where it gives none, or not all of them (a
+            larger model asks for those that it uses), which is no fault.
         last: its last_hidden_state, which some give as the last of `given`, after the final norm.
         name: of the model, for messages.
 
@@ -166,6 +167,8 @@ def refuse_other_numbering(
             f"{name}: {len(watched)} hidden states are watched, the model itself gives {len(given)}"
         )
     for i, (own, its) in enumerate(zip(watched, given, strict=True)):
+        if its is None:
+            continue
         normed = last is not None and i == len(given) - 1 and torch.equal(its, last)
         if not normed and not torch.equal(own, its):
             raise UnsupportedModelError(
