@@ -1,7 +1,8 @@
 """Watching hidden states: forward hooks on named modules of the unmodified model."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -78,19 +79,16 @@ def watch_hidden(
         for hookpoint in watchers:
             path = hookpoints[hookpoint]
             target = module_at(module, path.removesuffix(INPUT_OF), hookpoint)
-            if path.endswith(INPUT_OF):
-                into = first_run(
-                    lambda _module, args, kwargs, name=hookpoint: take(
-                        name, first_tensor(args, kwargs)
-                    )
-                )
-                handle = target.register_forward_pre_hook(into, with_kwargs=True)
-            else:
-                handle = target.register_forward_hook(
-                    first_run(lambda _module, _inputs, output, name=hookpoint: take(name, output))
-                )
-            stack.callback(handle.remove)
+            stack.callback(_hook(target, path, partial(take, hookpoint)).remove)
         yield results
+
+
+def _hook(target: torch.nn.Module, path: str, take: Callable[[Any], None]) -> Any:
+    """Hand what a module puts out, or gets where the path says so, to `take`; return the handle."""
+    if path.endswith(INPUT_OF):
+        into = first_run(lambda _module, args, kwargs: take(first_tensor(args, kwargs)))
+        return target.register_forward_pre_hook(into, with_kwargs=True)
+    return target.register_forward_hook(first_run(lambda _module, _inputs, out: take(out)))
 
 
 def _by_rows(hidden: torch.Tensor, lengths: Sequence[int]) -> Sequence[torch.Tensor]:

@@ -21,11 +21,10 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
-from interp_lab.models.base import Prepared, Seen, as_picture
+from interp_lab.models.base import Prepared, Seen
 from interp_lab.models.family import TYPE, Family
 from interp_lab.models.files import first_line, is_out_of_memory
 from interp_lab.models.loading import RANDOM_NOTE, load_module, seeded, without_memory
-from interp_lab.models.patches import share_seen
 from interp_lab.models.placing.alone import first_tensor, inputs_of, positionwise
 from interp_lab.models.placing.cells import Placed, check, place
 from interp_lab.models.placing.layers import (
@@ -34,7 +33,14 @@ from interp_lab.models.placing.layers import (
     outputs_at,
     refuse_other_numbering,
 )
-from interp_lab.models.placing.tower import kind_of_input, let_go, path_in, token_map
+from interp_lab.models.placing.tower import (
+    kind_of_input,
+    let_go,
+    path_in,
+    picture_of,
+    shares_of,
+    token_map,
+)
 from interp_lab.models.unhandled import refuse_unhandled
 from interp_lab.models.weights import Weights
 
@@ -42,8 +48,6 @@ from interp_lab.models.weights import Weights
 HEADS = ("classifier", "cls_classifier", "distillation_classifier", "pooler", "decoder", "head")
 # Keys of a configuration that say how many register tokens there are.
 REGISTERS = ("num_register_tokens", "n_register_tokens", "num_registers")
-# From this part of a picture on all of it is seen; a ramp of 8 bits tells it no better.
-WHOLE = 0.97
 # The pictures by which a tower is looked at when it is loaded, width and height.
 FIRST_SIZE, OTHER_SIZE = (224, 224), (256, 160)
 
@@ -203,9 +207,9 @@ class VisionTower(Family):
         seen = []
         for row, image in enumerate(images):
             placed = self.placed(inputs, row, image.size)
-            pictures = (self._picture(inputs, row, image, placed),)
+            pictures = (picture_of(self.processor, inputs, row, image, placed),)
             tokens = token_map(placed, self.registers, self.name)
-            seen.append(Seen(tokens, pictures, shares=self._shares(placed, image)))
+            seen.append(Seen(tokens, pictures, shares=shares_of(self.processor, placed, image)))
         return Prepared(inputs=inputs, seen=tuple(seen))
 
     def placed(self, inputs: Mapping[str, Any], row: int, size: tuple[int, int]) -> Placed:
@@ -362,37 +366,6 @@ class VisionTower(Family):
         finally:
             handle.remove()
         return kept[0]
-
-    def _picture(
-        self, inputs: Mapping[str, Any], row: int, image: Image.Image, placed: Placed
-    ) -> np.ndarray:
-        """Return the picture as the tower sees it, uint8 (height, width, 3)."""
-        pixels = inputs["pixel_values"]
-        if pixels.dim() == 4:
-            own = pixels[row]
-            if "image_sizes" in inputs:  # a batch is padded to its largest picture
-                own = own[
-                    :, : int(inputs["image_sizes"][row][0]), : int(inputs["image_sizes"][row][1])
-                ]
-            normalised = getattr(self.processor, "do_normalize", True)
-            mean = self.processor.image_mean if normalised else (0, 0, 0)
-            std = self.processor.image_std if normalised else (1, 1, 1)
-            return as_picture(own, mean, std)
-        left, top, right, bottom = placed.box
-        width, height = image.size
-        box = (left * width, top * height, right * width, bottom * height)
-        cut = image.convert("RGB").crop(tuple(round(v) for v in box))
-        return np.asarray(cut, np.uint8)
-
-    def _shares(self, placed: Placed, image: Image.Image) -> tuple[float, ...]:
-        """Return the part of a picture's area that the tower sees; empty where it is not known."""
-        measured = placed.share if placed.share < WHOLE else 1.0
-        if not getattr(self.processor, "do_center_crop", False):
-            return (measured,)
-        # What is cut off depends on the picture's shape; the formula is used where it is right.
-        if abs(share_seen(self.processor, *placed.size) - measured) > 1 - WHOLE:
-            return ()
-        return (share_seen(self.processor, *image.size),)
 
 
 def _noise(size: tuple[int, int]) -> Image.Image:

@@ -6,6 +6,7 @@ numbers them; the final norm comes after the last.
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,52 +70,69 @@ def hidden_states(
         UnsupportedModelError: if the layers do not run one after the other, each on what the one
             before it wrote.
     """
-    seen: list[tuple[str, torch.Tensor]] = []
-    wrong: list[str] = []
-    before: dict[str, str] = {}
-    known = set(layers)
-
-    def leaves(path: str) -> Callable[..., None]:
-        def hook(_: nn.Module, __: Any, output: Any) -> None:
-            tensor = output[0] if isinstance(output, tuple) and output else output
-            if isinstance(tensor, torch.Tensor):
-                seen.append((path, tensor))
-
-        return hook
-
-    def enters(path: str) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            tensor = first_tensor(args, kwargs)
-            wrote = next((p for p, t in reversed(seen) if t is tensor), None)
-            if path == layers[0]:
-                before[path] = wrote if wrote and not _inside(wrote, known) else path + INPUT_OF
-            elif wrote is None or not wrote.startswith(layers[layers.index(path) - 1]):
-                wrong.append(path)
-            before.setdefault(path, "")
-
-        return hook
-
-    with ExitStack() as stack:
-        for path, part in tower.named_modules():
-            if path and (path in known or not _inside(path, known)):
-                stack.callback(part.register_forward_hook(leaves(path)).remove)
-        for path in layers:
-            part = tower.get_submodule(path)
-            handle = part.register_forward_pre_hook(enters(path), with_kwargs=True)
-            stack.callback(handle.remove)
+    order = _Order(layers)
+    with order.watching(tower):
         if whole:
             run()
         else:
             inputs_of(tower.get_submodule(layers[0]), run)
-    if whole and (list(before) != list(layers) or wrong):
+    if whole and (order.ran != list(layers) or order.wrong):
         raise UnsupportedModelError(
             f"{name}: the layers of {type(tower).__name__} do not run one after the other, each on "
-            f"what the one before it wrote ({(wrong or list(layers))[0]} does not), so its hidden "
-            "states have no numbers here"
+            f"what the one before it wrote ({(order.wrong or list(layers))[0]} does not), so its "
+            "hidden states have no numbers here"
         )
-    return {"hidden.0": before[layers[0]]} | {
+    return {"hidden.0": order.first or layers[0] + INPUT_OF} | {
         f"hidden.{i + 1}": path for i, path in enumerate(layers)
     }
+
+
+class _Order:
+    """In which order layers run, and what each reads.
+
+    Attributes:
+        ran: the layers in the order in which they ran.
+        wrong: those that read what the one before them did not write.
+        first: the module that wrote what the first layer reads; None for none.
+    """
+
+    def __init__(self, layers: tuple[str, ...]) -> None:
+        self.layers = layers
+        self.ran: list[str] = []
+        self.wrong: list[str] = []
+        self.first: str | None = None
+        self._wrote: list[tuple[str, torch.Tensor]] = []
+
+    @contextmanager
+    def watching(self, tower: nn.Module) -> Iterator[None]:
+        """Watch a tower run inside the block: its layers, and what is outside of them."""
+        with ExitStack() as stack:
+            for path, part in tower.named_modules():
+                if path in self.layers:
+                    into = partial(self._enters, path)
+                    handle = part.register_forward_pre_hook(into, with_kwargs=True)
+                    stack.callback(handle.remove)
+                if path and (path in self.layers or not self._inside(path)):
+                    stack.callback(part.register_forward_hook(partial(self._leaves, path)).remove)
+            yield
+
+    def _leaves(self, path: str, _: nn.Module, __: Any, output: Any) -> None:
+        tensor = output[0] if isinstance(output, tuple) and output else output
+        if isinstance(tensor, torch.Tensor):
+            self._wrote.append((path, tensor))
+
+    def _enters(self, path: str, _: nn.Module, args: Any, kwargs: Any) -> None:
+        tensor = first_tensor(args, kwargs)
+        wrote = next((p for p, t in reversed(self._wrote) if t is tensor), None)
+        at = self.layers.index(path)
+        if at == 0:
+            self.first = wrote
+        elif wrote != self.layers[at - 1]:
+            self.wrong.append(path)
+        self.ran.append(path)
+
+    def _inside(self, path: str) -> bool:
+        return any(path.startswith(f"{layer}.") for layer in self.layers)
 
 
 @contextmanager
@@ -178,7 +196,3 @@ def refuse_other_numbering(
 
 def _attends(part: nn.Module) -> bool:
     return any(map(is_attention, part.modules()))
-
-
-def _inside(path: str, layers: set[str]) -> bool:
-    return any(path.startswith(f"{layer}.") or path == layer for layer in layers)

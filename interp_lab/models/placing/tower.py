@@ -3,16 +3,22 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from transformers import PreTrainedModel
 
 from interp_lab.errors import UnsupportedModelError
+from interp_lab.models.base import as_picture
+from interp_lab.models.patches import share_seen
 from interp_lab.models.placing.cells import Placed
 from interp_lab.tokens import Token, TokenMap, View
 
 # What the key of a vision tower's configuration holds: `vision_config`, `image_encoder_config`.
 VISION = ("vision", "image", "visual")
+# From this part of a picture on all of it is seen; a ramp of 8 bits tells it no better.
+WHOLE = 0.97
 
 
 def path_in(model: nn.Module, name: str) -> str:
@@ -138,3 +144,41 @@ def _token(cell: tuple[int, int] | None, role: str | None) -> Token:
         return Token(f"cell {cell[0]},{cell[1]}", "image", "image", image=0, cell=cell)
     text = {"cls": "CLS", "register": "register"}.get(role or "", "no pixel")
     return Token(text, role or "special", "none")
+
+
+def picture_of(
+    processor: Any, inputs: Mapping[str, Any], row: int, image: Image.Image, placed: Placed
+) -> np.ndarray:
+    """Return a row's picture as the tower sees it, uint8 (height, width, 3).
+
+    Args:
+        processor: the image processor.
+        inputs: of a batch.
+        row: of the batch.
+        image: as it came.
+        placed: where the row's tokens stand.
+    """
+    pixels = inputs["pixel_values"]
+    if pixels.dim() == 4:
+        own = pixels[row]
+        if "image_sizes" in inputs:  # a batch is padded to its largest picture
+            height, width = (int(v) for v in inputs["image_sizes"][row])
+            own = own[:, :height, :width]
+        if getattr(processor, "do_normalize", True):
+            return as_picture(own, processor.image_mean, processor.image_std)
+        return as_picture(own, (0, 0, 0), (1, 1, 1))
+    left, top, right, bottom = placed.box
+    width, height = image.size
+    box = (round(left * width), round(top * height), round(right * width), round(bottom * height))
+    return np.asarray(image.convert("RGB").crop(box), np.uint8)
+
+
+def shares_of(processor: Any, placed: Placed, image: Image.Image) -> tuple[float, ...]:
+    """Return the part of a picture's area that the tower sees; empty where it is not known."""
+    measured = placed.share if placed.share < WHOLE else 1.0
+    if not getattr(processor, "do_center_crop", False):
+        return (measured,)
+    # What is cut off depends on the picture's shape; the formula is used where it is right.
+    if abs(share_seen(processor, *placed.size) - measured) > 1 - WHOLE:
+        return ()
+    return (share_seen(processor, *image.size),)
