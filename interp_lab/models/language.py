@@ -143,6 +143,18 @@ class LanguageModel:
         """Return the share of each picture's area that the model sees; none where not known."""
         return ()
 
+    def processed(self, prompts: Sequence[str], samples: Sequence[Sample]) -> Any:
+        """Return what the processor makes of prompts and their pictures and clips, one batch."""
+        images = [image for s in samples for image in s.images]
+        clips = [wave for s in samples for wave, _ in s.audio]
+        return self.processor(
+            text=list(prompts),
+            padding=True,
+            return_tensors="pt",
+            **({"images": images} if images else {}),
+            **({"audio": clips} if clips else {}),
+        )
+
     def prepare(self, samples: Sequence[Sample]) -> Prepared:
         """Return one batch, padded on the left.
 
@@ -152,15 +164,7 @@ class LanguageModel:
         for sample in samples:
             refuse_special(self.processor, self.tokenizer, sample)
         rendered = [self.render(s) for s in samples]
-        images = [image for s in samples for image in s.images]
-        clips = [wave for s in samples for wave, _ in s.audio]
-        batch = self.processor(
-            text=[prompt for prompt, _ in rendered],
-            padding=True,
-            return_tensors="pt",
-            **({"images": images} if images else {}),
-            **({"audio": clips} if clips else {}),
-        )
+        batch = self.processed([prompt for prompt, _ in rendered], samples)
         seen, first = [], 0
         for row, (sample, (prompt, spans)) in enumerate(zip(samples, rendered, strict=True)):
             own = batch["input_ids"][row][batch["attention_mask"][row].bool()]

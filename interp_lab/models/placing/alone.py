@@ -13,6 +13,8 @@ from torch import nn
 
 from interp_lab.libraries import huggingface
 
+HALVES = (torch.float16, torch.bfloat16)
+
 
 class _ReachedError(Exception):
     """Ends a forward where what was asked for is known."""
@@ -61,6 +63,28 @@ def positionwise(module: nn.Module) -> Iterator[None]:
         for attention in _deaf(module):
             stack.callback(attention.register_forward_hook(_nothing).remove)
         yield
+
+
+@contextmanager
+def full_precision(model: Any) -> Iterator[None]:
+    """Let what a model has outside its decoder compute in float32 inside the block.
+
+    In half precision a small change of the input may be rounded off. The weights themselves are
+    put back afterwards, and embeddings are handed on in float32.
+    """
+    decoder = {id(part) for part in model.get_decoder().parameters()}
+    own = [p for p in (*model.parameters(), *model.buffers()) if id(p) not in decoder]
+    halves = [(p, p.data) for p in own if p.dtype in HALVES and not p.is_meta]
+    words = model.get_input_embeddings()
+    handle = words.register_forward_hook(lambda _, __, output: output.float())
+    try:
+        for weight, data in halves:
+            weight.data = data.float()
+        yield
+    finally:
+        handle.remove()
+        for weight, data in halves:
+            weight.data = data
 
 
 def inputs_of(module: nn.Module, run: Callable[[], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -123,11 +123,11 @@ class _Order:
 
     def _enters(self, path: str, _: nn.Module, args: Any, kwargs: Any) -> None:
         tensor = first_tensor(args, kwargs)
-        wrote = next((p for p, t in reversed(self._wrote) if t is tensor), None)
+        wrote = [p for p, t in self._wrote if t is tensor]
         at = self.layers.index(path)
         if at == 0:
-            self.first = wrote
-        elif wrote != self.layers[at - 1]:
+            self.first = wrote[-1] if wrote else None
+        elif self.layers[at - 1] not in wrote:
             self.wrong.append(path)
         self.ran.append(path)
 
