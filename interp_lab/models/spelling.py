@@ -68,21 +68,28 @@ def _letters_of(
         made = made if text.isspace() else made.strip().strip(BLANK)
         spelled += made.encode()
         places += [(first, last)] * len(made.encode())
-    return places if spelled == own else [(start, end)] * len(own)
+    # Of the run's first and last letter a part may be a token of its own (a base without its mark).
+    at = spelled.find(own)
+    rest = len(spelled) - at - len(own)
+    if at < 0 or (at and places[at] != places[0]) or (rest and places[-rest - 1] != places[-1]):
+        return [(start, end)] * len(own)
+    return places[at : at + len(own)]
 
 
 def _clusters(prompt: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Yield the stretches of letters with the marks that join them."""
     first = start
     for at in range(start + 1, end + 1):
-        if at == end or not _joins(prompt[at]):
+        if at == end or not _joins(prompt[at], prompt[at - 1]):
             yield first, at
             first = at
 
 
-def _joins(letter: str) -> bool:
-    marks = unicodedata.category(letter) in ("Mn", "Mc", "Me")
-    return marks or any(ord(letter) in letters for letters in JOINING)
+def _joins(letter: str, before: str) -> bool:
+    if unicodedata.category(letter) in ("Mn", "Mc", "Me"):
+        return True
+    joining = any(ord(letter) in letters for letters in JOINING)
+    return joining and unicodedata.category(before) in ("Lo", "Lm")
 
 
 def check_spelling(

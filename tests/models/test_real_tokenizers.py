@@ -145,7 +145,7 @@ def test_a_words_tokens_are_the_words(kind: str, normaliser: str) -> None:
             refused.append(word)
             continue
         assert set(tokens.where(role="word")) == by_hand(tok, ids, prompt, start, word), word
-    assert len(refused) <= 2, refused
+    assert len(refused) <= 1, refused
 
 
 LETTERS = st.one_of(
