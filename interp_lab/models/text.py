@@ -121,6 +121,8 @@ class TextLM(TextModel):
     Its options are those of `LanguageFamily`; `architecture` names its `model_type`.
     """
 
+    dtype = "bfloat16"
+
     init: str = "pretrained"
     architecture: dict[str, Any] | None = None
     processor: Any = field(default=None, metadata={TYPE: str | None})
