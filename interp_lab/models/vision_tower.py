@@ -105,7 +105,11 @@ class VisionTower(Family):
     def skeleton(cls, weights: Weights, values: Mapping[str, Any]) -> torch.nn.Module:
         """Return the network that a YAML describes, without memory for its weights."""
         config = cls.configured(weights, values)
-        return without_memory(cls.network_class(config), config, weights)
+        module = without_memory(cls.network_class(config), config, weights)
+        if cls.checks:  # what the tower gets is the processor's choice, and not the network's
+            vision: Any = getattr(module.config, "vision_config", module.config)
+            vision.image_size = _side(values.get("processor"))
+        return module
 
     def configuration(self, weights: Weights) -> Any:
         """Return the configuration, of the checkpoint or of the YAML's architecture.
@@ -371,3 +375,11 @@ class VisionTower(Family):
 def _noise(size: tuple[int, int]) -> Image.Image:
     shape = (size[1], size[0], 3)
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+
+
+def _side(processor: Any) -> int | None:
+    """Return the side of the square that an image processor's values make of every picture."""
+    values = processor if isinstance(processor, Mapping) else {}
+    size = values.get("crop_size") or values.get("size") or {}
+    side = size.get("height")
+    return side if side == size.get("width") else None
