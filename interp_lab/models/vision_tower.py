@@ -20,7 +20,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from interp_lab.datasets.base import Sample
-from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
+from interp_lab.errors import ConfigError, InterpLabError, SampleError, UnsupportedModelError
 from interp_lab.models.base import Prepared, Seen
 from interp_lab.models.family import TYPE, Family
 from interp_lab.models.files import first_line, is_out_of_memory
@@ -38,6 +38,7 @@ from interp_lab.models.placing.tower import (
     let_go,
     path_in,
     picture_of,
+    processed,
     shares_of,
     token_map,
 )
@@ -128,10 +129,11 @@ class VisionTower(Family):
             kind = own.pop("model_type", None)
             try:
                 config = AutoConfig.for_model(kind, **own)
-            except ValueError as error:
+            except Exception as error:  # third-party code: any type at all
                 raise ConfigError(
-                    f"model.architecture.model_type={kind!r}: give a model_type that transformers "
-                    "knows, such as dinov2"
+                    f"model.architecture, model_type={kind!r}: no configuration can be made of it; "
+                    "give a model_type that transformers knows (dinov2) and values of its own. "
+                    f"Cause: {first_line(error)}"
                 ) from error
         else:
             config = weights.load(AutoConfig.from_pretrained, "configuration")
@@ -161,9 +163,16 @@ class VisionTower(Family):
     def random(self, weights: Weights, config: Any) -> Any:
         """Return the network with random weights of the seed, on the CPU."""
         network = self.network_class(config)
-        with seeded(self.seed, torch.device("cpu")):
-            made = network._from_config(config, dtype=weights.torch_dtype)
-        return made
+        try:
+            with seeded(self.seed, torch.device("cpu")):
+                return network._from_config(config, dtype=weights.torch_dtype)
+        except Exception as error:  # third-party code: any type at all
+            if is_out_of_memory(error):
+                raise
+            raise ConfigError(
+                f"model.architecture: {network.__name__} cannot be made of it; check its values, "
+                f"and that the package it needs is installed. Cause: {first_line(error)}"
+            ) from error
 
     def pretrained(self, weights: Weights, config: Any) -> Any:
         """Return the network with the checkpoint's weights."""
@@ -248,7 +257,8 @@ class VisionTower(Family):
     @property
     def registers(self) -> int:
         """The number of register tokens that the configuration states."""
-        found = [getattr(self.network.config, key, None) for key in REGISTERS]
+        config = getattr(self.network, "config", self.module.config)
+        found = [getattr(config, key, None) for key in REGISTERS]
         return next((int(n) for n in found if isinstance(n, int)), 0)
 
     def _network(self) -> Any:
@@ -262,18 +272,24 @@ class VisionTower(Family):
 
     def _look(self) -> None:
         """Find the hidden states, place the tokens, and let go of what is not run."""
-        inputs, other = (self._inputs([_noise(size)]) for size in (FIRST_SIZE, OTHER_SIZE))
-        self.one_grid = kind_of_input(inputs, 0) == kind_of_input(other, 0)
+        shape: tuple[int, ...] | None = None
         try:
+            inputs, other = (self._inputs([_noise(size)]) for size in (FIRST_SIZE, OTHER_SIZE))
+            shape = tuple(inputs["pixel_values"].shape)
+            self.one_grid = kind_of_input(inputs, 0) == kind_of_input(other, 0)
             if self.path:
-                let_go(self.module, self.path, lambda: self.module.get_image_features(**inputs))
+                let_go(self.module, self.path, lambda: self._through(inputs))
             found = self._hidden_states(inputs)
-        except (ValueError, RuntimeError, TypeError) as error:  # of the network's own code
+        except InterpLabError:
+            raise
+        except Exception as error:  # third-party code: any type at all
             if is_out_of_memory(error):
                 raise
+            given = (
+                "fails" if shape is None else f"gives {shape}, with which the tower does not run"
+            )
             raise UnsupportedModelError(
-                f"{self.name}: the image processor gives {tuple(inputs['pixel_values'].shape)}, "
-                "with which the tower does not run; mend preprocessor_config.json or give "
+                f"{self.name}: the image processor {given}; mend preprocessor_config.json or give "
                 f"model.processor_options. Cause: {first_line(error)}"
             ) from error
         self.n_layers = len(found) - 1
@@ -340,12 +356,7 @@ class VisionTower(Family):
 
     def _inputs(self, images: Sequence[Image.Image]) -> dict[str, Any]:
         """Return the tower's inputs: what the processor gives and the network takes."""
-        batch = self.processor(images=list(images), return_tensors="pt")
-        if not isinstance(batch.get("pixel_values"), torch.Tensor):
-            raise UnsupportedModelError(
-                f"{self.name}: its image processor {type(self.processor).__name__} gives no "
-                "pixel_values of one shape, which a vision tower is placed by"
-            )
+        batch = processed(self.processor, images, self.name)
         takes = inspect.signature(self._entry).parameters
         return {
             key: value.to(self.device, self.module.dtype)
@@ -357,12 +368,14 @@ class VisionTower(Family):
 
     @property
     def _entry(self) -> Callable[..., Any]:
-        return self.module.get_image_features if self.path else self.module.forward
+        if not self.path:
+            return self.module.forward
+        return getattr(self.module, "get_image_features", self.network.forward)
 
     def _through(self, inputs: Mapping[str, Any], **options: Any) -> Any:
         """Run the tower and return its output."""
-        if not self.path:
-            return self.module(**inputs, **options)
+        if self._entry == self.network.forward:
+            return self.network(**inputs, **options)
         kept: list[Any] = []
         handle = self.network.register_forward_hook(lambda _, __, output: kept.append(output))
         try:

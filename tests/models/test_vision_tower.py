@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tower_cases import CLIP_PROCESSOR, SIDE, SMALL, TOWERS, told_apart, tower
+from tower_cases import CLIP_PROCESSOR, LLAVA, MORE, SIDE, SMALL, TOWERS, told_apart, tower
 
 from interp_lab.capture.session import watch
 from interp_lab.datasets.base import Sample
@@ -18,6 +18,7 @@ from interp_lab.models.vision_tower import VisionTower
 from interp_lab.studies.clip_similarity.analysis import ClipSimilarity
 
 CPU = torch.device("cpu")
+PINPOINTS = {"image_grid_pinpoints": [[32, 64], [64, 32], [64, 64]]}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,9 @@ def states(model: VisionTower, inputs: Any, layer: int) -> torch.Tensor:
                                          .rpartition(".")[0])  # fmt: skip
     block = blocks[max(layer - 1, 0)]
     hooks = [
-        block.register_forward_pre_hook(lambda _, args: kept.append(args[0])),
+        block.register_forward_pre_hook(
+            lambda _, args, kwargs: kept.append((*args, *kwargs.values())[0]), with_kwargs=True
+        ),
         block.register_forward_hook(
             lambda _, __, out: kept.append(out[0] if isinstance(out, tuple) else out)
         ),
@@ -67,7 +70,7 @@ def states(model: VisionTower, inputs: Any, layer: int) -> torch.Tensor:
     return found[0] if found.dim() == 3 else found
 
 
-@pytest.mark.parametrize("name", TOWERS)
+@pytest.mark.parametrize("name", TOWERS | MORE)
 def test_a_cell_is_the_token_of_its_part_of_the_picture(towers: Any, name: str) -> None:
     """Without attention (hidden state 0) one changed cell moves its own tokens and no other."""
     model = towers(name)
@@ -76,7 +79,7 @@ def test_a_cell_is_the_token_of_its_part_of_the_picture(towers: Any, name: str) 
     tokens = seen.tokens
     (rows, cols), *_ = tokens.grids
     roles = [len(tokens.where(role=r)) for r in ("cls", "register", "special", "image")]
-    assert roles == [*TOWERS[name][2:], 0, rows * cols]
+    assert roles == [*(TOWERS | MORE)[name][2:], 0, rows * cols]
     at = np.array(tokens.cells(0)).reshape(rows, cols)
     base = states(model, model.prepare([sample(picture)]).inputs, 0)
     for row, col in ((0, 0), (0, 3), (2, 1), (3, 2)):
@@ -211,6 +214,31 @@ def test_a_tower_whose_tokens_are_no_grid_is_refused() -> None:
             UnsupportedModelError,
             "0 lists of layers that attend",
         ),
+        (
+            {
+                "architecture": {
+                    "model_type": "swin",
+                    "image_size": SIDE,
+                    "patch_size": 4,
+                    "embed_dim": 16,
+                    "depths": [1, 1],
+                    "num_heads": [2, 2],
+                    "window_size": 4,
+                }
+            },
+            UnsupportedModelError,
+            "reads 64 tokens, and the last writes 16",
+        ),
+        (
+            {
+                "architecture": LLAVA | {"model_type": "llava_next", **PINPOINTS},
+                "processor": CLIP_PROCESSOR
+                | {"image_processor_type": "LlavaNextImageProcessor", **PINPOINTS},
+            },
+            UnsupportedModelError,
+            "cut into parts",
+        ),
+        ({"architecture": {"model_type": "clip", "vision_config": 3}}, ConfigError, "no conf"),
     ],
 )
 def test_what_cannot_be_is_one_line(

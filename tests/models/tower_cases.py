@@ -133,10 +133,82 @@ TOWERS: dict[str, tuple[dict[str, Any], dict[str, Any], int, int]] = {
     ),
 }
 
+# Towers of other shapes: CLS behind the cells, one row of tokens for all pictures, parts of a text.
+MORE: dict[str, tuple[dict[str, Any], dict[str, Any], int, int]] = {
+    "llama4": (
+        {
+            "model_type": "llama4",
+            "text_config": TEXT
+            | {"head_dim": 16, "num_local_experts": 2, "intermediate_size_mlp": 32},
+            "vision_config": {
+                "hidden_size": 32,
+                "intermediate_size": 128,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "image_size": SIDE,
+                "patch_size": PATCH,
+                "vision_output_dim": 32,
+                "projector_input_dim": 32,
+                "projector_output_dim": 32,
+                "pixel_shuffle_ratio": 0.5,
+            },
+        },
+        {"image_processor_type": "Llama4ImageProcessor", "max_patches": 1, **SQUARE},
+        1,
+        0,
+    ),
+    "pixtral": (
+        SMALL | {"model_type": "pixtral", "image_size": 64},
+        {
+            "image_processor_type": "PixtralImageProcessor",
+            "size": {"longest_edge": 64},
+            "patch_size": {"height": PATCH, "width": PATCH},
+        },
+        0,
+        0,
+    ),
+    "idefics3": (
+        {
+            "model_type": "idefics3",
+            "text_config": TEXT | {"model_type": "llama"},
+            "vision_config": SMALL | {"image_size": SIDE},
+            "scale_factor": 2,
+            "image_token_id": 5,
+        },
+        {
+            "image_processor_type": "Idefics3ImageProcessor",
+            "size": {"longest_edge": SIDE},
+            "max_image_size": {"longest_edge": SIDE},
+            "do_image_splitting": False,
+        },
+        0,
+        0,
+    ),
+    "glm4v": (
+        {
+            "model_type": "glm4v",
+            "text_config": TEXT | {"rope_parameters": MROPE},
+            "vision_config": {
+                "depth": 2,
+                "hidden_size": 32,
+                "intermediate_size": 48,
+                "num_heads": 2,
+                "out_hidden_size": 32,
+                "patch_size": 4,
+                "spatial_merge_size": 2,
+                "image_size": SIDE,
+            },
+        },
+        QWEN_PROCESSOR | {"image_processor_type": "Glm4vImageProcessor"},
+        0,
+        0,
+    ),
+}
+
 
 def tower(name: str, **changes: Any) -> VisionTower:
     """A tower of `TOWERS`; attention that does something, so that tests of it can fail."""
-    architecture, processor, _, _ = TOWERS[name]
+    architecture, processor, _, _ = (TOWERS | MORE)[name]
     torch.manual_seed(0)
     return VisionTower(
         "none",

@@ -112,13 +112,13 @@ def inputs_of(module: nn.Module, run: Callable[[], Any]) -> tuple[tuple[Any, ...
 
 
 def first_tensor(args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Tensor:
-    """Return what a module's call is about: its first argument, or the states among its keywords.
+    """Return what a module's call is about: its first states, by place or by keyword.
 
     Raises:
         LookupError: if no argument is one.
     """
-    for value in (*args, *(kwargs.get(k) for k in ("hidden_states", "inputs_embeds", "x"))):
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
+    for value in (*args, kwargs.get("hidden_states"), *kwargs.values()):
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() > 1:
             return value
     raise LookupError("called without hidden states")
 

@@ -112,6 +112,11 @@ def check(
     with torch.no_grad():
         now = last({**inputs, "pixel_values": changed.view_as(pixels)}).float()
         moved = (now - last(inputs).float()).abs().amax(-1).cpu().numpy()[: len(chosen)]
+    if len(moved) != len(chosen):
+        raise UnsupportedModelError(
+            f"{name}: the first layer of its tower reads {len(chosen)} tokens, and the last writes "
+            f"{len(moved)}: they are merged on the way, and have no one grid"
+        )
     seen = moved > 1e-3 * max(moved.max(), 1e-30)
     if not np.array_equal(seen, chosen):
         raise UnsupportedModelError(

@@ -88,6 +88,38 @@ def _drop(name: str, part: nn.Module, ran: set[str]) -> None:
         _drop(f"{name}.{child}", inner, ran)
 
 
+def processed(processor: Any, images: Sequence[Image.Image], name: str) -> dict[str, torch.Tensor]:
+    """Return the tensors that an image processor makes of pictures, a row each.
+
+    Args:
+        processor: the image processor.
+        images: the pictures.
+        name: of the model, for messages.
+
+    Raises:
+        UnsupportedModelError: if it gives no pixel values of one shape.
+    """
+    batch = _tensors(processor(images=list(images), return_tensors="pt"))
+    pixels = batch.get("pixel_values")
+    if pixels is not None and pixels.dim() > 4 and len(images) > 1:
+        # Several pictures would be those of one text.
+        alone = [_tensors(processor(images=[image], return_tensors="pt")) for image in images]
+        if len({tuple(one["pixel_values"].shape) for one in alone}) == 1:
+            return {key: torch.cat([one[key] for one in alone]) for key in batch}
+        pixels = None
+    if pixels is None:
+        raise UnsupportedModelError(
+            f"{name}: its image processor {type(processor).__name__} gives no pixel_values of one "
+            "shape for the pictures of a batch; give batch_size=1, or other "
+            "model.processor_options"
+        )
+    return batch
+
+
+def _tensors(batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in batch.items() if isinstance(value, torch.Tensor)}
+
+
 def kind_of_input(inputs: Mapping[str, Any], row: int) -> tuple[Any, ...]:
     """Return what the order of a row's tokens can depend on: shapes, and grids of its picture.
 
