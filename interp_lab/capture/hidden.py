@@ -96,4 +96,4 @@ def _by_rows(hidden: torch.Tensor, lengths: Sequence[int]) -> Sequence[torch.Ten
     packed = hidden[0] if hidden.dim() == 3 and len(hidden) == 1 and len(lengths) > 1 else hidden
     if packed.dim() == 2 and len(packed) == sum(lengths):
         return packed.split(list(lengths))
-    return hidden
+    return hidden.unbind()

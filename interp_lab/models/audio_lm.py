@@ -56,7 +56,7 @@ class AudioLM(LanguageFamily):
         self.audio_id = audio_token_of(self.module.config, self.processor, self.name)
         self.rate: int = self._extractor.sampling_rate
         if isinstance(self.processor, WindowedProcessor):
-            self.processor.count_tokens(self.audio_id, self._of_window)
+            self.processor.fill(self.audio_id, self._of_window(self.processor.window()))
         self._longest_heard: tuple[int, Heard] | None = None
         self._heard: dict[tuple[int, int], Heard] = {}
         heard = self._measured(round(FIRST_SECONDS * self.rate))
@@ -76,7 +76,8 @@ class AudioLM(LanguageFamily):
         mapping = MODEL_FOR_MULTIMODAL_LM_MAPPING
         for config_class in mapping:
             if config_class.model_type == kind:
-                thinker = config_class.sub_configs.get("thinker_config", config_class)
+                parts: Any = config_class.sub_configs
+                thinker = parts.get("thinker_config", config_class)
                 return mapping[thinker]
         raise UnsupportedModelError(
             f"model.checkpoint={weights.checkpoint}: its model_type is {kind!r}, and the installed "

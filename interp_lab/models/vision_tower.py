@@ -13,11 +13,8 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-import transformers
 from PIL import Image
-from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, InterpLabError, SampleError, UnsupportedModelError
@@ -42,7 +39,13 @@ from interp_lab.models.placing.tower import (
     shares_of,
     token_map,
 )
-from interp_lab.models.unhandled import refuse_unhandled
+from interp_lab.models.tower_networks import (
+    configuration_of,
+    image_processor,
+    network_class,
+    noise,
+    side_of,
+)
 from interp_lab.models.weights import Weights
 
 # What checkpoints hold of heads behind a tower, which reads none of its hidden states from them.
@@ -109,7 +112,7 @@ class VisionTower(Family):
         module = without_memory(cls.network_class(config), config, weights)
         if cls.checks:  # what the tower gets is the processor's choice, and not the network's
             vision: Any = getattr(module.config, "vision_config", module.config)
-            vision.image_size = _side(values.get("processor"))
+            vision.image_size = side_of(values.get("processor"))
         return module
 
     def configuration(self, weights: Weights) -> Any:
@@ -124,21 +127,7 @@ class VisionTower(Family):
     @classmethod
     def configured(cls, weights: Weights, values: Mapping[str, Any]) -> Any:
         """Return the configuration; `values` are the options of the YAML."""
-        if weights.init == "random":
-            own = dict(weights.needed_architecture())
-            kind = own.pop("model_type", None)
-            try:
-                config = AutoConfig.for_model(kind, **own)
-            except Exception as error:  # third-party code: any type at all
-                raise ConfigError(
-                    f"model.architecture, model_type={kind!r}: no configuration can be made of it; "
-                    "give a model_type that transformers knows (dinov2) and values of its own. "
-                    f"Cause: {first_line(error)}"
-                ) from error
-        else:
-            config = weights.load(AutoConfig.from_pretrained, "configuration")
-        refuse_unhandled(config, f"model.checkpoint={weights.checkpoint}")
-        return config
+        return configuration_of(weights)
 
     @classmethod
     def network_class(cls, config: Any) -> Any:
@@ -147,18 +136,7 @@ class VisionTower(Family):
         Raises:
             UnsupportedModelError: if transformers has none that gives hidden states.
         """
-        kinds = ("AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModel")
-        autos = [getattr(transformers, kind, AutoModel) for kind in kinds]
-        for auto in autos:
-            if type(config) in auto._model_mapping:
-                found = auto._model_mapping[type(config)]
-                return found[0] if isinstance(found, tuple) else found
-        if getattr(config, "auto_map", None):
-            return AutoModel  # code of the checkpoint's own, where it is trusted
-        raise UnsupportedModelError(
-            f"model_type {config.model_type!r}: transformers has no network of it that gives "
-            "hidden states"
-        )
+        return network_class(config)
 
     def random(self, weights: Weights, config: Any) -> Any:
         """Return the network with random weights of the seed, on the CPU."""
@@ -180,7 +158,9 @@ class VisionTower(Family):
         if "add_pooling_layer" in inspect.signature(network.__init__).parameters:
             # Classifiers are saved without one; it comes after the hidden states.
             network = SimpleNamespace(
-                from_pretrained=partial(network.from_pretrained, add_pooling_layer=False)
+                from_pretrained=partial(network.from_pretrained, add_pooling_layer=False),
+                _from_config=network._from_config,
+                config_class=network.config_class,
             )
         return load_module(network, weights, self.device, None, ignored=HEADS)
 
@@ -190,20 +170,7 @@ class VisionTower(Family):
         Raises:
             ConfigError: if the YAML names no processor for random weights.
         """
-        options = dict(self.processor_options or {})
-        if weights.init != "random":
-            return weights.load(AutoImageProcessor.from_pretrained, "image processor", **options)
-        if isinstance(self.processor, str):
-            source = Weights(self.processor)
-            return source.load(AutoImageProcessor.from_pretrained, "image processor", **options)
-        values = dict(self.processor or {})
-        kind = getattr(transformers, str(values.pop("image_processor_type", "")), None)
-        if kind is None:
-            raise ConfigError(
-                "model.init=random: give model.processor with the image processor's class as "
-                "image_processor_type (CLIPImageProcessor), or the folder or id it comes from"
-            )
-        return kind(**values | options)
+        return image_processor(weights, self.processor, self.processor_options or {})
 
     def prepare(self, samples: Sequence[Sample]) -> Prepared:
         """Return the tower's inputs for pictures, and the map of each one's tokens.
@@ -274,7 +241,7 @@ class VisionTower(Family):
         """Find the hidden states, place the tokens, and let go of what is not run."""
         shape: tuple[int, ...] | None = None
         try:
-            inputs, other = (self._inputs([_noise(size)]) for size in (FIRST_SIZE, OTHER_SIZE))
+            inputs, other = (self._inputs([noise(size)]) for size in (FIRST_SIZE, OTHER_SIZE))
             shape = tuple(inputs["pixel_values"].shape)
             self.one_grid = kind_of_input(inputs, 0) == kind_of_input(other, 0)
             if self.path:
@@ -383,16 +350,3 @@ class VisionTower(Family):
         finally:
             handle.remove()
         return kept[0]
-
-
-def _noise(size: tuple[int, int]) -> Image.Image:
-    shape = (size[1], size[0], 3)
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
-
-
-def _side(processor: Any) -> int | None:
-    """Return the side of the square that an image processor's values make of every picture."""
-    values = processor if isinstance(processor, Mapping) else {}
-    size = values.get("crop_size") or values.get("size") or {}
-    side = size.get("height")
-    return side if side == size.get("width") else None

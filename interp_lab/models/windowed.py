@@ -4,7 +4,7 @@ Its own tokenizer writes the chat and reads the sound from files; here both are 
 are padded to whole windows, and the model has as many audio tokens for each window.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,7 @@ class WindowedProcessor:
         self.feature_extractor = processor.feature_extractor
         self._options = dict(processor.audio_kwargs)
         self._window: int = self._options.pop("max_source_positions")
-        self._mark = ""
-        self._count: Callable[[torch.Tensor], int] | None = None
-        self._each = 0
+        self._mark, self._each = "", 0
 
     @property
     def chat_template(self) -> str | None:
@@ -36,10 +34,14 @@ class WindowedProcessor:
         """Return what the tokenizer's chat template makes of a conversation."""
         return self.tokenizer.apply_chat_template(*args, **kwargs)
 
-    def count_tokens(self, audio_id: int, count: Callable[[torch.Tensor], int]) -> None:
-        """Say which token stands for sound, and how to count them for one window of features."""
-        self._mark = self.tokenizer.convert_ids_to_tokens(audio_id)
-        self._count = count
+    def window(self) -> torch.Tensor:
+        """Return the features (1, mel, frame) of one silent window."""
+        rate = self.feature_extractor.sampling_rate
+        return self._features(np.zeros(rate, np.float32), rate)
+
+    def fill(self, audio_id: int, each: int) -> None:
+        """Say which token stands for sound, and how many of them one window has."""
+        self._mark, self._each = self.tokenizer.convert_ids_to_tokens(audio_id), each
 
     def __call__(
         self,
@@ -58,9 +60,6 @@ class WindowedProcessor:
             sampling_rate: of the waves; None for the extractor's own.
         """
         parts = [self._features(wave, sampling_rate) for wave in audio]
-        if parts and not self._each:
-            assert self._count is not None
-            self._each = self._count(parts[0][:1])
         left = iter(parts)
         texts = [self._filled(prompt, left) for prompt in text]
         batch = dict(self.tokenizer(texts, padding=padding, return_tensors=return_tensors))
