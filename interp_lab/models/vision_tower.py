@@ -52,6 +52,8 @@ from interp_lab.models.weights import Weights
 HEADS = ("classifier", "cls_classifier", "distillation_classifier", "pooler", "decoder", "head")
 # Keys of a configuration that say how many register tokens there are.
 REGISTERS = ("num_register_tokens", "n_register_tokens", "num_registers")
+# So many kinds of input are checked through all layers, which are the same for all kinds.
+CHECKED = 4
 # The pictures by which a tower is looked at when it is loaded, width and height.
 FIRST_SIZE, OTHER_SIZE = (224, 224), (256, 160)
 
@@ -71,7 +73,7 @@ class VisionTower(Family):
 
     Attributes:
         checks: whether the map and the numbers of hidden states are checked through all layers
-            when a size of input is met first, which costs two forwards.
+            for the first sizes of input, which costs two forwards each.
         has_cls: whether one of its tokens is a class token.
         one_grid: whether pictures of all shapes have the same grid of cells.
 
@@ -300,7 +302,7 @@ class VisionTower(Family):
             return self._inputs([image])
 
         placed = place(process, embed, size, self.name)
-        if self.checks:
+        if self.checks and len(self._places) < CHECKED:
             middle = Image.new("RGB", size, (120, 120, 120))
             check(placed, process(middle), last, self.name)
         return placed
