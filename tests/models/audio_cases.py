@@ -114,7 +114,7 @@ def qwen2_5_omni(folder: Path) -> dict[str, Any]:
     tf.Qwen2_5OmniProcessor(
         tf.Qwen2VLImageProcessor(),
         tf.Qwen2VLVideoProcessor(),
-        whisper(),
+        whisper(chunk_length=3),
         tok,
         chat_template=TEMPLATE,
     ).save_pretrained(folder)
