@@ -27,6 +27,7 @@ ROLES = (
     "audio",
     "generated",
     "cls",
+    "register",
     "pad",
 )
 MODALITIES = ("text", "image", "audio", "video", "none")

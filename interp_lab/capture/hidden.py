@@ -1,7 +1,8 @@
 """Watching hidden states: forward hooks on named modules of the unmodified model."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ import torch
 from interp_lab.capture.plans import HiddenPlan
 from interp_lab.capture.reruns import first_run
 from interp_lab.errors import UnsupportedModelError, did_you_mean
+from interp_lab.models.base import INPUT_OF
+from interp_lab.models.placing.alone import first_tensor
 
 
 def module_at(module: torch.nn.Module, path: str, hookpoint: str) -> torch.nn.Module:
@@ -31,13 +34,16 @@ def watch_hidden(
     module: torch.nn.Module,
     hookpoints: Mapping[str, str],
     plans: Sequence[Mapping[str, HiddenPlan]],
+    lengths: Sequence[int] = (),
 ) -> Iterator[list[dict[str, Any]]]:
     """Hand the hidden states at named hookpoints to the plans' reducers while the block runs.
 
     Args:
         module: the network.
-        hookpoints: name -> dotted path of the module whose output is watched.
+        hookpoints: name -> dotted path of the module whose output is watched, or its input, with
+            `models.base.INPUT_OF` behind the path.
         plans: one mapping a batch row.
+        lengths: tokens of each row, for towers that lay the rows end to end without a batch axis.
 
     Yields:
         One mapping a row: plan name -> what `reduce` returned for (positions, d_model). It stays on
@@ -60,7 +66,7 @@ def watch_hidden(
             watchers.setdefault(plan.hookpoint, []).append((row, name, plan))
 
     def take(hookpoint: str, output: Any) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
+        hidden = _by_rows(output[0] if isinstance(output, tuple) else output, lengths)
         if len(hidden) != len(plans):
             raise UnsupportedModelError(
                 f"hookpoint {hookpoint!r}: the model ran on {len(hidden)} rows, "
@@ -71,9 +77,23 @@ def watch_hidden(
 
     with ExitStack() as stack:
         for hookpoint in watchers:
-            target = module_at(module, hookpoints[hookpoint], hookpoint)
-            handle = target.register_forward_hook(
-                first_run(lambda _module, _inputs, output, name=hookpoint: take(name, output))
-            )
-            stack.callback(handle.remove)
+            path = hookpoints[hookpoint]
+            target = module_at(module, path.removesuffix(INPUT_OF), hookpoint)
+            stack.callback(_hook(target, path, partial(take, hookpoint)).remove)
         yield results
+
+
+def _hook(target: torch.nn.Module, path: str, take: Callable[[Any], None]) -> Any:
+    """Hand what a module puts out, or gets where the path says so, to `take`; return the handle."""
+    if path.endswith(INPUT_OF):
+        into = first_run(lambda _module, args, kwargs: take(first_tensor(args, kwargs)))
+        return target.register_forward_pre_hook(into, with_kwargs=True)
+    return target.register_forward_hook(first_run(lambda _module, _inputs, out: take(out)))
+
+
+def _by_rows(hidden: torch.Tensor, lengths: Sequence[int]) -> Sequence[torch.Tensor]:
+    """Return (positions, d_model) of each row, also of rows that lie end to end."""
+    packed = hidden[0] if hidden.dim() == 3 and len(hidden) == 1 and len(lengths) > 1 else hidden
+    if packed.dim() == 2 and len(packed) == sum(lengths):
+        return packed.split(list(lengths))
+    return hidden.unbind()

@@ -70,7 +70,8 @@ def watch(
     hidden = [{k: p for k, p in row.items() if isinstance(p, HiddenPlan)} for row in plans]
     attention = [{k: p for k, p in row.items() if isinstance(p, AttentionPlan)} for row in plans]
     with ExitStack() as stack:
-        seen = stack.enter_context(watch_hidden(model.module, model.hookpoints, hidden))
+        lengths = [len(row.tokens) for row in prepared.seen]
+        seen = stack.enter_context(watch_hidden(model.module, model.hookpoints, hidden, lengths))
         gated = stack.enter_context(watch_gates(model.module, gates, _gate_changes(interventions)))
         capture = Capture(rows=[{} for _ in plans], changed=any(interventions))
         watched = None

@@ -15,6 +15,9 @@ from interp_lab.errors import (
 )
 from interp_lab.tokens import TokenMap
 
+# Behind a module's path among `hookpoints`: what the module gets, and not what it puts out.
+INPUT_OF = ":input"
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -61,7 +64,8 @@ class LoadedModel(Protocol):
     Attributes:
         module: the unmodified network.
         device: where its inputs go.
-        hookpoints: name -> module path of every named place that can be watched.
+        hookpoints: name -> module path of every named place that can be watched; with `INPUT_OF`
+            behind it, what the module gets.
         notes: what a reader of the numbers must know, such as random weights.
     """
 

@@ -4,7 +4,7 @@ Only the thinker is loaded; the talker, which speaks, has no part in what the mo
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from transformers import (
@@ -31,6 +31,8 @@ class QwenOmni(LanguageFamily):
     networks = (Qwen2_5OmniThinkerForConditionalGeneration,)
     other_parts = SPEAKING_SIDE
     reads = ("text", "image", "audio")
+    # The audio tower's own tokens, before they are averaged in pairs: two mel frames of 10 ms.
+    encoder_seconds: ClassVar[float] = 0.02
     dtype = "bfloat16"
     max_new_tokens = 8
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from interp_lab.datasets.base import Sample
-from interp_lab.errors import MissingInputError, SampleError
-from interp_lab.models.family import LanguageFamily
+from interp_lab.errors import MissingInputError, SampleError, UnsupportedModelError
+from interp_lab.models.family import TYPE, LanguageFamily
 from interp_lab.models.language import chat, chat_prompt
 from interp_lab.models.loading import load_module
 from interp_lab.models.tokenmaps import Span, text_map
@@ -59,9 +60,20 @@ class TextModel(LanguageFamily):
         )
 
     def handler(self, source: Weights, config: Any) -> Any:
-        """Return the tokenizer."""
+        """Return the tokenizer.
+
+        Raises:
+            UnsupportedModelError: if it does not say which characters a token stands for.
+        """
         weights, options = _located(source)
-        return weights.load(AutoTokenizer.from_pretrained, "tokenizer", **options)
+        found = weights.load(AutoTokenizer.from_pretrained, "tokenizer", **options)
+        if not getattr(found, "is_fast", False):
+            raise UnsupportedModelError(
+                f"model.checkpoint={source.checkpoint}: its tokenizer {type(found).__name__} does "
+                "not say which characters a token stands for, so no word's tokens are known; give "
+                "a folder with a tokenizer.json"
+            )
+        return found
 
     def render(self, sample: Sample) -> tuple[str, list[Span]]:
         """Return the prompt of the tokenizer's chat template, or the bare text if it has none.
@@ -77,7 +89,18 @@ class TextModel(LanguageFamily):
             text = "".join(texts)
             return chat_prompt(self.tokenizer, text, sample.system) if has_template else text
 
-        return chat(sample, rendered)
+        return self._with_one_mark(*chat(sample, rendered))
+
+    def _with_one_mark(self, prompt: str, spans: list[Span]) -> tuple[str, list[Span]]:
+        """Leave the mark of the beginning out of a prompt if the tokenizer puts it in by itself."""
+        mark = self.tokenizer.bos_token
+        if not mark or not prompt.startswith(mark):
+            return prompt, spans
+        if self.tokenizer("x")["input_ids"][:1] != [self.tokenizer.bos_token_id]:
+            return prompt, spans
+        n = len(mark)
+        moved = [replace(s, start=max(0, s.start - n), end=max(0, s.end - n)) for s in spans]
+        return prompt[n:], moved
 
     def token_map(
         self,
@@ -90,6 +113,43 @@ class TextModel(LanguageFamily):
     ) -> TokenMap:
         """Return the map of a text."""
         return text_map(self.tokenizer, prompt, ids, spans)
+
+
+class TextLM(TextModel):
+    """Any causal language model of transformers, with a checkpoint's weights or random ones.
+
+    Its options are those of `LanguageFamily`; `architecture` names its `model_type`.
+    """
+
+    dtype = "bfloat16"
+
+    init: str = "pretrained"
+    architecture: dict[str, Any] | None = None
+    processor: Any = field(default=None, metadata={TYPE: str | None})
+    seed: int = 0
+
+    @classmethod
+    def network(cls, kind: str | None, weights: Weights) -> Any:
+        """Return the class of a model_type's network.
+
+        Raises:
+            UnsupportedModelError: if transformers has no causal language model of that type.
+        """
+        for config_class in MODEL_FOR_CAUSAL_LM_MAPPING:
+            if config_class.model_type == kind:
+                return MODEL_FOR_CAUSAL_LM_MAPPING[config_class]
+        if weights.trust_remote_code:
+            return AutoModelForCausalLM
+        raise UnsupportedModelError(
+            f"model.checkpoint={weights.checkpoint}: its model_type is {kind!r}, and the installed "
+            "transformers has no causal language model of that type; take another model=, or a "
+            "newer transformers"
+        )
+
+    @classmethod
+    def of_values(cls, config_class: Any, values: Mapping[str, Any]) -> Any:
+        """Return the configuration of an architecture's values."""
+        return config_class(**{k: v for k, v in values.items() if k != "model_type"})
 
 
 def _located(weights: Weights) -> tuple[Weights, dict[str, Any]]:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from interp_lab.errors import SampleError, UnsupportedModelError
+from interp_lab.models.spelling import by_letters, check_spelling
 from interp_lab.tokens import Token, TokenMap
 
 # Qwen2.5-Omni: mel frames of 10 ms, halved by a convolution, then averaged in pairs.
@@ -147,7 +148,8 @@ def token_map(
         default_role: the role of text outside all spans.
 
     Raises:
-        SampleError: if the expanded ids are not `input_ids`, or a placeholder or block is left.
+        SampleError: if the expanded ids are not `input_ids`, a placeholder or block is left, or
+            the tokens of a named span do not spell it.
         UnsupportedModelError: if the tokenizer gives no offsets.
     """
     # The tokenizer makes this list anew whenever it is asked.
@@ -169,6 +171,7 @@ def token_map(
     if any(next(rest, None) is not None for rest in left.values()):
         raise SampleError("the prompt has fewer image or audio placeholders than there are inputs")
     _check_ids(ids, [int(i) for i in input_ids])
+    check_spelling(tokenizer, prompt, ids, [token.chars for token in tokens], spans)
     grids = [_grid(b) for bs in blocks.values() for b in bs if b and b[0].cell is not None]
     return TokenMap(tuple(tokens), tuple(grids), prompt)
 
@@ -238,7 +241,8 @@ def prompt_pieces(
         )
     encoded = tokenizer(prompt, return_offsets_mapping=True, **options)
     pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-    yield from ((int(i), (int(c[0]), int(c[1]))) for i, c in pairs)
+    found = [(int(i), (int(c[0]), int(c[1]))) for i, c in pairs]
+    yield from by_letters(tokenizer, prompt, found)
 
 
 def _count(tokenizer: Any, prompt: str, token_id: int) -> int:

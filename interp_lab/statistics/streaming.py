@@ -1,5 +1,7 @@
 """Statistics over samples whose memory does not grow with their number."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from interp_lab.fields import Histogram
@@ -54,8 +56,28 @@ def histogram(
     counts = np.zeros(bins, dtype=np.int64)
     for block in results.stream([name]):
         counts += np.histogram(block[name], bins=bins, range=(lowest, highest))[0]
+    return _histogram_field(results, name, lowest, highest), counts
+
+
+def ragged_histogram(results: Results, name: str, bins: int = 100) -> tuple[Histogram, np.ndarray]:
+    """Return the pooled counts of a field whose arrays differ in shape from sample to sample."""
+
+    def arrays() -> Iterator[np.ndarray]:
+        return (np.asarray(results.read(name, i)) for i in results.sample_ids)
+
+    lowest = min(float(values.min()) for values in arrays())
+    highest = max(float(values.max()) for values in arrays())
+    if highest <= lowest:
+        highest = lowest + max(abs(lowest), 1.0) * 1e-6
+    counts = np.zeros(bins, dtype=np.int64)
+    for values in arrays():
+        counts += np.histogram(values, bins=bins, range=(lowest, highest))[0]
+    return _histogram_field(results, name, lowest, highest), counts
+
+
+def _histogram_field(results: Results, name: str, lowest: float, highest: float) -> Histogram:
     of = results.fields[name]
-    field = Histogram(
+    return Histogram(
         f"histogram_{name}",
         of.about,
         unit=of.unit,
@@ -63,4 +85,3 @@ def histogram(
         lowest=lowest,
         highest=highest,
     )
-    return field, counts

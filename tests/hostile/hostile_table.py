@@ -8,6 +8,8 @@ from typing import Any
 
 from hostile_ways import ABSENT, FOLDER, Case
 
+from interp_lab.config.nodes import conf_dir
+
 
 def typed(*given: str, says: str) -> Case:
     """Return a case of a whole command."""
@@ -24,6 +26,7 @@ def of(way: str, given: Any, says: str, **options: Any) -> Case:
     return Case(way, (given,), says, options)
 
 
+MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 NOWHERE = (
     "no such configuration; your own are looked for in ./conf, ./studies and the folder of "
     "--config-dir"
@@ -52,33 +55,29 @@ CASES = [
     ),
     typed(
         "model=null",
-        says="model=null: give one of the options: clip_vit_base_patch32, ...",
+        says=f"model=null: give one of the options: {MODELS[0]}, ...",
     ),
     typed(
         "model=3",
-        says="model=3: give one of the options: clip_vit_base_patch32, ...",
+        says=f"model=3: give one of the options: {MODELS[0]}, ...",
     ),
     typed(
         "model=true",
-        says="model=true: give one of the options: clip_vit_base_patch32, ...",
+        says=f"model=true: give one of the options: {MODELS[0]}, ...",
     ),
     typed(
         "model=",
-        says="model=: give one of the options: clip_vit_base_patch32, ...",
+        says=f"model=: give one of the options: {MODELS[0]}, ...",
     ),
     typed(
         "model=[tiny_clip,tiny_llava]",
-        says="model=[tiny_clip,tiny_llava]: give one of the options: clip_vit_base_patch32, ...",
+        says=f"model=[tiny_clip,tiny_llava]: give one of the options: {MODELS[0]}, ...",
     ),
     typed(
         "model=tiny_clp",
         says=(
             "model=tiny_clp: no such option. Did you mean 'tiny_clip' or 'tiny_llava' or "
-            "'tiny_qwen_vl'? There are: clip_vit_base_patch32, clip_vit_large_patch14, "
-            "clip_vit_large_patch14_336, flan_t5_base, llava_1_5_13b, llava_1_5_7b, "
-            "qd_detr_avigate, qd_detr_avigate_paper, qwen2_5_vl_3b, qwen2_5_vl_7b, qwen2_vl_2b, "
-            "qwen2_vl_7b, qwen_omni_3b, qwen_omni_7b, siglip_base, smollm2_135m, tiny_avigate, "
-            "tiny_clip, tiny_llava, tiny_omni, tiny_qwen_vl"
+            f"'tiny_qwen_vl'? There are: {', '.join(MODELS)}"
         ),
     ),
     typed(
@@ -967,11 +966,7 @@ CASES = [
         "defaults: [config, {override model: tiny_clp}, _self_]\n",
         says=(
             "model=tiny_clp: no such option. Did you mean 'tiny_clip' or 'tiny_llava' or "
-            "'tiny_qwen_vl'? There are: clip_vit_base_patch32, clip_vit_large_patch14, "
-            "clip_vit_large_patch14_336, flan_t5_base, llava_1_5_13b, llava_1_5_7b, "
-            "qd_detr_avigate, qd_detr_avigate_paper, qwen2_5_vl_3b, qwen2_5_vl_7b, qwen2_vl_2b, "
-            "qwen2_vl_7b, qwen_omni_3b, qwen_omni_7b, siglip_base, smollm2_135m, tiny_avigate, "
-            "tiny_clip, tiny_llava, tiny_omni, tiny_qwen_vl"
+            f"'tiny_qwen_vl'? There are: {', '.join(MODELS)}"
         ),
     ),
     own(

@@ -106,7 +106,9 @@ def test_random_weights_are_said_and_reproducible() -> None:
             "image_size": 16,
             "patch_size": 8,
         }
-        return ClipVision(**TINY | {"init": "random", "architecture": tower, "seed": seed})
+        size = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+        random = {"init": "random", "architecture": tower, "processor": size, "seed": seed}
+        return ClipVision(**TINY | random)
 
     def first(model: ClipVision) -> torch.Tensor:
         return next(model.module.parameters())

@@ -4,7 +4,7 @@ Tokens are the hidden states of one layer, by default the last before the final 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -100,7 +100,10 @@ class ClipSimilarity:
         notes: tuple[str, ...] = ()
         if not getattr(model, "has_cls", True):
             notes = ("this tower has no CLS token: cls_similarity is not given",)
-        return SimilarityOfModel(self, f"hidden.{self.layer % len(layers)}", notes)
+        one_grid = getattr(model, "one_grid", True)
+        if not one_grid:
+            notes += ("this tower's grid follows the picture's shape: no maps over all pictures",)
+        return SimilarityOfModel(self, f"hidden.{self.layer % len(layers)}", notes, one_grid)
 
 
 @dataclass(frozen=True)
@@ -111,21 +114,26 @@ class SimilarityOfModel:
         options: what to measure.
         hookpoint: the name of the layer's hidden state.
         notes: what this model cannot give.
+        one_grid: whether all pictures have the same grid of cells.
     """
 
     options: ClipSimilarity
     hookpoint: str
     notes: tuple[str, ...] = ()
+    one_grid: bool = True
 
     @property
     def fields(self) -> Sequence[Field]:
-        """What a sample holds."""
-        return self.options.fields
+        """What a sample holds; maps and pictures of their own sizes where grids differ."""
+        own = self.options.fields
+        if self.one_grid:
+            return own
+        return [replace(f, ragged=True) if f.name in (*MAPS, "picture") else f for f in own]
 
     def plans(self, tokens: TokenMap) -> dict[str, HiddenPlan]:
         """Watch one hidden state and reduce it to the maps on the device."""
         rows, cols = tokens.grids[0]
-        cells, cls = list(tokens.where(role="image")), tokens.where(role="cls")
+        cells, cls = list(tokens.cells(0)), tokens.where(role="cls")
 
         def reduce(hidden: torch.Tensor) -> dict[str, torch.Tensor]:
             grid = hidden[cells].view(rows, cols, -1)

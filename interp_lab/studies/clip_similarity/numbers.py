@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from interp_lab.fields import CellMap, DownEdgeMap, Field, RightEdgeMap
-from interp_lab.statistics.streaming import RunningMoments, histogram
+from interp_lab.statistics.streaming import RunningMoments, histogram, ragged_histogram
 from interp_lab.store.places import sample_folder
 from interp_lab.store.results import Results
 
@@ -27,12 +27,16 @@ class SimilarityNumbers:
 
     def compute(self, results: Results) -> list[tuple[Field, Any]]:
         """Return mean and standard deviation maps over the samples, and pooled histograms."""
-        names = [name for name in MAPS if name in results.fields]
+        there = [name for name in MAPS if name in results.fields]
+        names = [name for name in there if not results.fields[name].ragged]
         moments = {name: RunningMoments() for name in names}
         for block in results.stream(names):
             for name, values in block.items():
                 moments[name].update(values)
-        aggregates: list[tuple[Field, Any]] = []
+        # Maps of different grids have no mean; their values are pooled.
+        aggregates: list[tuple[Field, Any]] = [
+            ragged_histogram(results, name) for name in there if name not in names
+        ]
         for name in names:
             kind, about = MAPS[name]
             definition = results.definitions[name]
@@ -48,14 +52,14 @@ class SimilarityNumbers:
         for row, sample_id in enumerate(results.sample_ids):
             maps = {name: results.read(name, row) for name in MAPS if name in results.fields}
             right, down = maps["horizontal_right"], maps["vertical_down"]
-            grid = len(right)
+            rows, cols = len(right), down.shape[1]
             place = sample_folder(folder, results, sample_id)
             place.mkdir(parents=True, exist_ok=True)
             np.savez(
                 place / "similarities.npz",
                 horizontal_left=right,
                 vertical_up=down,
-                grid_size=grid,
-                num_patches=grid * grid,
+                grid_size=rows if rows == cols else (rows, cols),
+                num_patches=rows * cols,
                 **maps,
             )

@@ -26,8 +26,6 @@ from interp_lab.studies.semdim.spans import WordSpans, word_spans
 from interp_lab.tokens import TokenMap
 
 LayerType = Literal["self", "encoder", "output", "cross"]
-# The audio tower's own tokens, before they are averaged in pairs: two mel frames of 10 ms.
-ENCODER_SECONDS = 0.02
 # The roles that the dimension words have where they count.
 SCOPES = {"options": ("option",), "dimension": ("dimension",), "both": ("dimension", "option")}
 AnswerRule = Literal["choice", "first_number"]
@@ -127,7 +125,8 @@ class SemanticDimensionAttention:
                 raise ConfigError(
                     f"analysis.{name}={list(chosen)}: the model has {count} {name}, from 0 on"
                 )
-        return WordsOfModel(self, int(model.n_layers), model.reading_tower)
+        seconds = getattr(model, "encoder_seconds", None)
+        return WordsOfModel(self, int(model.n_layers), model.reading_tower, seconds)
 
 
 @dataclass(frozen=True)
@@ -138,11 +137,13 @@ class WordsOfModel:
         options: what to measure.
         n_layers: of the model, for bands of them.
         tower: whose tokens the prompt's are.
+        encoder_seconds: how long each of the audio tower's own tokens is; None = not known.
     """
 
     options: SemanticDimensionAttention
     n_layers: int
     tower: str = "language"
+    encoder_seconds: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -225,10 +226,14 @@ class WordsOfModel:
     ) -> dict[str, Any]:
         matrix = _with_heads(captured["matrix"].values, self.options.matrix_heads == "mean")
         if self.options.layer_type == "encoder":
+            each = self.encoder_seconds
             listed = [
-                {"text": str(i), "group": "word", "seconds": [start, start + ENCODER_SECONDS]}
+                {
+                    "text": str(i),
+                    "group": "word",
+                    "seconds": [i * each, i * each + each] if each else None,
+                }
                 for i in range(matrix.shape[-1])
-                for start in (i * ENCODER_SECONDS,)
             ]
             return {"attention_matrix": matrix, "matrix_tokens": json.dumps(listed)}
         order = np.argsort(np.argsort(spans.matrix))
