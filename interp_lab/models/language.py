@@ -232,6 +232,7 @@ class LanguageModel:
 
         Raises:
             ConfigError: if several samples would share the random numbers of a temperature.
+            UnsupportedModelError: if the model writes in a way of its own.
         """
         first = FirstLogits()
         sampling = (
@@ -252,7 +253,11 @@ class LanguageModel:
                 logits_processor=LogitsProcessorList([first]),
                 **sampling,
             )
-        assert first.logits is not None
+        if first.logits is None:
+            raise UnsupportedModelError(
+                f"{type(self.module).__name__}: its own generate does not call logits processors, "
+                "so the logits of its answer are not known; take another model"
+            )
         new = self._written(prepared.inputs, sequences)
         return [self._answer(row, logits) for row, logits in zip(new, first.logits, strict=True)]
 

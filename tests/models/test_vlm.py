@@ -28,8 +28,9 @@ from interp_lab.studies.scienceqa.analysis import ScienceQAHeads
 from interp_lab.studies.trajectory.analysis import Trajectory
 from interp_lab.tokens import TokenMap, View
 
-# The installed transformers' own forward of Llama 4 fails, whatever it is given.
-RUNS = [f for f in families.PLACED if f is not families.llama4]
+# The installed transformers' own forward of Llama 4 fails, whatever it is given; Janus writes in a
+# way of its own.
+RUNS = [f for f in families.PLACED if f not in (families.llama4, families.janus)]
 SIZE = (112, 84)
 WORDS = "Which is it?\nA. red\nB. blue"
 
@@ -165,6 +166,13 @@ def test_a_batch_is_its_samples(family: Any) -> None:
 def test_what_puts_no_patches_into_its_prompt_is_refused_in_one_line(family: Any) -> None:
     with pytest.raises(UnsupportedModelError, match=r"cannot be placed; take a model") as told:
         families.make(family)
+    assert "\n" not in str(told.value)
+
+
+def test_a_model_that_writes_in_its_own_way_is_refused_in_one_line() -> None:
+    made = model(families.janus)
+    with pytest.raises(UnsupportedModelError, match=r"its own generate does not call") as told:
+        made.run(made.prepare([question()]))
     assert "\n" not in str(told.value)
 
 

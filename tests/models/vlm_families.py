@@ -341,6 +341,26 @@ def llama4() -> Parts:
     return config, processor, "<|image|>"
 
 
+def janus() -> Parts:
+    tok = tokenizer(
+        image_token="<image_placeholder>",
+        boi_token="<begin_of_image>",
+        eoi_token="<end_of_image>",
+    )
+    vision = {**TOWER, "image_size": SIDE, "patch_size": 14, "projection_dim": 16, "depth": 2}
+    drawing = {"embed_dim": 8, "num_embeddings": 16, "latent_channels": 8, "projection_dim": 16}
+    drawing |= {"base_channels": 32, "channel_multiplier": [1, 1], "num_patches": 4}
+    config = tf.JanusConfig(
+        vision_config={**vision, "num_image_tokens": 16, "mlp_ratio": 2},
+        text_config=text(tok, "llama"),
+        vq_config={**drawing, "image_token_embed_dim": 16},
+        image_token_id=_id(tok, "<image_placeholder>"),
+    )
+    processor = tf.JanusProcessor(tf.JanusImageProcessor(size=square()), tok)
+    processor.num_image_tokens = 16
+    return config, processor, "<image_placeholder>"
+
+
 def idefics2() -> Parts:
     tok = tokenizer("<fake_token_around_image>", "<image>", "<end_of_utterance>")
     config = tf.Idefics2Config(
@@ -397,7 +417,7 @@ def _id(tok: Any, word: str) -> int:
 # What has places: its own grids and views follow from its processor.
 PLACED: tuple[Callable[[], Parts], ...] = (
     *(llava_next, llava_onevision, qwen3_vl, glm4v, internvl, idefics3, gemma3, paligemma),
-    *(mistral3, pixtral, aya_vision, lfm2_vl, ovis2, llama4),
+    *(mistral3, pixtral, aya_vision, lfm2_vl, ovis2, llama4, janus),
 )
 REFUSED: tuple[Callable[[], Parts], ...] = (chameleon, mllama)
 
