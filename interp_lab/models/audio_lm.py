@@ -18,6 +18,7 @@ from interp_lab.datasets.base import Sample
 from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
 from interp_lab.models.family import LanguageFamily
 from interp_lab.models.language import chat_prompt
+from interp_lab.models.loading import inputs_dtype
 from interp_lab.models.placing import sound
 from interp_lab.models.placing.alone import full_precision, inputs_of, positionwise
 from interp_lab.models.placing.sound import Heard
@@ -224,7 +225,7 @@ class AudioLM(LanguageFamily):
     def _of_window(self, features: torch.Tensor) -> int:
         """Return how many tokens the model gives for one window of features (1, mel, frame)."""
         with torch.no_grad():
-            dtype = next(self.module.parameters()).dtype
+            dtype = inputs_dtype(self.module)
             found = self.module.get_audio_features(features.to(self.device, dtype))
         states = getattr(found, "pooler_output", found)
         return states.reshape(-1, states.shape[-1]).shape[0]

@@ -22,6 +22,7 @@ from interp_lab.capture.reference import Reference
 from interp_lab.capture.session import Capture
 from interp_lab.errors import InterpLabError, NotFiniteError, UnsupportedModelError
 from interp_lab.models.base import LoadedModel, Prepared
+from interp_lab.models.loading import inputs_dtype
 
 log = logging.getLogger(__name__)
 # Numbers of one layer's eager pattern; beyond it a few query rows stand for all.
@@ -144,7 +145,7 @@ class SelfCheck:
         for name, value in differences.items():
             self._keep("eager_difference", name, value)
             if isinstance(value, float) and value > 0.01:
-                dtype = next(self.model.module.parameters()).dtype
+                dtype = inputs_dtype(self.model.module)
                 log.info(
                     "%s: the model's eager attention differs from its fused one by %.1e in %s; "
                     "the captured numbers are the fused one's",
