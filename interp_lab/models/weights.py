@@ -140,7 +140,7 @@ class Weights:
             ("checkpoint", self.checkpoint, self.revision),
             ("adapter", self.adapter, self.adapter_revision),
         ):
-            if name and revision and local_place(name) is not None:
+            if name and revision not in (None, "main") and local_place(name) is not None:
                 option = "revision" if key == "checkpoint" else "adapter_revision"
                 raise ConfigError(
                     f"model.{option}={revision}: model.{key}={name} lies on this machine, where it "

@@ -431,6 +431,16 @@ CASES = [
     ),
     of(
         "setting",
+        "clip_similarity model.quantization={method:bitsandbytes,bits:5}",
+        says="model.quantization.bits=5: should be 4 or 8.",
+    ),
+    of(
+        "setting",
+        "clip_similarity model.quantization=int8",
+        says="model.quantization=int8: should be a table of keys and values, such as {key: value}.",
+    ),
+    of(
+        "setting",
         "clip_similarity model.checkpoint=3",
         says="model.checkpoint=3: should be a text: put it into quotes.",
     ),
@@ -941,8 +951,9 @@ CASES = [
         "defaults: [config, _self_]\nmodel: {famly: clip}\n",
         says=(
             "model.famly: ClipVision takes no such option. Did you mean 'family'? Known: "
-            "checkpoint, revision, dtype, init, trust_remote_code, architecture, processor,"
-            " family ({tmp}/mine.yaml, line 2)"
+            "checkpoint, revision, dtype, init, trust_remote_code, architecture, device_map,"
+            " max_memory, offload_folder, quantization, adapter, adapter_revision, merge_adapter,"
+            " processor, family ({tmp}/mine.yaml, line 2)"
         ),
     ),
     own(
