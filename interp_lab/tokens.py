@@ -195,6 +195,14 @@ class TokenMap:
         """The positions of all tokens with a cell, in order."""
         return tuple(i for i, t in enumerate(self.tokens) if t.cell is not None)
 
+    def name_of(self, image: int) -> str:
+        """Return what a reader calls an image: its number, and which view of its picture it is."""
+        if not self.views:
+            return f"image {image + 1}"
+        view = self.views[image]
+        several = any(v.picture != view.picture for v in self.views)
+        return f"{view.kind} of image {view.picture + 1}" if several else view.kind
+
     def view_of(self, picture: int) -> tuple[int, View] | None:
         """Return the image that shows a picture best, and what of it; None if none shows it.
 
