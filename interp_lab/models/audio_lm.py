@@ -18,8 +18,9 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from interp_lab.datasets.base import Sample
-from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
+from interp_lab.errors import ConfigError, InterpLabError, SampleError, UnsupportedModelError
 from interp_lab.models.family import LanguageFamily
+from interp_lab.models.files import first_line, is_out_of_memory
 from interp_lab.models.language import chat_prompt
 from interp_lab.models.placing import sound
 from interp_lab.models.placing.alone import full_precision, inputs_of, positionwise
@@ -207,7 +208,24 @@ class AudioLM(LanguageFamily):
         return heard
 
     def _listen(self, waves: Sequence[np.ndarray]) -> np.ndarray:
-        """Return what the decoder gets of the audio tokens of clips of one length."""
+        """Return what the decoder gets of the audio tokens of clips of one length.
+
+        Raises:
+            UnsupportedModelError: if the model does not run so, such as with packed weights.
+        """
+        try:
+            return self._states(waves)
+        except InterpLabError:
+            raise
+        except Exception as error:  # third-party code: any type at all
+            if is_out_of_memory(error):
+                raise
+            raise UnsupportedModelError(
+                f"{self.name}: when its audio tokens hear cannot be measured, for it does not run "
+                f"on a clip of noise. Cause: {first_line(error)}"
+            ) from error
+
+    def _states(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         content = [self.part("audio", None), self.part("text", "x")]
         prompt = chat_prompt(self.processor, content)
         found = []

@@ -212,6 +212,18 @@ def test_what_has_no_time_is_refused(listen: Any, message: str) -> None:
         sound.measure(listen, 2 * RATE, RATE, "x")
 
 
+def test_a_model_that_does_not_run_on_noise_is_one_line(tmp_path: Path) -> None:
+    """An extractor of 30 seconds beside a tower that takes 3."""
+    architecture = audio_cases.qwen2_audio(tmp_path)
+    audio_cases.qwen2_audio(tmp_path, seconds=30)
+    with pytest.raises(UnsupportedModelError, match="does not run on a clip of noise") as raised:
+        AudioLM(
+            "none", CPU, dtype="float32", init="random", architecture=architecture,
+            processor=str(tmp_path),
+        )  # fmt: skip
+    assert "\n" not in str(raised.value)
+
+
 def test_a_model_that_does_not_hear_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match="'llama'.*hears and writes"):
         AudioLM("none", CPU, init="random", architecture={"model_type": "llama"})
