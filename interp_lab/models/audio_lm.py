@@ -12,11 +12,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from transformers import AutoConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+)
 
 from interp_lab.datasets.base import Sample
-from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
+from interp_lab.errors import ConfigError, InterpLabError, SampleError, UnsupportedModelError
 from interp_lab.models.family import LanguageFamily
+from interp_lab.models.files import first_line, is_out_of_memory
 from interp_lab.models.language import chat_prompt
 from interp_lab.models.loading import inputs_dtype
 from interp_lab.models.placing import sound
@@ -74,12 +78,15 @@ class AudioLM(LanguageFamily):
         Raises:
             UnsupportedModelError: if transformers has none of this type that hears and writes.
         """
-        mapping = MODEL_FOR_MULTIMODAL_LM_MAPPING
-        for config_class in mapping:
-            if config_class.model_type == kind:
+        for mapping in (
+            MODEL_FOR_MULTIMODAL_LM_MAPPING,
+            MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+        ):
+            for config_class in mapping:
                 parts: Any = config_class.sub_configs
-                thinker = parts.get("thinker_config", config_class)
-                return mapping[thinker]
+                hears = mapping is MODEL_FOR_MULTIMODAL_LM_MAPPING or "audio_config" in parts
+                if config_class.model_type == kind and hears:
+                    return mapping[parts.get("thinker_config", config_class)]
         raise UnsupportedModelError(
             f"model.checkpoint={weights.checkpoint}: its model_type is {kind!r}, and the installed "
             "transformers has no model of that type that hears and writes; take another model=, or "
@@ -202,7 +209,24 @@ class AudioLM(LanguageFamily):
         return heard
 
     def _listen(self, waves: Sequence[np.ndarray]) -> np.ndarray:
-        """Return what the decoder gets of the audio tokens of clips of one length."""
+        """Return what the decoder gets of the audio tokens of clips of one length.
+
+        Raises:
+            UnsupportedModelError: if the model does not run so, such as with packed weights.
+        """
+        try:
+            return self._states(waves)
+        except InterpLabError:
+            raise
+        except Exception as error:  # third-party code: any type at all
+            if is_out_of_memory(error):
+                raise
+            raise UnsupportedModelError(
+                f"{self.name}: when its audio tokens hear cannot be measured, for it does not run "
+                f"on a clip of noise. Cause: {first_line(error)}"
+            ) from error
+
+    def _states(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         content = [self.part("audio", None), self.part("text", "x")]
         prompt = chat_prompt(self.processor, content)
         found = []
@@ -232,7 +256,9 @@ class AudioLM(LanguageFamily):
 
     def _batch(self, prompts: Sequence[str], waves: Sequence[np.ndarray]) -> Any:
         sounds = {"audio": list(waves), "sampling_rate": self.rate} if waves else {}
-        return self.processor(text=list(prompts), padding=True, return_tensors="pt", **sounds)
+        # Texts are padded to the longest; how clips are is the processor's own choice.
+        padded = {"text_kwargs": {"padding": True}}
+        return self.processor(text=list(prompts), return_tensors="pt", **padded, **sounds)
 
 
 def audio_token_of(config: Any, processor: Any, name: str) -> int:

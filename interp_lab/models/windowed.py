@@ -4,7 +4,8 @@ Its own tokenizer writes the chat and reads the sound from files; here both are 
 are padded to whole windows, and the model has as many audio tokens for each window.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class WindowedProcessor:
         self,
         text: Sequence[str],
         audio: Sequence[np.ndarray] = (),
-        padding: bool = True,
+        text_kwargs: Mapping[str, Any] = MappingProxyType({}),
         return_tensors: str = "pt",
         sampling_rate: int | None = None,
     ) -> dict[str, Any]:
@@ -56,13 +57,13 @@ class WindowedProcessor:
         Args:
             text: one placeholder for each clip, in their order.
             audio: waves.
-            padding, return_tensors: as processors take them.
+            text_kwargs, return_tensors: as processors take them.
             sampling_rate: of the waves; None for the extractor's own.
         """
         parts = [self._features(wave, sampling_rate) for wave in audio]
         left = iter(parts)
         texts = [self._filled(prompt, left) for prompt in text]
-        batch = dict(self.tokenizer(texts, padding=padding, return_tensors=return_tensors))
+        batch = dict(self.tokenizer(texts, return_tensors=return_tensors, **text_kwargs))
         return batch | ({"input_features": torch.cat(parts)} if parts else {})
 
     def _features(self, wave: np.ndarray, rate: int | None) -> torch.Tensor:

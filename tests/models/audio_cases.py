@@ -146,3 +146,23 @@ def qwen3_omni(folder: Path) -> dict[str, Any]:
         "text_config": TEXT | experts | {"rope_parameters": MROPE, "head_dim": 16},
         **_omni_ids(tok),
     }
+
+
+def audio_flamingo(folder: Path) -> dict[str, Any]:
+    tok = tokenizer()
+    tf.AudioFlamingo3Processor(
+        whisper(), tok, chat_template=TEMPLATE, audio_token="<|AUDIO|>"
+    ).save_pretrained(folder)
+    tower = {
+        "num_mel_bins": BINS,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+        "hidden_size": 32,
+    }
+    return {
+        "model_type": "audioflamingo3",
+        "audio_config": tower,
+        "text_config": TEXT | {"model_type": "qwen2"},
+        "audio_token_id": 24,
+    }

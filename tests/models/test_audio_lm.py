@@ -48,14 +48,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def by_hand(name: str, count: int) -> np.ndarray:
     """Centres by the arithmetic of each encoder; spectra have a frame every 10 ms, from 0 on."""
     t = np.arange(count)
-    if name in ("qwen2_audio", "qwen2_5_omni"):  # frames halved, then averaged in pairs
+    if name in (
+        "qwen2_audio",
+        "qwen2_5_omni",
+        "audio_flamingo",
+    ):  # frames halved, then averaged in pairs
         return 0.01 + 0.04 * t
     if name == "voxtral":  # frames halved, then four together
         return 0.03 + 0.08 * t
     return t // 13 + 0.08 * (t % 13)  # halved three times within seconds of 13 tokens each
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, "audio_flamingo"])
 def test_tokens_hear_when_arithmetic_says(models: Any, name: str) -> None:
     heard = models(name)._longest_heard[1]
     live = ~np.isnan(heard.centres)
@@ -206,6 +210,18 @@ def test_uneven_tokens_and_padding_are_found(seconds: float) -> None:
 def test_what_has_no_time_is_refused(listen: Any, message: str) -> None:
     with pytest.raises(UnsupportedModelError, match=message):
         sound.measure(listen, 2 * RATE, RATE, "x")
+
+
+def test_a_model_that_does_not_run_on_noise_is_one_line(tmp_path: Path) -> None:
+    """An extractor of 30 seconds beside a tower that takes 3."""
+    architecture = audio_cases.qwen2_audio(tmp_path)
+    audio_cases.qwen2_audio(tmp_path, seconds=30)
+    with pytest.raises(UnsupportedModelError, match="does not run on a clip of noise") as raised:
+        AudioLM(
+            "none", CPU, dtype="float32", init="random", architecture=architecture,
+            processor=str(tmp_path),
+        )  # fmt: skip
+    assert "\n" not in str(raised.value)
 
 
 def test_a_model_that_does_not_hear_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from interp_lab.errors import ConfigError, UnsupportedModelError
 from interp_lab.models.base import INPUT_OF
 from interp_lab.models.patches import tower_patches
 from interp_lab.models.vision_tower import VisionTower
+from interp_lab.store.results import open_results
 from interp_lab.studies.clip_similarity.analysis import ClipSimilarity
 
 CPU = torch.device("cpu")
@@ -274,3 +275,33 @@ def test_patch_sizes_that_leave_a_rest_are_told_by_what_is_seen() -> None:
     model = VisionTower("none", CPU, init="random", architecture=architecture, processor=processor)
     [seen] = model.prepare([sample(told_apart(4, 4, 9))]).seen
     assert seen.shares[0] == pytest.approx((32 / 36) ** 2, abs=0.02)
+
+
+def test_a_run_over_pictures_of_several_shapes(command: Any, tmp_path: Path, towers: Any) -> None:
+    """Maps of their own sizes: pooled values, no mean maps, and files that say both sides."""
+    model = towers("siglip2")
+    for part in (model.module, model.processor):
+        part.save_pretrained(tmp_path / "tower")
+    (tmp_path / "pictures").mkdir()
+    for cols in (4, 6):
+        told_apart(4, cols, 16).save(tmp_path / "pictures" / f"{cols}.png")
+    said = command(
+        "task=clip_similarity",
+        "model=vision_tower",
+        f"model.checkpoint={tmp_path}/tower",
+        "dataset=images",
+        f"dataset.path={tmp_path}/pictures",
+        "device=cpu",
+        "~visualization.figures",
+        "capture.live_check=false",
+    )
+    assert said.code == 0 and "no maps over all pictures" in said.out + said.err
+    [path] = (tmp_path / "outputs").rglob("results.h5")
+    with open_results(path) as results:
+        shapes = [results.read("horizontal_right", n).shape for n in ("4.png", "6.png")]
+        assert shapes == [(4, 3), (3, 4)] and results.fields["horizontal_right"].ragged
+        names = [field for field in results.aggregates if "horizontal" in field]
+        assert names == ["histogram_horizontal_right"]
+    [square, wide] = sorted(path.parent.rglob("similarities.npz"))
+    assert np.load(square)["grid_size"] == 4
+    assert np.load(wide)["grid_size"].tolist() == [3, 5] and np.load(wide)["num_patches"] == 15

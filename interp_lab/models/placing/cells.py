@@ -139,7 +139,7 @@ def _coordinates(
     flat = np.zeros((height, width))
     ramps = [np.stack([ramp] * 3, -1) for ramp in (flat, flat + 255, across, down)]
     made = [process(Image.fromarray(r.round().astype(np.uint8))) for r in ramps]
-    black, white, x, y = (m["pixel_values"].double().cpu().numpy().ravel() for m in made)
+    black, white, x, y = (m["pixel_values"].cpu().double().numpy().ravel() for m in made)
     span = white - black
     span = np.where(np.abs(span) > PADDING * np.abs(span).max(), span, np.nan)
     return np.stack([(x - black) / span, (y - black) / span]), dict(made[2])
@@ -158,7 +158,7 @@ def _owners(hidden: torch.Tensor, pixels: torch.Tensor, name: str) -> tuple[np.n
     for code in codes:
         total = (scores * torch.from_numpy(code).to(scores)).sum()
         (grad,) = torch.autograd.grad(total, pixels, retain_graph=True)
-        grads.append(grad.double().cpu().numpy().ravel())
+        grads.append(grad.cpu().double().numpy().ravel())
     one, *coded, last = grads
     # Elements of which a shared gradient cancels out in one code are seen in another.
     used = np.abs(grads).max(0) > 1e-7 * np.abs(one).max()
