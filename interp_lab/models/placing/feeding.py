@@ -18,8 +18,11 @@ from interp_lab.models.files import is_out_of_memory
 from interp_lab.models.placing.local import decoder_inputs, position_wise
 
 log = logging.getLogger(__name__)
-# More tokens than this are named by the bits of their number: a ratio in float32 cannot tell them.
-MOST_BY_RATIO = 512
+# More tokens than this are named by the bits of their number at once: a ratio in float32 cannot
+# tell them. Of fewer it may not either: the bits are asked before anything is called shared.
+MOST_BY_RATIO = 4096
+# Of fewer tokens float32 tells every ratio.
+LEAST_BY_BITS = 256
 # Of the largest gradient: what has less is rounding.
 LEAST = {torch.float64: 1e-9, torch.float32: 1e-6}
 LEAST_HALF = 1e-3
@@ -73,15 +76,27 @@ def fed_tokens(
     grads = _Gradients(states, [inputs[k] for k in keys], code.direction)
     if not states.requires_grad:
         return Feeding(np.full(grads.size, -1), 0.0, {}, False)
-    one, *rest = (grads.of(weights) for weights in code.weights)
-    token, alone, used = code.read(one, rest)
-    if not used.any():
-        return Feeding(np.full(len(one), -1), 0.0, {}, False)
-    weight = np.abs(one)
-    shared = float(weight[used & ~alone].sum() / weight[used].sum())
+    token, alone, shared = _read(code, grads)
+    if shared > SHARED and not code.by_bits and len(at) > LEAST_BY_BITS:
+        token, alone, shared = _read(_Codes(len(at), states, seed, by_bits=True), grads)
+    if shared != shared:  # no number was used
+        return Feeding(np.full(grads.size, -1), 0.0, {}, False)
     owners = np.where(alone & (shared <= BY_CHANCE), token, -1).astype(np.int32)
     weights = grads.by_token(len(at)) if shared > SHARED else {}
     return Feeding(owners, shared if weights else 0.0, weights, True)
+
+
+def _read(code: "_Codes", grads: "_Gradients") -> tuple[np.ndarray, np.ndarray, float]:
+    """Return the token of each number, whether it feeds that alone, and the share of the others.
+
+    The share is NaN where no number feeds any token.
+    """
+    one, *rest = (grads.of(weights) for weights in code.weights)
+    token, alone, used = code.read(one, rest)
+    weight = np.abs(one)
+    if not used.any():
+        return token, alone, float("nan")
+    return token, alone, float(weight[used & ~alone].sum() / weight[used].sum())
 
 
 def _followed(module: Any, inputs: dict[str, Any]) -> Tensor:
@@ -103,13 +118,13 @@ def _followed(module: Any, inputs: dict[str, Any]) -> Tensor:
 class _Codes:
     """The weights of the tokens in each backward, and how their gradients are read."""
 
-    def __init__(self, n: int, states: Tensor, seed: int) -> None:
+    def __init__(self, n: int, states: Tensor, seed: int, by_bits: bool = False) -> None:
         dtype = states.dtype
         draw = torch.Generator().manual_seed(seed)
         self.n, self.dtype = n, dtype
         self.direction = torch.randn(states.shape[-1], generator=draw).to(states)
         half = dtype in (torch.float16, torch.bfloat16)
-        self.by_bits = half or (n > MOST_BY_RATIO and dtype != torch.float64)
+        self.by_bits = by_bits or half or (n > MOST_BY_RATIO and dtype != torch.float64)
         number = torch.arange(n)
         if self.by_bits:
             bits = [(number >> b & 1) for b in range(max(1, (n - 1).bit_length()))]
