@@ -13,8 +13,9 @@ from transformers import (
 )
 
 from interp_lab.datasets.base import Sample
-from interp_lab.errors import SampleError, UnsupportedModelError
+from interp_lab.errors import SampleError
 from interp_lab.models.family import LanguageFamily
+from interp_lab.models.qwen_vl import MergedPatches
 from interp_lab.models.tokenmaps import Span, omni_map
 from interp_lab.tokens import TokenMap
 
@@ -22,7 +23,7 @@ from interp_lab.tokens import TokenMap
 SPEAKING_SIDE = ("talker", "token2wav")
 
 
-class QwenOmni(LanguageFamily):
+class QwenOmni(MergedPatches, LanguageFamily):
     """The thinker of a Qwen2.5-Omni model on a device.
 
     Its options are those of `LanguageFamily`; `architecture` holds the thinker config's values.
@@ -73,11 +74,10 @@ class QwenOmni(LanguageFamily):
         batch: Mapping[str, Any],
         first: int,
     ) -> TokenMap:
-        """Return the map; a clip's tokens are 40 ms each."""
-        if sample.images:
-            raise UnsupportedModelError("QwenOmni: images are not read by any study yet")
+        """Return the map; a clip's tokens are 40 ms each, an image's its merged patches by rows."""
+        grids = batch.get("image_grid_thw", [])[first : first + len(sample.images)]
         frames = [self._mel_frames(wave) for wave, _ in sample.audio]
-        return omni_map(self.tokenizer, prompt, ids, spans, self.module.config, mel_frames=frames)
+        return omni_map(self.tokenizer, prompt, ids, spans, self.module.config, grids, frames)
 
     def spectrogram(self, batch: Mapping[str, Any], row: int) -> np.ndarray | None:
         """Return log mel features (mel, frame) of the row's clip, 10 ms a frame."""

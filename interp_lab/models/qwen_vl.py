@@ -18,7 +18,27 @@ from interp_lab.models.weights import Weights
 from interp_lab.tokens import TokenMap
 
 
-class QwenVL(LanguageFamily):
+class MergedPatches:
+    """Pictures of any shape, scaled to a multiple of the merged patch and never cropped."""
+
+    processor: Any
+
+    def pictures(
+        self, sample: Sample, batch: Mapping[str, Any], first: int
+    ) -> tuple[np.ndarray, ...]:
+        """Return the pictures as they are: their cells cover them whole."""
+        return tuple(np.asarray(image.convert("RGB")) for image in sample.images)
+
+    def sizes(
+        self, pictures: Sequence[np.ndarray], batch: Mapping[str, Any], first: int
+    ) -> tuple[tuple[int, int], ...]:
+        """Return the sizes after scaling: patches times the patch's pixels."""
+        patch = self.processor.image_processor.patch_size
+        grids = batch.get("image_grid_thw", [])[first : first + len(pictures)]
+        return tuple((int(w) * patch, int(h) * patch) for _, h, w in grids)
+
+
+class QwenVL(MergedPatches, LanguageFamily):
     """A Qwen2-VL or Qwen2.5-VL model on a device; which of them, its configuration says.
 
     Args:
@@ -59,20 +79,6 @@ class QwenVL(LanguageFamily):
         """Return the map; an image's tokens are its merged patches, row by row."""
         grids = batch.get("image_grid_thw", [])[first : first + len(sample.images)]
         return qwen_vl_map(self.tokenizer, prompt, ids, spans, self.module.config, grids)
-
-    def pictures(
-        self, sample: Sample, batch: Mapping[str, Any], first: int
-    ) -> tuple[np.ndarray, ...]:
-        """Return the pictures as they are: their cells cover them whole."""
-        return tuple(np.asarray(image.convert("RGB")) for image in sample.images)
-
-    def sizes(
-        self, pictures: Sequence[np.ndarray], batch: Mapping[str, Any], first: int
-    ) -> tuple[tuple[int, int], ...]:
-        """Return the sizes after scaling: patches times the patch's pixels."""
-        patch = self.processor.image_processor.patch_size
-        grids = batch.get("image_grid_thw", [])[first : first + len(pictures)]
-        return tuple((int(w) * patch, int(h) * patch) for _, h, w in grids)
 
 
 def _bound(handler: Any, min_pixels: int | None, max_pixels: int | None) -> None:

@@ -35,6 +35,7 @@ from interp_lab.models.placing.pictures import (
     image_token_of,
 )
 from interp_lab.models.placing.shown import shown
+from interp_lab.models.spelling import check_spelling
 from interp_lab.models.tokenmaps import Span, prompt_pieces, text_token
 from interp_lab.models.weights import Weights
 from interp_lab.tokens import Token, TokenMap
@@ -251,6 +252,7 @@ class VisionLanguageModel(LanguageFamily):
             else:
                 args = (self.tokenizer, prompt, own, chars, spans, "user", special)
                 tokens.append(text_token(*args))
+        check_spelling(self.tokenizer, prompt, ids, [t.chars for t in tokens], spans)
         shapes = tuple((g.rows, g.cols) for g in found[1])
         return TokenMap(tuple(tokens), shapes, prompt, tuple(g.view for g in found[1]))
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from PIL import Image
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from interp_lab.capture.towers import find_sites
@@ -14,6 +15,7 @@ from interp_lab.config.nodes import conf_dir, plain
 from interp_lab.datasets.base import Sample
 from interp_lab.datasets.semdim_prompts import read_template
 from interp_lab.errors import MissingInputError, SampleError
+from interp_lab.models.placing.checking import check_map
 from interp_lab.models.qwen_omni import QwenOmni, thinker_config
 from interp_lab.models.text import shipped_gguf
 from interp_lab.zoo import weights_path
@@ -104,3 +106,14 @@ def test_a_clip_that_the_extractor_would_cut_is_refused(omni: QwenOmni) -> None:
     longest = omni.processor.feature_extractor.n_samples  # 30 s here, 300 s in the release
     with pytest.raises(SampleError, match=r"30\.1 s of audio, the model hears at most 30 s"):
         omni.prepare([spoken(seconds=longest / 16_000 + 0.1)])
+
+
+def test_a_picture_is_a_grid_of_merged_patches(omni: QwenOmni) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (112, 168, 3), np.uint8))
+    parts = (("image", "0"), ("text", "What is it ?"))
+    tokens = omni.prepare([Sample("seen", parts, (picture,))]).seen[0].tokens
+    # Patches of 14 pixels, merged two by two.
+    assert tokens.grids == ((4, 6),)
+    assert len(tokens.where(modality="image")) == 24
+    found = check_map(omni, Sample("seen", parts, (picture,)), tokens)
+    assert found.n >= 8 and not found.bad
