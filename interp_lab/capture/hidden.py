@@ -11,7 +11,7 @@ from interp_lab.capture.plans import HiddenPlan
 from interp_lab.capture.reruns import first_run
 from interp_lab.errors import UnsupportedModelError, did_you_mean
 from interp_lab.models.base import INPUT_OF
-from interp_lab.models.placing.alone import first_tensor
+from interp_lab.models.placing.calls import first_tensor
 
 
 def module_at(module: torch.nn.Module, path: str, hookpoint: str) -> torch.nn.Module:

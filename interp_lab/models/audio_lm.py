@@ -24,7 +24,8 @@ from interp_lab.models.files import first_line, is_out_of_memory
 from interp_lab.models.language import chat_prompt
 from interp_lab.models.loading import inputs_dtype
 from interp_lab.models.placing import sound
-from interp_lab.models.placing.alone import full_precision, inputs_of, positionwise
+from interp_lab.models.placing.calls import full_precision, inputs_of
+from interp_lab.models.placing.local import position_wise
 from interp_lab.models.placing.sound import Heard
 from interp_lab.models.tokenmaps import Span, token_map
 from interp_lab.models.weights import Weights
@@ -230,7 +231,7 @@ class AudioLM(LanguageFamily):
         content = [self.part("audio", None), self.part("text", "x")]
         prompt = chat_prompt(self.processor, content)
         found = []
-        with torch.no_grad(), positionwise(self.module), full_precision(self.module):
+        with torch.no_grad(), position_wise(self.module), full_precision(self.module):
             for start in range(0, len(waves), TOGETHER):
                 some = waves[start : start + TOGETHER]
                 batch = self._batch([prompt] * len(some), some)

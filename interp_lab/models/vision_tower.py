@@ -29,7 +29,7 @@ from interp_lab.models.loading import (
     seeded,
     without_memory,
 )
-from interp_lab.models.placing.alone import first_tensor, inputs_of, positionwise
+from interp_lab.models.placing.calls import first_tensor, inputs_of
 from interp_lab.models.placing.cells import Placed, check, place
 from interp_lab.models.placing.layers import (
     hidden_states,
@@ -37,6 +37,7 @@ from interp_lab.models.placing.layers import (
     outputs_at,
     refuse_other_numbering,
 )
+from interp_lab.models.placing.local import position_wise
 from interp_lab.models.placing.tower import (
     kind_of_input,
     let_go,
@@ -303,7 +304,7 @@ class VisionTower(Family):
 
         def last(inputs: Mapping[str, Any]) -> torch.Tensor:
             path = self.hookpoints[f"hidden.{self.n_layers}"]
-            with positionwise(self.module), outputs_at(self.module, (path,)) as kept:
+            with position_wise(self.module), outputs_at(self.module, (path,)) as kept:
                 self._through(inputs)
             return self._one(kept[path])
 

@@ -48,9 +48,7 @@ class Pairs:
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
         lines += [f"{name}: {why}" for name, why in self.unknown.items()]
-        lines.append(
-            "any other: model=vlm, audio_lm, vision_tower, text with model.checkpoint=ID"
-        )
+        lines.append("any other: model=vlm, audio_lm, vision_tower, text with model.checkpoint=ID")
         return "\n".join(line.rstrip() for line in lines)
 
 

@@ -1,10 +1,8 @@
 """Which cell of its picture each token of a vision tower is, measured on the tower.
 
-Three pictures go through the real image processor: black, white, and one whose red rises to the
-right and whose green rises downwards. They say where in the picture every element of the tower's
-input comes from, whatever the processor scales, cuts and lays end to end. A gradient whose codes
-are the bits of a token's number says which token every element feeds. Tokens that no element feeds
-are class and register tokens. The same holds in float32 and in half precision.
+Where in the picture every element of the tower's input comes from (`coordinates`), and which token
+it feeds (`feeding`), say together which token is which cell. Tokens that no element feeds are class
+and register tokens.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,14 +14,12 @@ import torch
 from PIL import Image
 
 from interp_lab.errors import UnsupportedModelError
+from interp_lab.models.placing.coordinates import coordinates, ramps
+from interp_lab.models.placing.feeding import SHARED, feeding
 
-# Elements with less than this of the span from black to white are padding, or mostly so.
-PADDING = 0.25
 # Centres of two rows or columns of cells are at least this far apart: in parts of a cell's own
 # width, and of the picture.
 APART, APART_AT_LEAST = 0.3, 1e-3
-# What a code may be off by: it is exactly +1 or -1 for an element that feeds one token.
-CODE = 0.2
 NOWHERE = -1
 Box = tuple[float, float, float, float]
 
@@ -75,13 +71,19 @@ def place(
     Raises:
         UnsupportedModelError: if the tokens are not the cells of one grid; says what was seen.
     """
-    where, inputs = _coordinates(process, size)
+    found = coordinates(lambda pictures: dict(process(pictures[0])), [size])
+    if found.keys != ("pixel_values",):
+        raise UnsupportedModelError(
+            f"{name}: its pictures go into {', '.join(found.keys)}; pixel_values alone are read"
+        )
+    inputs = process(ramps([size], 0)[0])
     with torch.inference_mode(False), torch.enable_grad():
         # What was made in inference mode takes no part in a gradient.
         inputs = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
         pixels = inputs["pixel_values"].requires_grad_(True)
-        owner, count = _owners(embed(inputs), pixels, name)
-    return replace(_grid(where, owner, count, name), size=size)
+        hidden = embed(inputs)
+        owner = _owners(hidden, pixels, name)
+    return replace(_grid(np.stack([found.x, found.y]), owner, len(hidden), name), size=size)
 
 
 def check(
@@ -126,56 +128,20 @@ def check(
         )
 
 
-def _coordinates(
-    process: Callable[[Image.Image], Mapping[str, Any]], size: tuple[int, int]
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return where each element comes from, (2, elements), NaN for padding; and inputs.
-
-    The tower's inputs are those of the picture with the ramps.
-    """
-    width, height = size
-    across = np.broadcast_to((np.arange(width) + 0.5) / width * 255, (height, width))
-    down = np.broadcast_to(((np.arange(height) + 0.5) / height * 255)[:, None], (height, width))
-    flat = np.zeros((height, width))
-    ramps = [np.stack([ramp] * 3, -1) for ramp in (flat, flat + 255, across, down)]
-    made = [process(Image.fromarray(r.round().astype(np.uint8))) for r in ramps]
-    black, white, x, y = (m["pixel_values"].cpu().double().numpy().ravel() for m in made)
-    span = white - black
-    span = np.where(np.abs(span) > PADDING * np.abs(span).max(), span, np.nan)
-    return np.stack([(x - black) / span, (y - black) / span]), dict(made[2])
-
-
-def _owners(hidden: torch.Tensor, pixels: torch.Tensor, name: str) -> tuple[np.ndarray, int]:
-    """Return which token each element feeds, flat, and the number of tokens."""
-    count = len(hidden)
-    u = torch.randn(hidden.shape[-1], generator=torch.Generator().manual_seed(0)).to(hidden)
-    scores = hidden @ u
-    width = max(count - 1, 1).bit_length()
-    bits = np.arange(count)[:, None] >> np.arange(width) & 1
-    parity = np.random.default_rng(0).integers(0, 2, count)
-    codes = [np.ones(count), *(bits.T * 2.0 - 1), parity * 2.0 - 1]
-    grads = []
-    for code in codes:
-        total = (scores * torch.from_numpy(code).to(scores)).sum()
-        (grad,) = torch.autograd.grad(total, pixels, retain_graph=True)
-        grads.append(grad.cpu().double().numpy().ravel())
-    one, *coded, last = grads
-    # Elements of which a shared gradient cancels out in one code are seen in another.
-    used = np.abs(grads).max(0) > 1e-7 * np.abs(one).max()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = np.stack(coded) / one
-        check = last / one
-    token = ((values > 0).astype(int) << np.arange(width)[:, None]).sum(0)
-    alone = (np.abs(np.abs(values) - 1) < CODE).all(0) & (token < count) & np.isfinite(check)
-    token = np.where(alone, token, 0)
-    alone &= np.abs(check - (parity[token] * 2.0 - 1)) < CODE
-    shared = used & ~alone
-    if shared.sum() > 1e-3 * used.sum() or not used.any():
-        raise UnsupportedModelError(
-            f"{name}: {shared.sum() / max(used.sum(), 1):.0%} of the pixels feed several tokens "
-            f"of the tower ({count} tokens): they are not the cells of one grid"
+def _owners(hidden: torch.Tensor, pixels: torch.Tensor, name: str) -> np.ndarray:
+    """Return which token each element feeds, flat; -1 for none."""
+    found = feeding(hidden, [pixels])
+    if found.shared > SHARED or not found.reached:
+        said = (
+            f"{found.shared:.0%} of the pixels feed several tokens"
+            if found.reached
+            else ("no pixel reaches a token")
         )
-    return np.where(used & alone, token, NOWHERE), count
+        raise UnsupportedModelError(
+            f"{name}: {said} of the tower ({len(hidden)} tokens): they are not the cells of one "
+            "grid"
+        )
+    return found.owners
 
 
 def _grid(where: np.ndarray, owner: np.ndarray, count: int, name: str) -> Placed:

@@ -55,7 +55,7 @@ def coordinates(process: Any, sizes: Sequence[tuple[int, int]]) -> Coordinates:
     low, high = flattened(black, keys), flattened(white, keys)
     span = high - low
     span[np.abs(span) < LEAST_SPAN * np.abs(span).max()] = np.nan
-    x, y = ((flattened(process(_ramp(sizes, axis)), keys) - low) / span for axis in (0, 1))
+    x, y = ((flattened(process(ramps(sizes, axis)), keys) - low) / span for axis in (0, 1))
     which = np.where(np.isnan(span), -1, 0)
     if len(sizes) > 1:
         levels = [round(255 * (i + 1) / (len(sizes) + 1)) for i in range(len(sizes))]
@@ -87,7 +87,7 @@ def _levels(sizes: Sequence[tuple[int, int]], levels: Sequence[int]) -> list[Ima
     return [Image.new("RGB", s, (v,) * 3) for s, v in zip(sizes, levels, strict=True)]
 
 
-def _ramp(sizes: Sequence[tuple[int, int]], axis: int) -> list[Image.Image]:
+def ramps(sizes: Sequence[tuple[int, int]], axis: int) -> list[Image.Image]:
     """Return pictures that grow from black to white along an axis, 0 to the right, 1 down."""
     found = []
     for size in sizes:

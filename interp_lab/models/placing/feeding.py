@@ -72,17 +72,27 @@ def fed_tokens(
     for key in keys:
         inputs[key] = inputs[key].detach().clone().requires_grad_(True)
     states = _followed(module, inputs)[at.to(module.device)]
-    code = _Codes(len(at), states, seed)
-    grads = _Gradients(states, [inputs[k] for k in keys], code.direction)
+    return feeding(states, [inputs[key] for key in keys], seed)
+
+
+def feeding(states: Tensor, pixels: Sequence[Tensor], seed: int = 0) -> Feeding:
+    """Return which token each number of the pixels feeds.
+
+    Args:
+        states: (token, width), as they follow from the pixels.
+        pixels: what they follow from, with gradients.
+    """
+    code = _Codes(len(states), states, seed)
+    grads = _Gradients(states, pixels, code.direction)
     if not states.requires_grad:
         return Feeding(np.full(grads.size, -1), 0.0, {}, False)
     token, alone, shared = _read(code, grads)
-    if shared > SHARED and not code.by_bits and len(at) > LEAST_BY_BITS:
-        token, alone, shared = _read(_Codes(len(at), states, seed, by_bits=True), grads)
+    if shared > SHARED and not code.by_bits and len(states) > LEAST_BY_BITS:
+        token, alone, shared = _read(_Codes(len(states), states, seed, by_bits=True), grads)
     if shared != shared:  # no number was used
         return Feeding(np.full(grads.size, -1), 0.0, {}, False)
     owners = np.where(alone & (shared <= BY_CHANCE), token, -1).astype(np.int32)
-    weights = grads.by_token(len(at)) if shared > SHARED else {}
+    weights = grads.by_token(len(states)) if shared > SHARED else {}
     return Feeding(owners, shared if weights else 0.0, weights, True)
 
 
@@ -104,7 +114,7 @@ def _followed(module: Any, inputs: dict[str, Any]) -> Tensor:
 
     That is held on the host where the device has no room for it: many tiles, a large tower.
     """
-    with torch.enable_grad(), position_wise(module):
+    with torch.enable_grad(), position_wise(module, module.get_decoder()):
         try:
             return decoder_inputs(module, inputs)
         except Exception as error:  # whatever a device raises for memory

@@ -14,7 +14,8 @@ from torch import nn
 
 from interp_lab.errors import UnsupportedModelError
 from interp_lab.models.base import INPUT_OF
-from interp_lab.models.placing.alone import first_tensor, inputs_of, is_attention
+from interp_lab.models.placing.calls import first_tensor, inputs_of
+from interp_lab.models.placing.local import is_attention
 
 
 def layers_of(tower: nn.Module, name: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ Inside the block self-attention outside the decoder returns its values unmixed; 
 merges, pooling and projectors stay, and so does attention that reads another sequence (resamplers).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,33 +16,31 @@ from transformers.masking_utils import sdpa_mask
 
 from interp_lab.errors import UnsupportedModelError
 from interp_lab.libraries import huggingface
+from interp_lab.models.placing.calls import inputs_of
 
 NAME = "interp_lab_position_wise"
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-class _EnoughError(Exception):
-    """Ends a forward once the decoder's input is known."""
-
-
 @contextmanager
-def position_wise(module: Any) -> Iterator[None]:
-    """Make a model's towers local inside the block; afterwards it is as before, come what may.
+def position_wise(module: Any, spared: nn.Module | None = None) -> Iterator[None]:
+    """Make a network local inside the block; afterwards it is as before, come what may.
 
-    A tower that looks its attention up in the registry gets another function there; what other
-    modules called attention write is zero, which leaves the residual.
+    What looks its attention up in the registry gets another function there; what other modules
+    called attention write is zero, which leaves the residual.
 
     Args:
-        module: a transformers model; no other thread may run it meanwhile.
+        module: a tower, or a model whose towers are to be local; no other thread may run it
+            meanwhile.
+        spared: a part of it whose attention stays as it is, such as the decoder.
     """
-    decoder = {id(m) for m in module.get_decoder().modules()}
-    outside = [m for m in module.modules() if id(m) not in decoder]
+    own = {id(m) for m in spared.modules()} if spared is not None else set()
+    outside = [m for m in module.modules() if id(m) not in own]
     calls = _Calls()
-    spared = {id(m.config) for m in module.get_decoder().modules() if hasattr(m, "config")}
-    configs = {id(m.config): m.config for m in outside if huggingface.is_model(m)}
-    before = [(c, huggingface.implementation_of(c)) for i, c in configs.items() if i not in spared]
-    attending = [m for m in outside if "Attention" in type(m).__name__]
-    handles = [h for m in attending for h in calls.watch(m)]
+    kept = {id(c) for m in (spared.modules() if spared is not None else ()) for c in _config_of(m)}
+    configs = {id(c): c for m in outside for c in _config_of(m) if id(c) not in kept}
+    before = [(c, huggingface.implementation_of(c)) for c in configs.values()]
+    handles = [h for m in outside if is_attention(m) for h in calls.watch(m)]
     try:
         with huggingface.overlay(NAME, calls.attend):
             for config, _ in before:
@@ -53,6 +51,17 @@ def position_wise(module: Any) -> Iterator[None]:
             handle.remove()
         for config, name in before:
             huggingface.set_implementation(config, name)
+
+
+def is_attention(module: nn.Module) -> bool:
+    """Return whether a module is attention by its class's name, or by how it calls it."""
+    return "Attention" in type(module).__name__ or huggingface.calls_interface(type(module))
+
+
+def _config_of(module: nn.Module) -> list[Any]:
+    """Return a module's configuration, if it says how attention is computed."""
+    config = getattr(module, "config", None)
+    return [] if config is None or huggingface.implementation_of(config) is None else [config]
 
 
 class _Calls:
@@ -115,26 +124,15 @@ def decoder_inputs(module: Any, inputs: dict[str, Any]) -> Tensor:
     Raises:
         UnsupportedModelError: if the model does not hand its decoder embeddings.
     """
-    kept: list[Any] = []
-
-    def keep(decoder: nn.Module, args: Any, kwargs: Any) -> None:
-        kept.append(kwargs.get("inputs_embeds"))
-        raise _EnoughError
-
-    handle = module.get_decoder().register_forward_pre_hook(keep, with_kwargs=True)
     try:
-        module(**inputs)
-    except _EnoughError:
-        pass
-    finally:
-        handle.remove()
-    if not kept or kept[0] is None:
+        _, called = inputs_of(module.get_decoder(), lambda: module(**inputs))
+    except LookupError:
+        called = {}
+    states = called.get("inputs_embeds")
+    if states is None:
         raise UnsupportedModelError(
             f"{type(module).__name__}: its decoder is not given embeddings of a picture's patches "
             "(pictures enter by cross-attention, or as tokens of a vocabulary), so image tokens "
             "cannot be placed; take a model that puts patches of the picture into its prompt"
         )
-    return kept[0][0]
-
-
-Process = Callable[[Any], dict[str, Any]]
+    return states[0]

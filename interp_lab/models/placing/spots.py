@@ -90,7 +90,7 @@ def spot_check(
 def _states(module: Any, process: Any, pictures: Sequence[Image.Image]) -> tuple[Any, int]:
     batch = process(pictures)
     at = image_positions(module, batch["input_ids"][0])
-    with torch.no_grad(), position_wise(module):
+    with torch.no_grad(), position_wise(module, module.get_decoder()):
         states = decoder_inputs(module, on_device(module, batch))
     return states[at.to(states.device)].float().cpu().numpy(), len(at)
 
