@@ -8,7 +8,7 @@ VERSIONS := .venv-versions
 QUANTIZED := .venv-quantized
 READY := $(VENV)/.ready
 
-.PHONY: demo test check test-weights test-quantized test-crash test-fuzz test-slurm test-ray test-gpu test-versions gallery atlas constraints bench bench-gpu clean
+.PHONY: demo test test-slow check test-weights test-quantized test-crash test-fuzz test-slurm test-ray test-gpu test-versions gallery atlas constraints bench bench-gpu clean
 
 # With the versions that were tested, so that a clone of tomorrow is the one of today.
 $(READY): pyproject.toml constraints.txt
@@ -21,7 +21,10 @@ demo: $(READY)  ## an embedded model on an embedded photograph, offline
 
 # Two at a time: a file's tests in one process, where they share models.
 test: $(READY)  ## everything that needs no special machine
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not real_weights and not slurm and not ray and not gpu"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not real_weights and not slurm and not ray and not gpu"
+
+test-slow: $(READY)  ## what need not run at every change: each takes half a minute or more
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
 
 check: $(READY)  ## style, types, import order
 	$(BIN)/ruff check .
