@@ -24,7 +24,7 @@ from interp_lab.zoo.compiled.heads import Step, clear, write_gelu_steps
 from interp_lab.zoo.compiled.language import write_language
 from interp_lab.zoo.compiled.mechanism import HEAD_DIM, N_HEADS, N_LAYERS, THETA, WIDTH, at
 from interp_lab.zoo.compiled.stream import CONSTANT
-from interp_lab.zoo.tiny_llava.model import _MEAN, _STD, IMAGE_TOKEN, vocabulary
+from interp_lab.zoo.tiny_llava.model import IMAGE_TOKEN, build_processor, vocabulary
 
 PIXELS = slice(7, 9)  # of a cell, both ways: its middle, which every shape covers
 RIVALS = list(combinations(range(len(COLOURS)), 2))
@@ -104,10 +104,12 @@ def _write_tower(tower: Any) -> None:
     """Let the tower put out, by cell: colour (how many rivals it beats), row and column."""
     seen = tower.embeddings
     places, kernel = seen.position_embedding.weight, seen.patch_embedding.weight
+    processor: Any = build_processor().image_processor
+    means, deviations = processor.image_mean, processor.image_std
     for c in range(3):  # undoes the processor's normalisation: shares of 255 again
-        kernel[RGB + 2 * c, c, PIXELS, PIXELS] = _STD[c] / 4
-        kernel[RGB + 2 * c + 1, c, PIXELS, PIXELS] = -_STD[c] / 4
-        _both(places, RGB + 2 * c, _MEAN[c])
+        kernel[RGB + 2 * c, c, PIXELS, PIXELS] = deviations[c] / 4
+        kernel[RGB + 2 * c + 1, c, PIXELS, PIXELS] = -deviations[c] / 4
+        _both(places, RGB + 2 * c, means[c])
     for cell in range(N_CELLS):
         row, column = divmod(cell, SIDE)
         _both(places[1 + cell], ROWS + 2 * row, 1.0)
@@ -127,7 +129,7 @@ def _duel(a: int, b: int) -> Step:
     """Return the step that is taken where a cell's middle is nearer to colour a than to b."""
     centres = torch.tensor(list(PALETTE.values()), dtype=torch.float64) / 255
     apart = centres[a] - centres[b]
-    # Along the line between them, four times enlarged: they lie 1.4 to 3.8 units apart.
+    # Along the line between them, four times enlarged: they lie 1.2 to 4.6 units apart.
     along = 4 * apart / apart.norm()
     threshold = float((centres[a] + centres[b]) / 2 @ along)
     reads = {RGB + 2 * c: float(along[c]) for c in range(3)}

@@ -13,7 +13,7 @@ at the first cell, others at the first token or evenly at everything, and write 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -47,6 +47,7 @@ STREAM = Stream(SPACES, WIDTH)
 at = STREAM.at
 
 Place = tuple[int, int]  # layer, head
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -140,21 +141,17 @@ def sink() -> Head:
 def layers(layout: Layout) -> list[list[Head]]:
     """Return the heads of each layer; in free places stand sinks and even heads in turn."""
     planted = parts()
-    named = {place: planted[name] for name, place in layout.heads.items()}
-    return [
-        [named.get((layer, head), filler(layer, head)) for head in range(N_HEADS)]
-        for layer in range(N_LAYERS)
-    ]
+    planted |= {"sink": sink(), "even": Head()}
+    names = part_names(layout)
+    return [[planted[names[i, h]] for h in range(N_HEADS)] for i in range(N_LAYERS)]
 
 
-def is_sink(layer: int, head: int) -> bool:
-    """Return whether a free place holds a sink; the others look evenly at everything."""
-    return (layer + head) % 2 == 0
-
-
-def filler(layer: int, head: int) -> Head:
-    """Return the head of a free place."""
-    return sink() if is_sink(layer, head) else Head()
+def part_names(layout: Layout) -> dict[Place, str]:
+    """Return what stands in each place; in free ones `sink` and `even` in turn."""
+    named = {place: name for name, place in layout.heads.items()}
+    free = ("sink", "even")
+    places = [(i, h) for i in range(N_LAYERS) for h in range(N_HEADS)]
+    return {place: named.get(place, free[sum(place) % 2]) for place in places}
 
 
 def steps(layout: Layout) -> dict[int, list[Step]]:
@@ -170,7 +167,7 @@ def steps(layout: Layout) -> dict[int, list[Step]]:
 
 
 def _asked_cell(number: int) -> tuple[Product, ...]:
-    """Return scores of the asked cell: twice MATCH for its row and column, MATCH for one of them."""
+    """Return scores of the asked cell: MATCH each for its row and its column."""
     rng = np.random.default_rng([7, number])
     found = []
     for axis in ("row", "column"):
@@ -208,9 +205,8 @@ def _same(source: str, target: str) -> list[Copy]:
     return [Copy({s: 1.0}, {t: 1.0}) for s, t in pairs]
 
 
-def _sums(source: str, target: str, item: object) -> list[Copy]:
+def _sums(source: str, target: str, item: Callable[[int], int]) -> list[Copy]:
     """Return copies that add items of a space: each item of the target gets its group's sum."""
-    assert callable(item)
     found = []
     for t in range(STREAM.size(target)):
         group = [s for s in range(STREAM.size(source)) if item(s) == t]
