@@ -107,17 +107,25 @@ def written(model: Any, to: Asked, cut: Cut = (), cuts: Sequence[Cut] = ()) -> W
 
 def without(places: Iterable[Place]) -> tuple[AttentionChange, ...]:
     """Return the cut that sets the output of heads to 0."""
-    heads: dict[int, list[int]] = {}
-    for layer, head in sorted(places):
-        heads.setdefault(layer, []).append(head)
+    heads = _by_layer(places)
     return (ZeroHeads(heads),) if heads else ()
 
 
-def blind(places: Iterable[Place], roles: dict[str, tuple[int, ...]]) -> list[AttentionChange]:
+def blind(places: Iterable[Place], roles: dict[str, tuple[int, ...]]) -> tuple[BlockAttention, ...]:
     """Return the cut that hides the image from heads, from all tokens after it."""
     image = roles["image"]
     after = tuple(range(image[-1] + 1, roles["assistant"][-1] + 1))
-    return [BlockAttention(after, image, layers=(n,), heads=(h,)) for n, h in sorted(places)]
+    return tuple(
+        BlockAttention(after, image, layers=(layer,), heads=tuple(heads))
+        for layer, heads in _by_layer(places).items()
+    )
+
+
+def _by_layer(places: Iterable[Place]) -> dict[int, list[int]]:
+    heads: dict[int, list[int]] = {}
+    for layer, head in sorted(places):
+        heads.setdefault(layer, []).append(head)
+    return heads
 
 
 def closed(
