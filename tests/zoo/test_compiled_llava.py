@@ -38,6 +38,7 @@ from interp_lab.zoo.compiled.measure import (
     without,
     written,
 )
+from interp_lab.zoo.compiled.scores import held_against
 from interp_lab.zoo.compiled.stream import Stream
 from interp_lab.zoo.compiled.truth import HeadTruth, Truth, read_truth, write_truth
 from interp_lab.zoo.tiny_llava.checks import answers, painted
@@ -306,6 +307,22 @@ def test_what_fails_follows_from_needed_and_redundant_heads() -> None:
         assert made.fails_without([(0, h) for h in cut]) is expected
 
 
+def test_scores_of_heads_are_held_against_the_truth() -> None:
+    facts = ({"used": True, "looks_at_image": True}, {"decoy": True}, {"used": True}, {})
+    heads = tuple(
+        replace(HeadTruth(i // 2, i % 2, "h", "last", "first", False, False, False), **given)
+        for i, given in enumerate(facts)
+    )
+    made = Truth("m", "home", 1, 1, "A", 0, heads, ())
+    found = held_against(made, np.array([[0.5, 0.9], [0.2, 0.2]]))
+    # Used 0.5 and 0.2 against 0.9 and 0.2: lost, won, lost, tied; the reader 0.5: lost, won, won.
+    assert found.auroc == pytest.approx(1.5 / 4)
+    assert found.auroc_readers == pytest.approx(2 / 3)
+    assert (found.used_found, found.decoys_accepted, found.sinks_accepted) == (1, 1, 0)
+    with pytest.raises(ValueError, match=r"of shape \(2, 2\), got \(2, 3\)"):
+        held_against(made, np.zeros((2, 3)))
+
+
 def test_a_head_that_does_not_fit_is_refused() -> None:
     assert slow_dimensions(16, 1e8) == [7, 15, 6, 14, 5, 13, 4, 12, 3, 11]
     weights = tuple(torch.zeros(shape) for shape in ((16, 8), (16, 8), (16, 8), (8, 16)))
@@ -325,16 +342,17 @@ def test_a_head_that_does_not_fit_is_refused() -> None:
 
 def test_the_normal_command_runs_on_it(command: Any) -> None:
     """Winners by pattern: the decoys and the image's sink take the place of what is used."""
-    given = ("task=scienceqa", "~visualization.figures", "output.exports=false", "batch_size=4")
-    said = command(
-        *given, "model=compiled_llava", "dataset.max_samples=4", "analysis.knockout=winners"
-    )
+    given = ("~visualization.figures", "output.exports=false", "batch_size=4")
+    said = command("experiment=compiled_truth", *given, "dataset.max_samples=4")
     assert said.code == 0, said.err
     with open_results(Path(said.out.strip().splitlines()[-1].removeprefix("results: "))) as found:
         names = found.sample_ids
         assert [int(found.read("correct", name)) for name in names] == [1] * 4
         winners = np.array([found.read("max_head_per_layer", name) for name in names])
+        scores = np.mean([found.read("scores", name) for name in names], axis=0)
     assert (winners[:, 1] == place("image_sink")[1]).all()
+    against = held_against(truth(), scores)
+    assert (against.decoys_accepted, against.redundant_missed) == (2, 0)
 
 
 def test_the_asked_cell_in_another_options_colour_changes_the_answer_to_that() -> None:

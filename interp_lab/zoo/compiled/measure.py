@@ -67,7 +67,8 @@ class Asked:
     def roles(self) -> dict[str, tuple[int, ...]]:
         """Return the tokens of each role, as the model's TokenMap has them."""
         image = [i for i, word in enumerate(self.words) if word == IMAGE_TOKEN]
-        options = [i for i, w in enumerate(self.words) if w in COLOURS or w.rstrip(".") in LETTERS]
+        listed = {*COLOURS, *(f"{letter}." for letter in LETTERS)}
+        options = [i for i, word in enumerate(self.words) if word in listed]
         last = len(self.words) - 1
         user = [i for i in range(image[-1] + 1, last) if i not in options]
         found = {"image": image, "option": options, "user": user, "assistant": [last]}
