@@ -27,6 +27,7 @@ CHOSEN = {
     # Small networks that are exact and quick on a CPU; their answers are a letter or a short path.
     ("model", "compiled_llava"): {"dtype", "max_new_tokens"},
     ("model", "compiled_llava_moved"): {"dtype", "max_new_tokens"},
+    ("model", "compiled_qwen_vl"): {"dtype", "max_new_tokens"},
     ("model", "tiny_llava"): {"dtype", "max_new_tokens"},
     ("model", "tiny_omni"): {"dtype", "max_new_tokens"},
     ("model", "tiny_qwen_vl"): {"dtype", "max_new_tokens"},

@@ -15,6 +15,7 @@ PREFIX = "zoo:"
 TRAINED_ON = {
     "compiled_llava": ("scienceqa_tiny", "synthetic boards"),
     "compiled_llava_moved": ("scienceqa_tiny", "synthetic boards"),
+    "compiled_qwen_vl": ("scienceqa_tiny", "synthetic boards"),
     "tiny_clip": ("scenes", "synthetic scenes"),
     "tiny_llava": ("scienceqa_tiny", "synthetic boards"),
     "tiny_omni": ("semdim_tiny", "made-up words"),

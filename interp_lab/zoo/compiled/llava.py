@@ -125,14 +125,21 @@ def _write_tower(tower: Any) -> None:
         layer.mlp.fc2.bias[WINS + 2 * b + 1] -= 1
 
 
-def _duel(a: int, b: int) -> Step:
-    """Return the step that is taken where a cell's middle is nearer to colour a than to b."""
+def nearer(a: int, b: int) -> tuple[list[float], float]:
+    """Return weights of red, green, blue and a threshold above which a is nearer than b.
+
+    Along the line between two colours, four times enlarged, they lie 1.2 to 4.6 units apart.
+    """
     centres = torch.tensor(list(PALETTE.values()), dtype=torch.float64) / 255
     apart = centres[a] - centres[b]
-    # Along the line between them, four times enlarged: they lie 1.2 to 4.6 units apart.
     along = 4 * apart / apart.norm()
-    threshold = float((centres[a] + centres[b]) / 2 @ along)
-    reads = {RGB + 2 * c: float(along[c]) for c in range(3)}
+    return along.tolist(), float((centres[a] + centres[b]) / 2 @ along)
+
+
+def _duel(a: int, b: int) -> Step:
+    """Return the step that is taken where a cell's middle is nearer to colour a than to b."""
+    along, threshold = nearer(a, b)
+    reads = {RGB + 2 * c: along[c] for c in range(3)}
     writes = {WINS + 2 * a: 1.0, WINS + 2 * a + 1: -1.0, WINS + 2 * b: -1.0, WINS + 2 * b + 1: 1.0}
     return Step(reads, threshold, writes)
 

@@ -12,16 +12,18 @@ from pathlib import Path
 import torch
 
 from interp_lab.zoo import WEIGHTS_ROOT
+from interp_lab.zoo.compiled import llava, qwen_vl
 from interp_lab.zoo.compiled.claims import claimed
-from interp_lab.zoo.compiled.llava import build_model
 from interp_lab.zoo.compiled.measure import asked, measured
 from interp_lab.zoo.compiled.truth import Truth, write_truth
-from interp_lab.zoo.tiny_llava.make import load
-from interp_lab.zoo.tiny_llava.model import build_processor
 from interp_lab.zoo.training import save_half
 
-# Model -> layout of its parts.
-MODELS = {"compiled_llava": "home", "compiled_llava_moved": "moved"}
+# Model -> the module that makes it, and the layout of its parts.
+MODELS = {
+    "compiled_llava": (llava, "home"),
+    "compiled_llava_moved": (llava, "moved"),
+    "compiled_qwen_vl": (qwen_vl, "home"),
+}
 
 
 def make(name: str, root: Path) -> Truth:
@@ -30,9 +32,13 @@ def make(name: str, root: Path) -> Truth:
     Raises:
         ClaimError: if a claim about it does not hold; the folder then has no truth.
     """
-    folder = root / name
-    save_half(build_model(MODELS[name]), build_processor(), folder)
-    truth = measured(load(folder)[0], claimed(name, MODELS[name]), asked())
+    module, layout = MODELS[name]
+    folder, processor = root / name, module.build_processor()
+    model = module.build_model(layout)
+    save_half(model, processor, folder)
+    saved = type(model).from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    to = asked(processor=processor, known=module.vocabulary(), image_token=processor.image_token)
+    truth = measured(saved, claimed(name, layout), to)
     write_truth(truth, folder)
     (folder / "CARD.md").write_text(card(truth), encoding="utf-8")
     return truth
@@ -46,10 +52,11 @@ def card(truth: Truth) -> str:
         f"| {head.mass:.2f} | {head.right_without} | {head.right_blind} |"
         for head in planted
     ]
+    kind = MODELS[truth.model][0].build_model.__annotations__["return"]
     lines = [
         f"# {truth.model}",
         "",
-        "A LlavaForConditionalGeneration whose weights are computed, not trained: which head does "
+        f"A {kind} whose weights are computed, not trained: which head does "
         "what is known beforehand. It answers the questions about the boards of "
         "interp_lab/zoo/boards.py and knows nothing else. `truth.json` says what is true of every "
         "head and every route; interp_lab/zoo/compiled/truth.py says how to read it, and "

@@ -46,6 +46,7 @@ class Asked:
     """Boards with a question each, as a model reads them; all prompts have the same length.
 
     inputs: of the model. letters: (n,) right answers. words: (token,) of the first prompt.
+    known: the model's vocabulary. image_token: what stands for a cell in a prompt.
     """
 
     boards: Boards
@@ -53,6 +54,8 @@ class Asked:
     inputs: dict[str, Tensor]
     letters: Words
     words: tuple[str, ...]
+    known: tuple[str, ...]
+    image_token: str
 
     def __len__(self) -> int:
         return len(self.letters)
@@ -60,13 +63,21 @@ class Asked:
     def part(self, index: Sequence[int] | NDArray[np.int64]) -> Asked:
         """Return some of them, by index."""
         rows = np.asarray(index)
-        inputs = {k: v[torch.from_numpy(rows)] for k, v in self.inputs.items()}
+        # Patches of all pictures may lie in one row, as many for each.
+        whole = {k: v.unflatten(0, (len(self), -1)) for k, v in self.inputs.items()}
+        inputs = {k: v[torch.from_numpy(rows)].flatten(0, 1) for k, v in whole.items()}
         questions = Questions(*(getattr(self.questions, f)[rows] for f in vars(self.questions)))
-        return Asked(self.boards[rows], questions, inputs, self.letters[rows], self.words)
+        return replace(
+            self,
+            boards=self.boards[rows],
+            questions=questions,
+            inputs=inputs,
+            letters=self.letters[rows],
+        )
 
     def roles(self) -> dict[str, tuple[int, ...]]:
         """Return the tokens of each role, as the model's TokenMap has them."""
-        image = [i for i, word in enumerate(self.words) if word == IMAGE_TOKEN]
+        image = [i for i, word in enumerate(self.words) if word == self.image_token]
         listed = {*COLOURS, *(f"{letter}." for letter in LETTERS)}
         options = [i for i, word in enumerate(self.words) if word in listed]
         last = len(self.words) - 1
@@ -75,15 +86,30 @@ class Asked:
         return {role: tuple(tokens) for role, tokens in found.items()}
 
 
-def asked(n: int = N_BOARDS, seed: int = SEED) -> Asked:
-    """Draw n held-out boards with a question each."""
+def asked(
+    n: int = N_BOARDS,
+    seed: int = SEED,
+    processor: Any = None,
+    known: Sequence[str] = (),
+    image_token: str = IMAGE_TOKEN,
+) -> Asked:
+    """Draw n held-out boards with a question each.
+
+    Args:
+        n, seed: of the boards.
+        processor: prepares the inputs; None for that of tiny_llava.
+        known: the vocabulary that goes with it.
+        image_token: the token that stands for a cell.
+    """
     rng = np.random.default_rng(seed)
     boards = draw(n, rng, held_out=True)
     questions = ask(boards, rng)
-    inputs = dict(inputs_for(build_processor(), layout_a_texts(questions), painted(boards)))
-    words = vocabulary()
+    handler = processor or build_processor()
+    inputs = dict(inputs_for(handler, layout_a_texts(questions), painted(boards)))
+    words = tuple(known or vocabulary())
     prompt = tuple(words[i] for i in inputs["input_ids"][0].tolist())
-    return Asked(boards, questions, inputs, np.array(questions.letters()), prompt)
+    letters = np.array(questions.letters())
+    return Asked(boards, questions, inputs, letters, prompt, words, image_token)
 
 
 @torch.no_grad()
@@ -103,7 +129,7 @@ def written(model: Any, to: Asked, cut: Cut = (), cuts: Sequence[Cut] = ()) -> W
         model, [{}] * len(to), rows, attention_mask=inputs["attention_mask"], lse=False
     ):
         logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
-    return np.array(vocabulary())[logits.argmax(-1).numpy()]
+    return np.array(to.known)[logits.argmax(-1).numpy()]
 
 
 def without(places: Iterable[Place]) -> tuple[AttentionChange, ...]:

@@ -1,4 +1,4 @@
-"""compiled_llava: what its truth file says of each head and route is what cutting them does.
+"""Compiled models: what a truth file says of each head and route is what cutting them does.
 
 Counts are exact: of 200 boards every answer is right, or every answer is the guess.
 """
@@ -16,16 +16,17 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from transformers import LlavaConfig, LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, Qwen2_5_VLForConditionalGeneration
 
 from interp_lab.config.nodes import conf_dir
 from interp_lab.datasets.base import Sample
 from interp_lab.models.llava import Llava
 from interp_lab.store.results import open_results
 from interp_lab.zoo import boards, weights_path
+from interp_lab.zoo.compiled import qwen_vl
 from interp_lab.zoo.compiled.claims import claimed
 from interp_lab.zoo.compiled.heads import Copy, Head, Product, slow_dimensions, write_head
-from interp_lab.zoo.compiled.llava import build_config, build_model, build_untrained
+from interp_lab.zoo.compiled.llava import build_model, build_untrained
 from interp_lab.zoo.compiled.make import MODELS
 from interp_lab.zoo.compiled.measure import (
     Asked,
@@ -46,7 +47,7 @@ from interp_lab.zoo.tiny_llava.make import load
 from interp_lab.zoo.tiny_llava.model import instructed
 from interp_lab.zoo.training import MAX_WEIGHT_BYTES
 
-HOME, MOVED = MODELS
+HOME, MOVED, QWEN = MODELS
 USED = ("pointer", "twin_a", "twin_b", "binder", "diffuse", "relay", "choice")
 PLANTED = (*USED, "decoy", "late_decoy", "image_sink")
 ROUTES = 5
@@ -85,18 +86,21 @@ def fails(said: np.ndarray) -> bool:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_shipped_weights_are_what_is_made(name: str) -> None:
-    made = {k: v.half().float() for k, v in build_model(MODELS[name]).state_dict().items()}
-    found = shipped(name).state_dict()
+    module, layout = MODELS[name]
+    made = {k: v.half() for k, v in module.build_model(layout).state_dict().items()}
+    found = type(module.build_model()).from_pretrained(weights_path(name), dtype=torch.float16)
+    found = found.state_dict()
     assert made.keys() == found.keys()
     assert all(torch.equal(made[key], found[key]) for key in made)
     assert (weights_path(name) / "model.safetensors").stat().st_size <= MAX_WEIGHT_BYTES
     assert (weights_path(name) / "CARD.md").is_file()
 
 
-def test_the_untrained_network_of_the_yaml_is_the_same_network() -> None:
-    node = yaml.safe_load((conf_dir() / "model" / "compiled_llava.yaml").read_text())
-    made = LlavaConfig(**node["architecture"]).to_dict()
-    assert made == build_config().to_dict()
+@pytest.mark.parametrize("name", [HOME, QWEN])
+def test_the_untrained_network_of_the_yaml_is_the_same_network(name: str) -> None:
+    node = yaml.safe_load((conf_dir() / "model" / f"{name}.yaml").read_text())
+    config = MODELS[name][0].build_config()
+    assert type(config)(**node["architecture"]).to_dict() == config.to_dict()
     assert isinstance(build_untrained(0), LlavaForConditionalGeneration)
 
 
@@ -110,7 +114,7 @@ def test_the_boards_tell_the_guess_from_the_right_answer() -> None:
 
 def test_all_answers_are_right() -> None:
     assert stays(written(shipped(HOME), boards_200()), boards_200())
-    assert [truth(name).right for name in MODELS] == [200, 200]
+    assert [truth(name).right for name in MODELS] == [200] * 3
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -268,7 +272,7 @@ def test_the_file_says_what_the_mechanism_claims_and_was_measured(name: str) -> 
         heads=tuple(replace(h, right_without=-1, right_blind=-1, mass=-1.0) for h in found.heads),
         routes=tuple(replace(r, right_without=-1, right_alone=-1) for r in found.routes),
     )
-    assert bare == claimed(name, MODELS[name])
+    assert bare == claimed(name, MODELS[name][1])
     assert [h.place for h in found.heads] == [(i, j) for i in range(6) for j in range(8)]
     assert min(h.mass for h in found.heads) >= 0.9
     for head in found.heads:
@@ -353,6 +357,19 @@ def test_the_normal_command_runs_on_it(command: Any) -> None:
     assert (winners[:, 1] == place("image_sink")[1]).all()
     against = held_against(truth(), scores)
     assert (against.decoys_accepted, against.redundant_missed) == (2, 0)
+
+
+def test_the_same_parts_do_the_same_in_another_family() -> None:
+    processor = qwen_vl.build_processor()
+    to = asked(120, 1, processor, qwen_vl.vocabulary(), processor.image_token)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(weights_path(QWEN), dtype="float32")
+    rows = [truth(QWEN).named(part) for part in PLANTED] * 12
+    said = written(model, to, cuts=[without([head.place]) for head in rows])
+    flips = [head.needed for head in rows]
+    assert said.tolist() == np.where(flips, "A", to.letters).tolist()
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        some = to.part(range(20))
+        assert stays(written(model.to(dtype), some), some)
 
 
 def test_the_asked_cell_in_another_options_colour_changes_the_answer_to_that() -> None:
