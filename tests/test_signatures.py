@@ -25,6 +25,9 @@ YAMLS = [(g, p.stem) for g in GROUPS for p in sorted((conf_dir() / g).glob("*.ya
 # Where a YAML of ours means another value than its class's default, and why it may.
 CHOSEN = {
     # Small networks that are exact and quick on a CPU; their answers are a letter or a short path.
+    ("model", "compiled_llava"): {"dtype", "max_new_tokens"},
+    ("model", "compiled_llava_moved"): {"dtype", "max_new_tokens"},
+    ("model", "compiled_qwen_vl"): {"dtype", "max_new_tokens"},
     ("model", "tiny_llava"): {"dtype", "max_new_tokens"},
     ("model", "tiny_omni"): {"dtype", "max_new_tokens"},
     ("model", "tiny_qwen_vl"): {"dtype", "max_new_tokens"},

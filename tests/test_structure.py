@@ -21,8 +21,9 @@ ORDER = (
     *("statistics", "datasets", "models", "capture", "visualization", "doctor", "run", "studies"),
     *("api", "cli", "__main__"),
 )
-# A training of the zoo makes weights for a network of `models`, from the data set's own features.
-ALSO = {"zoo": {"datasets", "models"}}
+# A training of the zoo makes weights for a network of `models`, from the data set's own features;
+# what is compiled there is cut, by what everybody cuts with, before its truth is written.
+ALSO = {"zoo": {"datasets", "models", "capture"}}
 # In a study torch is for what measures; these need it too, by their nature.
 WITH_TORCH = {
     "avigate/gates.py",  # gates as modules put them out

@@ -13,6 +13,9 @@ WEIGHTS_ROOT = Path(__file__).parent / "weights"
 PREFIX = "zoo:"
 # Model -> the data sets that show what it was trained on, and words for that.
 TRAINED_ON = {
+    "compiled_llava": ("scienceqa_tiny", "synthetic boards"),
+    "compiled_llava_moved": ("scienceqa_tiny", "synthetic boards"),
+    "compiled_qwen_vl": ("scienceqa_tiny", "synthetic boards"),
     "tiny_clip": ("scenes", "synthetic scenes"),
     "tiny_llava": ("scienceqa_tiny", "synthetic boards"),
     "tiny_omni": ("semdim_tiny", "made-up words"),

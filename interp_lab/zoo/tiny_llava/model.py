@@ -45,7 +45,7 @@ _SENTENCES = (
 )
 # A cell's name is one token: its one place to look is then one cell (row and column as two tokens
 # gave heads that see a row and a column). Role names, '(A)' and 'A.' stay whole; space vanishes.
-_TOKEN = r"[a-d][1-4]\b|[A-Za-z]+:|\([A-Z]\)|[A-Z]\.|N/A|[A-Za-z']+|[0-9]|[^\sA-Za-z0-9]"
+TOKEN = r"[a-d][1-4]\b|[A-Za-z]+:|\([A-Z]\)|[A-Z]\.|N/A|[A-Za-z']+|[0-9]|[^\sA-Za-z0-9]"
 
 _MEAN = (0.48, 0.46, 0.41)
 _STD = (0.27, 0.26, 0.28)
@@ -53,7 +53,7 @@ _STD = (0.27, 0.26, 0.28)
 
 def vocabulary() -> list[str]:
     """Every token in the order of its id: special ones, words, options, colours, cells."""
-    splitter = pre_tokenizers.Split(Regex(_TOKEN), behavior="removed", invert=True)
+    splitter = pre_tokenizers.Split(Regex(TOKEN), behavior="removed", invert=True)
     spoken = [word for text in _SENTENCES for word, _ in splitter.pre_tokenize_str(text)]
     options = [form.format(a) for form in ("{}.", "({})", "{}") for a in LETTERS]
     words = [*SPECIAL.values(), IMAGE_TOKEN, *spoken, *options, *COLOURS, *CELL_NAMES]
@@ -64,7 +64,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """A word-level tokenizer that starts every prompt with [BOS]; an unknown word becomes [UNK]."""
     ids = {word: i for i, word in enumerate(vocabulary())}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=SPECIAL["unk_token"]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_TOKEN), behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(TOKEN), behavior="removed", invert=True)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[BOS] $A", special_tokens=[("[BOS]", ids["[BOS]"])]
     )
