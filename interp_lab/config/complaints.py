@@ -250,7 +250,8 @@ def _composition(error: Exception, arguments: list[str], folders: list[Path]) ->
     # The first line of a file's error only says that there was one.
     problem = lines[1] if lines[0].endswith("while composing config:") and lines[1:] else lines[0]
     where = _file_with(key, folders) if key else ""
-    return f"{key}: {problem}{where}" if key and key not in problem else f"{problem}{where}"
+    named = re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", problem)
+    return f"{problem}{where}" if named or not key else f"{key}: {problem}{where}"
 
 
 def _known_keys(arguments: list[str]) -> list[str]:

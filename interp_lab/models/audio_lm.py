@@ -22,7 +22,7 @@ from interp_lab.errors import ConfigError, InterpLabError, SampleError, Unsuppor
 from interp_lab.models.family import LanguageFamily
 from interp_lab.models.files import first_line, is_out_of_memory
 from interp_lab.models.language import chat_prompt
-from interp_lab.models.loading import inputs_dtype
+from interp_lab.models.loading import inputs_dtype, refuse_not_finite
 from interp_lab.models.placing import sound
 from interp_lab.models.placing.calls import full_precision, inputs_of
 from interp_lab.models.placing.local import position_wise
@@ -58,6 +58,7 @@ class AudioLM(LanguageFamily):
     def __post_init__(self) -> None:
         """Load the model, and measure when its audio tokens hear."""
         super().__post_init__()
+        refuse_not_finite(self.module, f"model.checkpoint={self.checkpoint}")
         self.name = f"model.checkpoint={self.checkpoint}"
         self.audio_id = audio_token_of(self.module.config, self.processor, self.name)
         self.rate: int = self._extractor.sampling_rate

@@ -280,7 +280,7 @@ def load_on(device: torch.device, name: str, load: Callable[[], T]) -> T:
     make_current(device)
     try:
         model = load()
-        refuse_not_finite(getattr(model, "module", None), name)
+        refuse_not_finite(getattr(model, "module", None), f"model={name}")
         return model
     except Exception as error:
         if not is_out_of_memory(error):
@@ -300,12 +300,12 @@ def load_on(device: torch.device, name: str, load: Callable[[], T]) -> T:
     )
 
 
-def refuse_not_finite(module: Any, name: str) -> None:
+def refuse_not_finite(module: Any, where: str) -> None:
     """Refuse weights that hold NaN or infinity: every number measured with them would be none.
 
     Args:
         module: the network; anything else is left alone.
-        name: of the model, for the message.
+        where: how the message begins.
 
     Raises:
         UnsupportedModelError: names the weights.
@@ -318,7 +318,7 @@ def refuse_not_finite(module: Any, name: str) -> None:
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise UnsupportedModelError(
-            f"model={name}: the weights hold NaN or infinity in {', '.join(bad[:3])}{more}; take a "
+            f"{where}: the weights hold NaN or infinity in {', '.join(bad[:3])}{more}; take a "
             "checkpoint that is whole, or another model.dtype (float16 ends at 65504)"
         )
 

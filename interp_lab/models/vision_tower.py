@@ -26,6 +26,7 @@ from interp_lab.models.loading import (
     inputs_dtype,
     load_module,
     loading_notes,
+    refuse_not_finite,
     seeded,
     without_memory,
 )
@@ -115,6 +116,7 @@ class VisionTower(Family):
         self.path = self.tower if self.tower is not None else path_in(self.module, self.name)
         self.network = self._network()
         self._places: dict[Any, Placed] = {}
+        refuse_not_finite(self.module, f"model.checkpoint={self.checkpoint}")
         self._look()
 
     @classmethod

@@ -24,6 +24,7 @@ from interp_lab.errors import ConfigError, SampleError, UnsupportedModelError
 from interp_lab.models.family import LanguageFamily
 from interp_lab.models.language import chat_prompt
 from interp_lab.models.llava import option_spans
+from interp_lab.models.loading import refuse_not_finite
 from interp_lab.models.placing.expansion import aligned
 from interp_lab.models.placing.grids import Grid, grids_of
 from interp_lab.models.placing.pictures import (
@@ -69,6 +70,7 @@ class VisionLanguageModel(LanguageFamily):
     def __post_init__(self) -> None:
         """Load the model, and measure where the tokens of a picture stand."""
         super().__post_init__()
+        refuse_not_finite(self.module, f"model.checkpoint={self.checkpoint}")
         self.placer = PicturePlacer(self.module, self._processed_alone, self._options_now)
         self._known: OrderedDict[Any, tuple[tuple[Token, ...], tuple[Grid, ...]]] = OrderedDict()
         self._warned = False

@@ -13,7 +13,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 from stories import MEDIUM, SMALL, STUDIES, Size
 
-SHOWN = [(SMALL, "screen"), (SMALL, "slides"), (MEDIUM, "screen"), (MEDIUM, "paper")]
+SHOWN = [
+    (SMALL, "screen"),
+    (MEDIUM, "screen"),
+    pytest.param(SMALL, "slides", marks=pytest.mark.slow),
+    pytest.param(MEDIUM, "paper", marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("size", "style"), SHOWN, ids=lambda shown: getattr(shown, "name", shown))

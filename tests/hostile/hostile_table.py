@@ -310,7 +310,7 @@ CASES = [
         "mode=rnder",
         says=(
             "mode: Invalid value 'rnder', expected one of [run, plan, merge, compute, "
-            "render, summary, doctor]"
+            "render, summary, doctor, models]"
         ),
     ),
     typed(
@@ -654,8 +654,8 @@ CASES = [
         "setting",
         "avigate analysis.variants={audio_off:x}",
         says=(
-            "analysis.variants={'audio_off': 'x', 'gates_open': 0.9}: should be a valid "
-            "number, unable to parse string as a number."
+            "analysis.variants.audio_off='x': should be a valid number, unable to parse string as "
+            "a number."
         ),
     ),
     of(
@@ -666,9 +666,7 @@ CASES = [
     of(
         "setting",
         "avigate analysis.variants={audio_off:nan}",
-        says=(
-            "analysis.variants={'audio_off': nan, 'gates_open': 0.9}: should be a finite number."
-        ),
+        says="analysis.variants.audio_off=nan: should be a finite number.",
     ),
     of(
         "setting",
@@ -786,7 +784,10 @@ CASES = [
     of(
         "setting",
         "clip_similarity capture.interventions=[{kind:zero_heads,heads:[1]}]",
-        says="capture.interventions[0].heads=[1]: should be a valid dictionary.",
+        says=(
+            "capture.interventions[0].heads=[1]: should be a table of keys and values, such as "
+            "{key: value}."
+        ),
     ),
     of(
         "setting",

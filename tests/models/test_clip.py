@@ -33,6 +33,7 @@ def direct(tokens: torch.Tensor, grid: int) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 def test_full_size_architecture_equals_the_direct_computation() -> None:
     analyzer = TokenSimilarityAnalyzer(
         "clip-vit-large-patch14-336", device="cpu", overrides=["model.init=random"]

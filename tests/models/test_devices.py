@@ -14,11 +14,11 @@ from tiny_language import architecture, save_processor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
+from interp_lab.capture import observer
 from interp_lab.capture.attention import watch_attention
 from interp_lab.capture.plans import AttentionPlan
 from interp_lab.capture.reduce import Entropy, Keep, Mean, TopK
 from interp_lab.capture.session import watch
-from interp_lab.capture.tally import Tally
 from interp_lab.config.nodes import build, conf_dir
 from interp_lab.errors import ConfigError, DeviceError, UnsupportedModelError
 from interp_lab.models.clip import ClipVision
@@ -316,7 +316,7 @@ def test_no_reducer_mixes_tensors_of_two_cards(monkeypatch: pytest.MonkeyPatch) 
         attn_implementation="sdpa",
     )
     # Numbers of fake tensors cannot be looked at.
-    monkeypatch.setattr(Tally, "_refuse_wrong_sums", lambda tally: None)
+    monkeypatch.setattr(observer, "refuse_wrong_sums", lambda tallies: None)
     plans = {
         "whole": AttentionPlan(None, None, Keep()),
         "some": AttentionPlan((2, 3), (0, 1, 2), Mean()),

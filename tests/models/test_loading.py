@@ -152,10 +152,10 @@ def test_another_error_while_loading_stays_what_it_is() -> None:
 def test_the_command_says_in_one_line_that_a_model_does_not_fit(
     command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr("interp_lab.models.clip._pretrained", refuse)
+    monkeypatch.setattr("interp_lab.models.clip.load_module", refuse)
     said = command("device=cpu")
     assert said.code == 1 and "Traceback" not in said.err
     [line] = [line for line in said.err.splitlines() if line.startswith("error: ")]

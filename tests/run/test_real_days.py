@@ -149,7 +149,7 @@ def test_nan_weights_are_called_so(command: Callable[..., Any], tmp_path: Path) 
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     said = command(f"model.checkpoint={folder}", "~visualization.figures")
     assert said.code == 1 and "the weights hold NaN or infinity in" in said.err
-    assert said.err.strip().splitlines()[-1].startswith("error: model=tiny_clip")
+    assert said.err.strip().splitlines()[-1].startswith(f"error: model.checkpoint={folder}: ")
 
 
 def test_nan_logits_are_not_a_model_that_sees_nothing() -> None:

@@ -8,6 +8,7 @@ second, random code must agree, or the number feeds several. Three backwards pla
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,8 @@ class Feeding:
         """Return the numbers that feed each token alone."""
         alone = np.flatnonzero(self.owners >= 0)
         order = alone[np.argsort(self.owners[alone], kind="stable")]
-        return np.split(order, np.searchsorted(self.owners[order], np.arange(1, n_tokens)))
+        starts = np.searchsorted(self.owners[order], np.arange(n_tokens + 1))
+        return [order[a:b] for a, b in pairwise(starts)]
 
 
 def fed_tokens(

@@ -6,6 +6,7 @@ are one view; a thumbnail beside them is another, and the same place then has a 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -135,7 +136,7 @@ def _by_runs(places: Places, tokens: np.ndarray) -> list[np.ndarray]:
     """Return the tokens cut where they begin again further up, by more than a token."""
     y, box = places.centres[tokens, 1], places.boxes[tokens]
     back = np.diff(y) < -np.maximum(box[1:, 3] - box[1:, 1], LEVEL)
-    return np.split(tokens, np.flatnonzero(back) + 1)
+    return _cut(tokens, np.flatnonzero(back) + 1)
 
 
 def _by_scale(places: Places, tokens: np.ndarray) -> list[np.ndarray]:
@@ -144,7 +145,13 @@ def _by_scale(places: Places, tokens: np.ndarray) -> list[np.ndarray]:
     area = np.log(np.maximum(sides.prod(1), LEVEL**2))
     order = np.argsort(area, kind="stable")
     cuts = np.flatnonzero(np.diff(area[order]) > 2 * SCALE) + 1
-    return [np.sort(tokens[part]) for part in np.split(order, cuts)]
+    return [np.sort(tokens[part]) for part in _cut(order, cuts)]
+
+
+def _cut(values: np.ndarray, at: np.ndarray) -> list[np.ndarray]:
+    """Return the parts of values that begin at 0 and at these places."""
+    ends = [0, *at.tolist(), len(values)]
+    return [values[a:b] for a, b in pairwise(ends)]
 
 
 def _joined(places: Places, grids: Sequence[Grid]) -> list[Grid]:
