@@ -42,6 +42,7 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
         ("LokyProcess", ("device=cpu,cpu", "--multirun", "~visualization.figures")),
     ],
 )
+@pytest.mark.slow
 def test_helpers_of_a_killed_command_end(
     word: str, extra: tuple[str, ...], pictures: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -40,6 +40,7 @@ def test_a_backend_that_is_there_is_left_alone_and_not_used(tmp_path: Path) -> N
     assert drawn(there, tmp_path / "x.png") == f"{there} False"
 
 
+@pytest.mark.slow
 def test_a_whole_study_with_a_notebooks_backend(tmp_path: Path) -> None:
     environment = {**os.environ, "MPLBACKEND": "module://no_such_inline_package.backend_inline"}
     done = subprocess.run(
