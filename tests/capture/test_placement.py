@@ -86,6 +86,7 @@ def test_a_wrapper_that_names_no_argument_changes_nothing():
         assert gap(step, want) <= 5e-6
 
 
+@pytest.mark.slow
 def test_a_compiled_model_changes_nothing():
     model, inputs = tiny.make(tiny.llama)
     compiled = torch.compile(model, backend="eager")

@@ -36,6 +36,7 @@ WIDE = Size("wide", layers=32, heads=32, samples=12, tokens=144)
 
 
 @pytest.mark.parametrize("size", [MEDIUM, WIDE], ids=lambda size: size.name)
+@pytest.mark.slow
 def test_heads_can_be_read_in_one_column_of_a_page(size: Size, tmp_path: Path) -> None:
     paths, drawn = draw("scienceqa", size, tmp_path, style="paper", columns=1)
     assert len(drawn) == len([p for p in paths if p.suffix == ".png"]) >= 9
