@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from interp_lab.config.nodes import build, check_arguments, conf_dir, node_name, plain, target_of
 from interp_lab.datasets.base import stated_prompts
 from interp_lab.errors import ConfigError
-from interp_lab.run.pairing import check_model
+from interp_lab.models.lacks import unfit
 
 
 def check_fit(cfg: DictConfig, dataset: Any) -> None:
@@ -45,6 +45,21 @@ def check_fit(cfg: DictConfig, dataset: Any) -> None:
     where = f"{type(analysis).__name__} does not measure"
     check_needs("numbers", _needs(build(cfg, "numbers", seed=cfg.seed)), measured, where)
     check_needs("visualization", needs_of_figures(cfg), measured, where)
+
+
+def check_model(analysis: Any, kind: type) -> None:
+    """Refuse a class of models that states that it lacks what an analysis asks of it.
+
+    Raises:
+        UnsupportedModelError: names what it lacks.
+        ConfigError: from the analysis, for an option that does not go with this class.
+    """
+    lacks = stated(kind, "lacks") or ()
+    for word in stated(analysis, "asks") or ():
+        if word in lacks:
+            raise unfit(kind, word)
+    if hasattr(analysis, "check_model"):
+        analysis.check_model(kind)
 
 
 def needs_of_figures(cfg: DictConfig) -> Sequence[str]:
@@ -80,7 +95,7 @@ def check_numbers(numbers: Any, there: Iterable[str], path: object) -> None:
 
 
 def _check_facts(cfg: DictConfig, dataset: Any, analysis: Any, model: Any) -> None:
-    given, known = _stated(dataset, "gives"), _stated(dataset, "knows")
+    given, known = stated(dataset, "gives"), stated(dataset, "knows")
     if given is None and known is None:
         return
     there = {*(given or ()), *(known or ())}
@@ -89,12 +104,12 @@ def _check_facts(cfg: DictConfig, dataset: Any, analysis: Any, model: Any) -> No
     if missing:
         raise ConfigError(
             f"dataset={node_name(cfg, 'dataset')}: its samples have no {', '.join(missing)}, which "
-            f"{type(analysis).__name__} needs{_such_as(needs, _stated(model, 'reads'))}"
+            f"{type(analysis).__name__} needs{_such_as(needs, stated(model, 'reads'))}"
         )
 
 
 def _check_inputs(cfg: DictConfig, dataset: Any, analysis: Any, model: Any) -> None:
-    given, read = _stated(dataset, "gives"), _stated(model, "reads")
+    given, read = stated(dataset, "gives"), stated(model, "reads")
     if given is None or read is None:
         return
     needs = [*_needs(analysis), *_needs(model)]
@@ -116,7 +131,7 @@ def _check_inputs(cfg: DictConfig, dataset: Any, analysis: Any, model: Any) -> N
 
 def _check_conversation(cfg: DictConfig, dataset: Any, model: Any) -> None:
     """Refuse a format that the model would not be asked in: its numbers would be another's."""
-    asked, known = getattr(dataset, "conversation", None), _stated(model, "conversations")
+    asked, known = getattr(dataset, "conversation", None), stated(model, "conversations")
     if isinstance(asked, str) and known is not None and asked not in known:
         raise ConfigError(
             f"dataset.conv_mode={asked}: model={node_name(cfg, 'model')} ({model.__name__}) is not "
@@ -125,10 +140,10 @@ def _check_conversation(cfg: DictConfig, dataset: Any, model: Any) -> None:
 
 
 def _needs(part: Any) -> Sequence[str]:
-    return _stated(part, "needs") or ()
+    return stated(part, "needs") or ()
 
 
-def _stated(part: Any, name: str) -> Sequence[str] | None:
+def stated(part: Any, name: str) -> Sequence[str] | None:
     """Return what a part states, or None; a method or a number of that name is something else."""
     value = getattr(part, name, None)
     return value if isinstance(value, tuple | list) else None
@@ -141,7 +156,7 @@ def _such_as(needs: Sequence[str], read: Sequence[str] | None, what: str = "a da
         target = str(yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"])
         module, _, name = target.rpartition(".")
         kind = getattr(import_module(module), name)
-        gives, knows = _stated(kind, "gives") or (), _stated(kind, "knows") or ()
+        gives, knows = stated(kind, "gives") or (), stated(kind, "knows") or ()
         if set(needs) <= {*gives, *knows} and (read is None or set(gives) <= set(read)):
             found.append(path.stem)
     if not found:

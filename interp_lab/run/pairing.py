@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from interp_lab.config.nodes import allowed_for, allowed_target, build, conf_dir, plain
 from interp_lab.errors import ConfigError, InterpLabError, UnsupportedModelError
 from interp_lab.libraries.hydra_inside import composed, config_folders, own_settings
-from interp_lab.models.lacks import unfit
+from interp_lab.run.fit import check_model, stated
 
 # Kinds of input; the other needs of a study are facts about a sample.
 INPUTS = ("text", "image", "audio", "video")
@@ -66,7 +66,7 @@ def pairs(cfg: DictConfig) -> Pairs:
     models = {name: kind for name, kind, _ in found if kind is not None}
     return Pairs(
         tuple(studies),
-        {name: " ".join(_stated(kind, "reads")) or "-" for name, kind in models.items()},
+        {name: " ".join(_listed(kind, "reads")) or "-" for name, kind in models.items()},
         {
             (name, task): _missing(analysis, kind, [own, *datasets])
             for name, kind in models.items()
@@ -117,17 +117,17 @@ def _missing(analysis: Any, kind: type, datasets: Sequence[type]) -> str:
     try:
         check_model(analysis, kind)
     except UnsupportedModelError:
-        lacks = [word for word in _stated(analysis, "asks") if word in _stated(kind, "lacks")]
+        lacks = [word for word in _listed(analysis, "asks") if word in _listed(kind, "lacks")]
         return f"no {' or '.join(lacks)}" if lacks else "no"
     except ConfigError:
         return "other options"
-    needs, reads = set(_stated(analysis, "needs")), set(_stated(kind, "reads"))
-    own = set(_stated(kind, "needs"))
+    needs, reads = set(_listed(analysis, "needs")), set(_listed(kind, "reads"))
+    own = set(_listed(kind, "needs"))
     suited = [
         set(gives)
         for data in datasets
-        for gives in (_stated(data, "gives"), *_stated(data, "or_gives"))
-        if needs <= {*gives, *_stated(data, "knows")}
+        for gives in (_listed(data, "gives"), *_listed(data, "or_gives"))
+        if needs <= {*gives, *_listed(data, "knows")}
     ]
     if not reads or any(gives <= reads and own <= gives for gives in suited):
         return ""
@@ -135,21 +135,5 @@ def _missing(analysis: Any, kind: type, datasets: Sequence[type]) -> str:
     return f"no {' or '.join(w for w in INPUTS if w in unread)}"
 
 
-def check_model(analysis: Any, kind: type) -> None:
-    """Refuse a class of models that states that it lacks what an analysis asks of it.
-
-    Raises:
-        UnsupportedModelError: names what it lacks.
-        ConfigError: from the analysis, for an option that does not go with this class.
-    """
-    lacks = _stated(kind, "lacks")
-    for word in _stated(analysis, "asks"):
-        if word in lacks:
-            raise unfit(kind, word)
-    if hasattr(analysis, "check_model"):
-        analysis.check_model(kind)
-
-
-def _stated(part: Any, name: str) -> Sequence[str]:
-    value = getattr(part, name, None)
-    return value if isinstance(value, tuple | list) else ()
+def _listed(part: Any, name: str) -> Sequence[str]:
+    return stated(part, name) or ()
